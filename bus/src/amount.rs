@@ -1,0 +1,183 @@
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Add, Neg, Sub};
+use std::str::FromStr;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An exact decimal: a quantity or a sum of money in the shop's currency.
+///
+/// One that came from outside is below 10¹² with at most 6 decimals, so a sum of 10⁹ of them still
+/// fits a [`Decimal`]'s 28 digits and a `DynamoDB` number's 38 without rounding. Minus zero is zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Amount(Decimal);
+
+const MAX_DECIMALS: u32 = 6;
+const LIMIT: i64 = 1_000_000_000_000;
+
+/// Why a text is not an amount.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAmount {
+    #[error("is not a decimal number")]
+    NotANumber,
+    #[error("is out of range: below 1000000000000 with at most 6 decimals is allowed")]
+    OutOfRange,
+}
+
+impl Amount {
+    pub const ZERO: Self = Self(Decimal::ZERO);
+
+    #[must_use]
+    pub fn is_negative(self) -> bool {
+        self.0 < Decimal::ZERO
+    }
+
+    #[must_use]
+    pub fn is_positive(self) -> bool {
+        self.0 > Decimal::ZERO
+    }
+
+    /// Reads a stored sum, which may be larger than what a till may send.
+    ///
+    /// # Errors
+    /// If the text is not a decimal of at most 28 digits.
+    pub fn from_stored(text: &str) -> Result<Self, InvalidAmount> {
+        Decimal::from_str_exact(text)
+            .or_else(|_| Decimal::from_scientific(text))
+            .map(|d| Self(d.normalize()))
+            .map_err(|_| InvalidAmount::NotANumber)
+    }
+}
+
+/// The text of a JSON number or string, as a till sends it: digits, one point, an exponent.
+impl FromStr for Amount {
+    type Err = InvalidAmount;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAmount> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let numeric = digits.starts_with(|c: char| c.is_ascii_digit())
+            && text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
+        if !numeric {
+            return Err(InvalidAmount::NotANumber);
+        }
+        if text.len() > 40 {
+            return Err(InvalidAmount::OutOfRange);
+        }
+        let value = if text.contains(['e', 'E']) {
+            // An exponent the crate cannot hold is a number all the same, only too long.
+            Decimal::from_scientific(text).map_err(|_| InvalidAmount::OutOfRange)?
+        } else {
+            Decimal::from_str_exact(text).map_err(|e| match e {
+                rust_decimal::Error::ErrorString(_) => InvalidAmount::NotANumber,
+                _ => InvalidAmount::OutOfRange,
+            })?
+        }
+        .normalize();
+        if value.abs() >= Decimal::from(LIMIT) || value.scale() > MAX_DECIMALS {
+            return Err(InvalidAmount::OutOfRange);
+        }
+        Ok(Self(value))
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl From<i64> for Amount {
+    fn from(whole: i64) -> Self {
+        Self(whole.into())
+    }
+}
+
+impl Add for Amount {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self((self.0 + other.0).normalize())
+    }
+}
+
+impl Sub for Amount {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self((self.0 - other.0).normalize())
+    }
+}
+
+impl Neg for Amount {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Self::ZERO - self
+    }
+}
+
+impl Sum for Amount {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::ZERO, Add::add)
+    }
+}
+
+/// A JSON string: a JSON number would be read as a float by most clients.
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Takes what [`Serialize`] wrote, sums included.
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::from_stored(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn amount(text: &str) -> Result<String, InvalidAmount> {
+        text.parse::<Amount>().map(|a| a.to_string())
+    }
+
+    #[test]
+    fn decimals_are_exact() {
+        assert_eq!(amount("0.1").unwrap(), "0.1");
+        assert_eq!(amount("12.50").unwrap(), "12.5");
+        assert_eq!(amount("1e3").unwrap(), "1000");
+        assert_eq!(amount("-0"), Ok("0".into()));
+        assert_eq!(amount("-0.00"), Ok("0".into()));
+        assert_eq!(amount("999999999999.999999").unwrap(), "999999999999.999999");
+        let ten_times: Amount = std::iter::repeat_n("0.1".parse().unwrap(), 10).sum();
+        assert_eq!(ten_times, Amount::from(1));
+    }
+
+    #[test]
+    fn what_is_no_number_or_too_long_is_told_apart() {
+        for text in ["", "NaN", "Infinity", "-", "1,5", "0x10", "1_000", ".", "١", " 1", "--1", "1.2.3"] {
+            assert_eq!(amount(text), Err(InvalidAmount::NotANumber), "{text:?}");
+        }
+        for text in ["1000000000000", "0.0000001", &"9".repeat(40), &"1".repeat(5000), "1e30", "1e-30", "1e999"] {
+            assert_eq!(amount(text), Err(InvalidAmount::OutOfRange), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(text in "[0-9eE+.-]{0,45}") {
+            let _ = amount(&text);
+        }
+
+        #[test]
+        fn storing_and_reading_changes_nothing(millionths in -999_999_999_999_999_999i64..=999_999_999_999_999_999) {
+            let value = Amount(Decimal::new(millionths, 6).normalize());
+            prop_assert_eq!(amount(&value.to_string()).unwrap(), value.to_string());
+            let json = serde_json::to_string(&value).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Amount>(&json).unwrap(), value);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What travels between Kassa's rooms, and how.
+//!
+//! Every other crate depends on this one and on none of its siblings: a message that two rooms
+//! share is declared here once, and neither room knows who sends or takes it.
+
+/// Identifiers that are right by construction: shop, sale, item, key.
+pub mod ids;
+/// Exact decimals: quantities and money.
+pub mod amount;
+/// What a till sold: lines and totals.
+pub mod sale;
+/// The published contract: one type per topic, and the envelope around it.
+pub mod message;
+/// `Subscriber`: how a stage takes a batch, and what it may answer.
+pub mod subscriber;
+/// `Publisher`: how a stage tells the others.
+pub mod publish;
+/// The in-process bus: queues, retries and dead letters on one machine.
+pub mod local;
+/// What is counted.
+pub mod metrics;
+/// Time, given from outside.
+pub mod clock;
+
+pub use clock::Clock;
+pub use ids::{ItemNo, SaleId, ShopId, Thumbprint};
+pub use message::{Contract, Message, Topic};
+pub use metrics::{Metric, Metrics};
+pub use publish::{PublishError, Publisher};
+pub use sale::{Line, Totals};
+pub use subscriber::{Retry, Source, Subscriber, Subscription, Verdict};

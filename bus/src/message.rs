@@ -1,0 +1,257 @@
+use std::collections::HashMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::ids::{SaleId, ShopId, Thumbprint};
+use crate::sale::Line;
+
+/// An SNS topic, by the name it has after `<service>-<stage>-`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    ToDecrypt,
+    ToProcess,
+    DecryptErrors,
+}
+
+impl Topic {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ToDecrypt => "to-decrypt",
+            Self::ToProcess => "to-process",
+            Self::DecryptErrors => "decrypt-errors",
+        }
+    }
+}
+
+/// What travels: a JSON body and string attributes, as SNS and SQS carry them.
+///
+/// `Debug` shows neither body nor attributes' values: a body may be a sale in plaintext.
+#[derive(Clone)]
+pub struct Message {
+    /// Unique per delivery source: the SQS message id, or a stream record's sequence number.
+    pub id: String,
+    pub attributes: HashMap<String, String>,
+    pub body: Zeroizing<String>,
+}
+
+impl Message {
+    /// Wraps one of the published contracts.
+    #[must_use]
+    pub fn of<C: Contract>(content: &C) -> Self {
+        // The contracts are plain structs with string keys: serde_json cannot fail on them.
+        let body = Zeroizing::new(serde_json::to_string(content).unwrap_or_default());
+        Self { id: content.id(), attributes: content.attributes(), body }
+    }
+
+    /// Reads the message as one of the published contracts.
+    ///
+    /// # Errors
+    /// [`NotOurs`] if the body is not that contract's JSON.
+    pub fn read<C: Contract>(&self) -> Result<C, NotOurs> {
+        // serde's text may quote the body, so only the place is told.
+        serde_json::from_str(&self.body).map_err(|e| NotOurs { topic: C::TOPIC.name(), column: e.column() })
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message({}, {} bytes)", self.id, self.body.len())
+    }
+}
+
+/// A message on our topic that nobody of ours wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("the body is not what {topic} carries (at column {column})")]
+pub struct NotOurs {
+    topic: &'static str,
+    column: usize,
+}
+
+/// One published message type; each belongs to one topic.
+pub trait Contract: Serialize + DeserializeOwned {
+    const TOPIC: Topic;
+    fn id(&self) -> String;
+    /// What SNS filter policies may select on. Never anything of the sale's content.
+    fn attributes(&self) -> HashMap<String, String>;
+}
+
+fn attributes<const N: usize>(trace: Option<&str>, pairs: [(&str, &str); N]) -> HashMap<String, String> {
+    // SNS refuses empty attribute values.
+    pairs
+        .into_iter()
+        .chain(trace.map(|t| ("traceparent", t)))
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The encrypted sale as a till posted it, still closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "format", rename_all = "lowercase")]
+pub enum Envelope {
+    /// RSAES-OAEP-SHA-256 straight under the shop's key, in base64: at most 190 bytes of plaintext.
+    Classic { content_base64: String },
+    /// A compact JWE (RFC 7516), `RSA-OAEP-256` with `A256GCM`.
+    Sealed { sealed: String },
+}
+
+impl Envelope {
+    #[must_use]
+    pub fn format(&self) -> &'static str {
+        match self {
+            Self::Classic { .. } => "classic",
+            Self::Sealed { .. } => "sealed",
+        }
+    }
+
+    /// The text as received.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Classic { content_base64 } => content_base64,
+            Self::Sealed { sealed } => sealed,
+        }
+    }
+}
+
+/// Where an envelope came in, carried along so that a rejection can name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The client's network address.
+    pub source: String,
+    pub accepted_at: Timestamp,
+    /// Which try this is: 1, and one more each time a rejected sale is put through again.
+    pub attempt: u32,
+    /// W3C `traceparent`, if the till sent one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+/// On `to-decrypt`: a sale whose form was checked and that is in the event store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedSale {
+    pub shop_id: ShopId,
+    pub sale_id: SaleId,
+    pub envelope: Envelope,
+    pub origin: Origin,
+}
+
+impl Contract for AcceptedSale {
+    const TOPIC: Topic = Topic::ToDecrypt;
+    fn id(&self) -> String {
+        self.sale_id.to_string()
+    }
+    fn attributes(&self) -> HashMap<String, String> {
+        attributes(self.origin.trace.as_deref(), [("shop_id", self.shop_id.as_str())])
+    }
+}
+
+/// On `to-process`: a sale in plaintext. Cannot be printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecryptedSale {
+    pub shop_id: ShopId,
+    pub sale_id: SaleId,
+    pub lines: Vec<Line>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub till: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sold_at: Option<Timestamp>,
+    /// The key that opened it, where the envelope names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Thumbprint>,
+    /// SHA-256 of the envelope as accepted, in base64url: which of a sale's envelopes this came out of.
+    pub envelope: String,
+    pub origin: Origin,
+}
+
+impl Contract for DecryptedSale {
+    const TOPIC: Topic = Topic::ToProcess;
+    fn id(&self) -> String {
+        self.sale_id.to_string()
+    }
+    fn attributes(&self) -> HashMap<String, String> {
+        attributes(self.origin.trace.as_deref(), [("shop_id", self.shop_id.as_str())])
+    }
+}
+
+/// Why a sale can never be recorded as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Sealed with a key that is not the shop's.
+    WrongKey,
+    /// The shop has no key (any more).
+    UnknownShop,
+    /// Not an envelope at all.
+    Malformed,
+    /// The right key's name, but the content does not open, or is another sale's.
+    Tampered,
+    /// It opens, but what is inside is no sale.
+    InvalidSale,
+    /// Another sale was recorded under this id before.
+    Conflict,
+}
+
+impl Reason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WrongKey => "wrong-key",
+            Self::UnknownShop => "unknown-shop",
+            Self::Malformed => "malformed",
+            Self::Tampered => "tampered",
+            Self::InvalidSale => "invalid-sale",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A key by its name, and whose it is where a shop here has or had it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedWith {
+    pub kid: Thumbprint,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shop_id: Option<ShopId>,
+}
+
+/// On `decrypt-errors`: a sale that was rejected. Holds nothing of the sale's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedSale {
+    pub shop_id: ShopId,
+    pub sale_id: SaleId,
+    pub reason: Reason,
+    /// For people: what exactly was wrong, without repeating the content.
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_with: Option<SealedWith>,
+    /// SHA-256 of the envelope as accepted, in base64url.
+    pub envelope: String,
+    pub rejected_at: Timestamp,
+    pub origin: Origin,
+}
+
+impl Contract for RejectedSale {
+    const TOPIC: Topic = Topic::DecryptErrors;
+    fn id(&self) -> String {
+        format!("{}-{}", self.sale_id, self.origin.attempt)
+    }
+    fn attributes(&self) -> HashMap<String, String> {
+        attributes(
+            self.origin.trace.as_deref(),
+            [("shop_id", self.shop_id.as_str()), ("reason", self.reason.as_str())],
+        )
+    }
+}

@@ -1,0 +1,148 @@
+use std::sync::Arc;
+
+use kassa_bus::message::{AcceptedSale, Envelope, Origin};
+use kassa_bus::publish::publish_one;
+use kassa_bus::{Clock, Message, Metric, Metrics, Publisher, Retry, SaleId, Topic};
+use serde_json::json;
+
+use crate::event::{Accepted, Event, Fact};
+use crate::event_store::{Appended, EventStore};
+use crate::keys::{KeyError, ShopKeys};
+use crate::problem::{Answer, Problem};
+use crate::registry::Registry;
+use crate::request;
+
+/// Takes a sale at the door: checks its form, keeps the closed envelope, passes it on, answers.
+///
+/// It has no private key and cannot see into an envelope.
+pub struct Accept {
+    pub store: EventStore,
+    pub registry: Registry,
+    pub keys: Arc<dyn ShopKeys>,
+    pub publisher: Arc<dyn Publisher>,
+    pub clock: Clock,
+    pub metrics: Metrics,
+}
+
+/// A `POST /shop`, its body decoded if it came in base64.
+pub struct Post<'a> {
+    pub body: &'a [u8],
+    /// The client's network address.
+    pub source: String,
+    /// The `traceparent` header (W3C Trace Context).
+    pub trace: Option<&'a str>,
+}
+
+/// Seconds a till may keep a public key.
+const KEY_MAX_AGE: u32 = 3600;
+
+const TRY_AGAIN: Problem =
+    Problem::Unavailable { retry_after: 1, detail: "the sale was not accepted yet; send it again with the same message_id" };
+
+impl Accept {
+    pub const NAME: &str = "accept";
+
+    /// Answers a `POST /shop`: 200 `"OK"` for a classic sale, 202 for a sealed one, or a problem.
+    ///
+    /// Says yes only when the sale is in the event store *and* on its way. After any other answer the
+    /// till sends it again, which changes nothing if the first half had worked.
+    pub async fn sale(&self, post: Post<'_>) -> Answer {
+        match self.accept(post).await {
+            Ok(answer) => answer,
+            Err(problem) => {
+                if !matches!(problem, Problem::Unavailable { .. }) {
+                    self.metrics.count(Metric::Refused, 1);
+                }
+                problem.answer()
+            }
+        }
+    }
+
+    async fn accept(&self, post: Post<'_>) -> Result<Answer, Problem> {
+        let posted = request::parse(post.body)?;
+        let shop = self.registry.shop(&posted.shop_id).await.map_err(try_again)?;
+        shop.ok_or(Problem::UnknownShop)?;
+        let now = self.clock.now();
+        let sale = AcceptedSale {
+            shop_id: posted.shop_id,
+            sale_id: posted.sale_id.unwrap_or_else(|| SaleId::new(now)),
+            envelope: posted.envelope,
+            origin: Origin {
+                source: post.source,
+                accepted_at: now,
+                attempt: 1,
+                trace: post.trace.filter(|t| is_traceparent(t)).map(str::to_owned),
+            },
+        };
+        let appended = self.store.append(&accepted(&sale)).await.map_err(try_again)?;
+        self.metrics.count(if matches!(appended, Appended::New) { Metric::Accepted } else { Metric::Duplicates }, 1);
+        publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await.map_err(try_again)?;
+        Ok(yes(&sale))
+    }
+
+    /// Answers a `GET /shop/{shop_id}/key`: the public key as a JWK (RFC 7517).
+    pub async fn key(&self, shop_id: &str) -> Answer {
+        let Ok(shop_id) = shop_id.parse() else { return Problem::UnknownShop.answer() };
+        match self.keys.public_key(&shop_id).await {
+            Ok(key) => Answer { max_age: Some(KEY_MAX_AGE), ..Answer::json(200, &json!(key)) },
+            Err(KeyError::NoSuchKey | KeyError::DoesNotOpen) => Problem::UnknownShop.answer(),
+            Err(error @ KeyError::Unavailable(_)) => {
+                tracing::error!(%error, %shop_id, "cannot give the public key");
+                Problem::Unavailable { retry_after: 5, detail: "the key cannot be read now" }.answer()
+            }
+        }
+    }
+}
+
+fn try_again(error: impl Into<Retry>) -> Problem {
+    tracing::error!(error = %error.into(), "a sale was not accepted");
+    TRY_AGAIN
+}
+
+/// The event that keeps an accepted sale.
+fn accepted(sale: &AcceptedSale) -> Event {
+    Event {
+        shop_id: sale.shop_id.clone(),
+        sale_id: sale.sale_id.clone(),
+        at: sale.origin.accepted_at,
+        trace: sale.origin.trace.clone(),
+        fact: Fact::Accepted(Accepted { envelope: sale.envelope.clone(), source: sale.origin.source.clone() }),
+    }
+}
+
+/// The message that an accepted event stands for: what to publish again if it was lost on its way.
+#[must_use]
+pub fn republished(event: Event, attempt: u32) -> Option<AcceptedSale> {
+    let Fact::Accepted(Accepted { envelope, source }) = event.fact else { return None };
+    let origin = Origin { source, accepted_at: event.at, attempt, trace: event.trace };
+    Some(AcceptedSale { shop_id: event.shop_id, sale_id: event.sale_id, envelope, origin })
+}
+
+fn yes(sale: &AcceptedSale) -> Answer {
+    match sale.envelope {
+        Envelope::Classic { .. } => Answer::json(200, &json!("OK")),
+        Envelope::Sealed { .. } => Answer::json(202, &json!({"sale_id": sale.sale_id, "status": "accepted"})),
+    }
+}
+
+/// Version 00 of the header: 55 characters of lower-case hex and hyphens.
+fn is_traceparent(text: &str) -> bool {
+    text.len() == 55
+        && text.bytes().enumerate().all(|(at, b)| match at {
+            2 | 35 | 52 => b == b'-',
+            _ => b.is_ascii_digit() || (b'a'..=b'f').contains(&b),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_well_formed_traceparent_is_carried_on() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for wrong in ["", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", &"0".repeat(55), "é"] {
+            assert!(!is_traceparent(wrong));
+        }
+    }
+}

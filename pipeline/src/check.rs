@@ -1,0 +1,186 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kassa_bus::SaleId;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent};
+use crate::event_store::{EventStore, Scan};
+use crate::read_model::{Position, ReadModel, ReadRow, Row, RowKey, Sum, Sums, add, postings};
+use crate::rebuild::{Changes, Later};
+use crate::registry::Registry;
+use crate::table::TableError;
+
+/// Whether the books balance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Sales with an accepted event.
+    pub accepted: u64,
+    pub recorded: u64,
+    /// Rejected and not recorded.
+    pub rejected: u64,
+    /// Neither yet.
+    pub pending: u64,
+    /// What does not agree, in words. Empty is what it should be.
+    pub mismatches: Vec<String>,
+}
+
+/// Mismatches told at most; a broken table has thousands.
+const TOLD: usize = 100;
+
+/// Compares every sale's history and every row of the read models with the events. Sales may go on
+/// meanwhile; a sale in flight counts as pending.
+///
+/// # Errors
+/// [`TableError`].
+pub async fn check(
+    store: &EventStore,
+    read_model: &ReadModel,
+    registry: &Registry,
+    changes: &dyn Changes,
+    shard: &str,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Check, TableError> {
+    let (position, rows) = rows_at_checkpoint(read_model, registry, shard).await?;
+    let mut later = Later::new(changes, position.as_ref());
+    let mut tally = Tally::default();
+    if position.is_some_and(|p| p.partial.is_some()) {
+        tally.mismatch("the projection stopped in the middle of a sale".into());
+    }
+    let mut sums = Sums::new();
+    let mut cursor = None;
+    let mut scanned = 0;
+    loop {
+        let page = store.scan(Scan::default(), cursor).await?;
+        later.catch_up().await?;
+        scanned += page.events.len() as u64;
+        progress(scanned);
+        for event in page.events {
+            tally.take(&event);
+            if event.kind == RECORDED && !later.contains(&event.key) {
+                match event.recorded() {
+                    Ok(sale) => add(&mut sums, postings(&event.shop_id, &sale)),
+                    Err(error) => tally.mismatch(error.to_string()),
+                }
+            }
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    tally.end_of_sale();
+    compare(&mut tally, &rows, sums);
+    Ok(tally.check)
+}
+
+/// Rows and checkpoint as they belong together: read again while steps come between.
+async fn rows_at_checkpoint(
+    read_model: &ReadModel,
+    registry: &Registry,
+    shard: &str,
+) -> Result<(Option<Position>, Vec<ReadRow>), TableError> {
+    let mut tries = 0;
+    loop {
+        let before = read_model.checkpoint(shard).await?;
+        let mut rows = Vec::new();
+        for shop in registry.shops().await? {
+            rows.extend(read_model.rows(&shop).await?);
+        }
+        let within_a_sale = before.as_ref().is_some_and(|p| p.partial.is_some());
+        if read_model.checkpoint(shard).await? == before && (!within_a_sale || tries == PATIENCE) {
+            return Ok((before, rows));
+        }
+        if within_a_sale {
+            tries += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Times to look again for the rest of a sale that takes several steps: 5 s.
+const PATIENCE: u32 = 100;
+
+/// Counts sales from events that come sale by sale.
+#[derive(Default)]
+struct Tally {
+    check: Check,
+    sale: Option<(String, SaleId)>,
+    seen: Seen,
+}
+
+#[derive(Default)]
+struct Seen {
+    accepted: bool,
+    rejected: bool,
+    recorded: u32,
+}
+
+impl Tally {
+    fn take(&mut self, event: &StoredEvent) {
+        let EventKey { stream, .. } = &event.key;
+        if self.sale.as_ref().is_none_or(|(s, sale)| s != stream || *sale != event.sale_id) {
+            self.end_of_sale();
+            self.sale = Some((stream.clone(), event.sale_id.clone()));
+        }
+        match event.kind.as_str() {
+            ACCEPTED => self.seen.accepted = true,
+            REJECTED => self.seen.rejected = true,
+            RECORDED => self.seen.recorded += 1,
+            _ => self.mismatch(format!("{} has an event of an unknown kind", event.sale_id)),
+        }
+        if event.key.stream != EventKey::stream(&event.shop_id, event.sale_id.utc_date()) {
+            self.mismatch(format!("{} stands in the stream {}, which is not its own", event.sale_id, stream));
+        }
+    }
+
+    fn end_of_sale(&mut self) {
+        let Some((_, sale)) = self.sale.take() else { return };
+        let seen = std::mem::take(&mut self.seen);
+        self.check.accepted += u64::from(seen.accepted);
+        match (seen.recorded, seen.rejected) {
+            (0, false) => self.check.pending += 1,
+            (0, true) => self.check.rejected += 1,
+            _ => self.check.recorded += 1,
+        }
+        if !seen.accepted {
+            self.mismatch(format!("{sale} was never accepted"));
+        }
+        if seen.recorded > 1 {
+            self.mismatch(format!("{sale} is recorded {} times", seen.recorded));
+        }
+    }
+
+    fn mismatch(&mut self, what: String) {
+        let told = self.check.mismatches.len();
+        if told <= TOLD {
+            self.check.mismatches.push(if told < TOLD { what } else { "… and more".into() });
+        }
+    }
+}
+
+/// Every row is what the events add up to, and every sum has its row.
+fn compare(tally: &mut Tally, rows: &[ReadRow], sums: Sums) {
+    let mut sums: BTreeMap<RowKey, Sum> = sums;
+    for row in rows {
+        let Some(key) = row.key() else { continue };
+        let sum = sums.remove(&key).unwrap_or_default();
+        let values = match row {
+            ReadRow::Item(item) => vec![
+                ("gross_number", item.gross_number, sum.number),
+                ("gross_turnover", item.gross_turnover, sum.turnover),
+                ("stock", item.stock, item.opening_stock.unwrap_or_default() - sum.number),
+            ],
+            ReadRow::Day(day) => vec![("sales", day.sales, sum.number), ("turnover", day.turnover, sum.turnover)],
+        };
+        for (attribute, is, should) in values {
+            if is != should {
+                tally.mismatch(format!("{} {}: {attribute} is {is}, the events say {should}", key.shop_id, key.row));
+            }
+        }
+    }
+    for (RowKey { shop_id, row }, _) in sums {
+        let what = if matches!(row, Row::Day(_)) { "a day" } else { "an item" };
+        tally.mismatch(format!("{shop_id} {row}: {what} of the events has no row"));
+    }
+}

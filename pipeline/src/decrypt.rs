@@ -1,0 +1,183 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine;
+use futures::future::join_all;
+use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith};
+use kassa_bus::{
+    Message, Publisher, Retry, SaleId, Source, Subscriber, Subscription, Thumbprint, Topic, Verdict,
+};
+use zeroize::Zeroizing;
+
+use crate::content::{self, Content};
+use crate::event::envelope_hash;
+use crate::jwe::{Jwe, RSA_2048_BYTES};
+use crate::keys::{ContentKeys, KeyError, ShopKeys};
+use crate::registry::{Registry, Shop};
+use crate::reject::{Reject, Rejectable, Rejection};
+use crate::request::BASE64;
+use crate::table::TableError;
+
+/// Opens envelopes with the shop's key, and passes on what is inside.
+pub struct Decrypt {
+    pub registry: Registry,
+    pub keys: Arc<dyn ShopKeys>,
+    pub content_keys: ContentKeys,
+    pub publisher: Arc<dyn Publisher>,
+    pub reject: Reject,
+}
+
+/// What can become of an envelope, beside opening.
+enum Closed {
+    /// It can never be opened: a fact.
+    Rejected(Rejection),
+    /// It may open later.
+    Retry(Retry),
+}
+
+impl From<Rejection> for Closed {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<TableError> for Closed {
+    fn from(error: TableError) -> Self {
+        Self::Retry(error.into())
+    }
+}
+
+impl Decrypt {
+    pub const NAME: &str = "decrypt";
+
+    #[must_use]
+    pub fn subscription(self) -> Subscription {
+        let subscriber = Arc::new(self);
+        Subscription { name: Self::NAME, source: Source::Topic(Topic::ToDecrypt), batch: 10, workers: 8, subscriber }
+    }
+
+    /// The opened sale as a message, or nothing if it was rejected.
+    async fn decrypt(&self, message: &Message) -> Result<Option<Message>, Retry> {
+        let sale: AcceptedSale = message.read()?;
+        let envelope = envelope_hash(&sale.envelope);
+        match self.open(&sale).await {
+            Ok((content, key)) => Ok(Some(Message::of(&decrypted(sale, envelope, content, key)))),
+            Err(Closed::Retry(why)) => Err(why),
+            Err(Closed::Rejected(rejection)) => {
+                let AcceptedSale { shop_id, sale_id, origin, .. } = &sale;
+                let rejectable = Rejectable { shop_id, sale_id, envelope: &envelope, origin };
+                self.reject.reject(rejectable, rejection).await.map(|()| None)
+            }
+        }
+    }
+
+    async fn open(&self, sale: &AcceptedSale) -> Result<(Content, Option<Thumbprint>), Closed> {
+        let unknown = || Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
+        let shop = self.registry.shop(&sale.shop_id).await?.ok_or_else(unknown)?;
+        match &sale.envelope {
+            Envelope::Classic { content_base64 } => {
+                let plaintext = self.open_classic(&shop, content_base64).await?;
+                Ok((read_content(&plaintext)?, None))
+            }
+            Envelope::Sealed { sealed } => {
+                let (plaintext, kid) = self.open_sealed(&shop, sealed).await?;
+                let content = read_content(&plaintext)?;
+                same_sale(&content, &sale.sale_id)?;
+                Ok((content, Some(kid)))
+            }
+        }
+    }
+
+    async fn open_classic(&self, shop: &Shop, content_base64: &str) -> Result<Zeroizing<Vec<u8>>, Closed> {
+        let ciphertext = BASE64.decode(content_base64).ok().filter(|c| c.len() == RSA_2048_BYTES);
+        let malformed = || Rejection::because(Reason::Malformed, "an RSA-2048 ciphertext has 256 bytes");
+        // OAEP does not tell a wrong key from a damaged ciphertext. Wrong keys are what happens.
+        let wrong_key = || Rejection::because(Reason::WrongKey, "the shop's key does not open it");
+        let opened = self.keys.decrypt(&shop.shop_id, &ciphertext.ok_or_else(malformed)?).await;
+        opened.map_err(|error| closed(error, wrong_key()))
+    }
+
+    async fn open_sealed(&self, shop: &Shop, sealed: &str) -> Result<(Zeroizing<Vec<u8>>, Thumbprint), Closed> {
+        let jwe = Jwe::parse(sealed).map_err(|e| Rejection::because(Reason::Malformed, e.to_string()))?;
+        if !shop.has_key(&jwe.kid) {
+            return Err(self.wrong_key(jwe.kid).await?.into());
+        }
+        let tampered = || Rejection::because(Reason::Tampered, "it names the shop's key, but that key does not open it");
+        let key = self.content_keys.unwrap(&shop.shop_id, &jwe.encrypted_key).await;
+        let key = key.map_err(|error| closed(error, tampered()))?;
+        let kid = jwe.kid.clone();
+        Ok((jwe.open(&key).map_err(|_| tampered())?, kid))
+    }
+
+    async fn wrong_key(&self, kid: Thumbprint) -> Result<Rejection, TableError> {
+        let shop_id = self.registry.owner(&kid).await?;
+        let detail = match &shop_id {
+            Some(owner) => format!("sealed with {owner}'s key"),
+            None => "sealed with a key that no shop here has".to_owned(),
+        };
+        Ok(Rejection { reason: Reason::WrongKey, detail, sealed_with: Some(SealedWith { kid, shop_id }) })
+    }
+}
+
+/// Whether a key's failure is a fact about the envelope, or an error that may pass.
+fn closed(error: KeyError, does_not_open: Rejection) -> Closed {
+    match error {
+        KeyError::DoesNotOpen => does_not_open.into(),
+        KeyError::NoSuchKey => Rejection::because(Reason::UnknownShop, "the shop has no key").into(),
+        KeyError::Unavailable(_) => Closed::Retry(error.into()),
+    }
+}
+
+fn read_content(plaintext: &[u8]) -> Result<Content, Rejection> {
+    content::parse(plaintext).map_err(|e| Rejection::because(Reason::InvalidSale, e.to_string()))
+}
+
+/// The id inside is the till's own word; the one outside anybody can write.
+fn same_sale(content: &Content, outside: &SaleId) -> Result<(), Rejection> {
+    match &content.sale_id {
+        Some(inside) if inside == outside => Ok(()),
+        Some(_) => Err(Rejection::because(Reason::Tampered, "the sale_id inside is not the message_id it came under")),
+        None => Err(Rejection::because(Reason::Tampered, "there is no sale_id inside to match the message_id")),
+    }
+}
+
+fn decrypted(sale: AcceptedSale, envelope: String, content: Content, key: Option<Thumbprint>) -> DecryptedSale {
+    let Content { lines, till, seq, sold_at, sale_id: _ } = content;
+    DecryptedSale {
+        shop_id: sale.shop_id,
+        sale_id: sale.sale_id,
+        lines,
+        till,
+        seq,
+        sold_at,
+        key,
+        envelope,
+        origin: sale.origin,
+    }
+}
+
+#[async_trait]
+impl Subscriber for Decrypt {
+    async fn handle(&self, batch: &[Message]) -> Vec<Verdict> {
+        let mut opened = Vec::with_capacity(batch.len());
+        let mut verdicts = Vec::with_capacity(batch.len());
+        for (at, result) in join_all(batch.iter().map(|m| self.decrypt(m))).await.into_iter().enumerate() {
+            verdicts.push(match result {
+                Ok(message) => {
+                    opened.extend(message.map(|m| (at, m)));
+                    Ok(())
+                }
+                Err(why) => Err(why),
+            });
+        }
+        let (places, messages): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
+        if messages.is_empty() {
+            return verdicts;
+        }
+        let answers = self.publisher.publish(Topic::ToProcess, messages).await;
+        for (at, answer) in places.into_iter().zip(answers) {
+            verdicts[at] = answer.map_err(Retry::from);
+        }
+        verdicts
+    }
+}

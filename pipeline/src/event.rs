@@ -1,0 +1,324 @@
+use std::collections::HashMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use kassa_bus::message::{Envelope, Reason, SealedWith};
+use kassa_bus::{Line, Message, SaleId, ShopId, Thumbprint, Totals};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+/// Where an event stands in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EventKey {
+    /// Partition: `<shop_id>#<UTC date of the sale's id>`.
+    pub stream: String,
+    /// Sort key: `<sale_id>#<kind>…`, so that a sale's history stands side by side.
+    pub event: String,
+}
+
+impl EventKey {
+    #[must_use]
+    pub fn stream(shop: &ShopId, date: Date) -> String {
+        format!("{shop}#{date}")
+    }
+
+    fn of(shop: &ShopId, sale: &SaleId, event: &str) -> Self {
+        Self { stream: Self::stream(shop, sale.utc_date()), event: format!("{sale}#{event}") }
+    }
+}
+
+/// What can be known about a sale. Events are never changed and never deleted.
+#[derive(Clone)]
+pub enum Fact {
+    Accepted(Accepted),
+    Rejected(Rejected),
+    Recorded(Recorded),
+}
+
+/// Body of `accepted#<hash of the envelope>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    #[serde(flatten)]
+    pub envelope: Envelope,
+    /// The client's network address.
+    pub source: String,
+}
+
+/// Body of `rejected#<attempt>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    pub reason: Reason,
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_with: Option<SealedWith>,
+    /// Hash of the envelope that was rejected.
+    pub envelope: String,
+    pub attempt: u32,
+}
+
+/// Body of `recorded`. Has no `Debug`: it is the sale in plaintext.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    pub lines: Vec<Line>,
+    pub totals: Totals,
+    /// The day it is booked on: the sale's, in the shop's time zone.
+    pub business_date: Date,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub till: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sold_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Thumbprint>,
+    /// SHA-256 of what was sold, in base64url: tells a repeat from a different sale under the same id.
+    pub content: String,
+    /// Hash of the envelope it came out of.
+    pub envelope: String,
+}
+
+/// One fact with its place and time.
+#[derive(Clone)]
+pub struct Event {
+    pub shop_id: ShopId,
+    pub sale_id: SaleId,
+    pub at: Timestamp,
+    pub trace: Option<String>,
+    pub fact: Fact,
+}
+
+/// An event as the table has it: the body is JSON in whatever version it was written.
+#[derive(Clone)]
+pub struct StoredEvent {
+    pub key: EventKey,
+    pub kind: String,
+    pub version: u32,
+    pub at: Timestamp,
+    pub sale_id: SaleId,
+    pub shop_id: ShopId,
+    pub trace: Option<String>,
+    pub body: String,
+}
+
+/// What is in the table is not an event this code can read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("event {event} of {stream}: {why}")]
+pub struct Unreadable {
+    stream: String,
+    event: String,
+    why: String,
+}
+
+/// The version each kind is written in today.
+const ACCEPTED_VERSION: u32 = 1;
+const REJECTED_VERSION: u32 = 1;
+const RECORDED_VERSION: u32 = 2;
+
+/// The kind projections live on.
+pub const RECORDED: &str = "recorded";
+pub const ACCEPTED: &str = "accepted";
+pub const REJECTED: &str = "rejected";
+
+impl Event {
+    #[must_use]
+    pub fn key(&self) -> EventKey {
+        let event = match &self.fact {
+            Fact::Accepted(accepted) => format!("{ACCEPTED}#{}", envelope_hash(&accepted.envelope)),
+            Fact::Rejected(rejected) => format!("{REJECTED}#{}", rejected.attempt),
+            Fact::Recorded(_) => RECORDED.to_owned(),
+        };
+        EventKey::of(&self.shop_id, &self.sale_id, &event)
+    }
+
+    /// The event in today's version.
+    #[must_use]
+    pub fn to_stored(&self) -> StoredEvent {
+        let (kind, version, body) = match &self.fact {
+            Fact::Accepted(body) => (ACCEPTED, ACCEPTED_VERSION, serde_json::to_string(body)),
+            Fact::Rejected(body) => (REJECTED, REJECTED_VERSION, serde_json::to_string(body)),
+            Fact::Recorded(body) => (RECORDED, RECORDED_VERSION, serde_json::to_string(body)),
+        };
+        StoredEvent {
+            key: self.key(),
+            kind: kind.to_owned(),
+            version,
+            at: self.at,
+            sale_id: self.sale_id.clone(),
+            shop_id: self.shop_id.clone(),
+            trace: self.trace.clone(),
+            // Plain structs with string keys: serde_json cannot fail on them.
+            body: body.unwrap_or_default(),
+        }
+    }
+}
+
+impl StoredEvent {
+    /// Reads the event, whatever version it was written in.
+    ///
+    /// # Errors
+    /// [`Unreadable`] for a kind or version from the future, or a body that is not the version's.
+    pub fn read(&self) -> Result<Event, Unreadable> {
+        let fact = match self.kind.as_str() {
+            ACCEPTED => self.body(ACCEPTED_VERSION).map(Fact::Accepted),
+            REJECTED => self.body(REJECTED_VERSION).map(Fact::Rejected),
+            RECORDED => self.recorded().map(Fact::Recorded),
+            other => Err(self.unreadable(format!("unknown kind {other}"))),
+        }?;
+        Ok(Event {
+            shop_id: self.shop_id.clone(),
+            sale_id: self.sale_id.clone(),
+            at: self.at,
+            trace: self.trace.clone(),
+            fact,
+        })
+    }
+
+    /// An event as the stream carries it: the body as body, every other attribute as attribute.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if one is missing or not in its form.
+    pub fn from_message(message: &Message) -> Result<Self, Unreadable> {
+        let text = |name: &str| message.attributes.get(name).map_or("", String::as_str);
+        let key = EventKey { stream: text("stream").to_owned(), event: text("event").to_owned() };
+        let wrong = |name: &str| Unreadable {
+            stream: key.stream.clone(),
+            event: key.event.clone(),
+            why: format!("the stream record's {name} is missing or not in its form"),
+        };
+        Ok(Self {
+            kind: text("kind").to_owned(),
+            version: text("version").parse().map_err(|_| wrong("version"))?,
+            at: text("at").parse().map_err(|_| wrong("at"))?,
+            sale_id: text("sale_id").parse().map_err(|_| wrong("sale_id"))?,
+            shop_id: text("shop_id").parse().map_err(|_| wrong("shop_id"))?,
+            trace: message.attributes.get("trace").cloned(),
+            body: message.body.as_str().to_owned(),
+            key,
+        })
+    }
+
+    /// The stream record of this event, as `sequence` of `shard`.
+    #[must_use]
+    pub fn into_message(self, sequence: String, shard: &str) -> Message {
+        let mut attributes = HashMap::from([
+            ("shard".to_owned(), shard.to_owned()),
+            ("stream".to_owned(), self.key.stream),
+            ("event".to_owned(), self.key.event),
+            ("kind".to_owned(), self.kind),
+            ("version".to_owned(), self.version.to_string()),
+            ("at".to_owned(), self.at.to_string()),
+            ("sale_id".to_owned(), self.sale_id.into()),
+            ("shop_id".to_owned(), self.shop_id.into()),
+        ]);
+        attributes.extend(self.trace.map(|trace| ("trace".to_owned(), trace)));
+        Message { id: sequence, attributes, body: Zeroizing::new(self.body) }
+    }
+
+    /// The body of a `recorded` event, upcast from version 1 where it is old.
+    ///
+    /// # Errors
+    /// As [`StoredEvent::read`].
+    pub fn recorded(&self) -> Result<Recorded, Unreadable> {
+        if self.version != 1 {
+            return self.body(RECORDED_VERSION);
+        }
+        let old = serde_json::from_str(&self.body).map_err(|e| self.not_the_versions(&e))?;
+        let new = recorded_v1_to_v2(old, &self.sale_id).ok_or_else(|| self.unreadable("not a version 1 body".into()))?;
+        serde_json::from_value(new).map_err(|e| self.not_the_versions(&e))
+    }
+
+    fn body<T: serde::de::DeserializeOwned>(&self, today: u32) -> Result<T, Unreadable> {
+        if self.version != today {
+            return Err(self.unreadable(format!("version {} is unknown, this is {today}", self.version)));
+        }
+        serde_json::from_str(&self.body).map_err(|e| self.not_the_versions(&e))
+    }
+
+    /// serde's text may quote the body, which may be a sale: only the place is told.
+    fn not_the_versions(&self, error: &serde_json::Error) -> Unreadable {
+        self.unreadable(format!("the body is not version {}'s (at column {})", self.version, error.column()))
+    }
+
+    fn unreadable(&self, why: String) -> Unreadable {
+        Unreadable { stream: self.key.stream.clone(), event: self.key.event.clone(), why }
+    }
+}
+
+/// Version 1 had neither totals nor a business date: totals follow from the lines, and the date was
+/// the UTC date of the sale.
+fn recorded_v1_to_v2(mut body: Value, sale_id: &SaleId) -> Option<Value> {
+    let fields = body.as_object_mut()?;
+    let lines: Vec<Line> = serde_json::from_value(fields.get("lines")?.clone()).ok()?;
+    let sold_at: Option<Timestamp> = match fields.get("sold_at") {
+        Some(at) => Some(serde_json::from_value(at.clone()).ok()?),
+        None => None,
+    };
+    let date = sold_at.map_or(sale_id.utc_date(), |at| at.to_zoned(jiff::tz::TimeZone::UTC).date());
+    fields.insert("totals".into(), serde_json::to_value(Totals::of(&lines)).ok()?);
+    fields.insert("business_date".into(), serde_json::to_value(date).ok()?);
+    Some(body)
+}
+
+/// SHA-256 in base64url of an envelope, by which its `accepted` event is named.
+#[must_use]
+pub fn envelope_hash(envelope: &Envelope) -> String {
+    URL64.encode(digest(&SHA256, envelope.text().as_bytes()))
+}
+
+/// SHA-256 in base64url of what was sold: lines, till, counter and time.
+#[must_use]
+pub fn content_hash(lines: &[Line], till: Option<&str>, seq: Option<u64>, sold_at: Option<Timestamp>) -> String {
+    let canonical = serde_json::to_vec(&(lines, till, seq, sold_at)).unwrap_or_default();
+    URL64.encode(digest(&SHA256, &canonical))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(version: u32, body: &str) -> StoredEvent {
+        let (shop_id, sale_id): (ShopId, SaleId) = ("AMIS1".parse().unwrap(), "7-20261121".parse().unwrap());
+        StoredEvent {
+            key: EventKey::of(&shop_id, &sale_id, RECORDED),
+            kind: RECORDED.into(),
+            version,
+            at: "2026-11-22T00:00:00Z".parse().unwrap(),
+            sale_id,
+            shop_id,
+            trace: None,
+            body: body.into(),
+        }
+    }
+
+    const LINES: &str = r#"[{"item_no":"98","gross_number":"2","gross_turnover":"0.2"},{"item_no":"7","gross_number":"1","gross_turnover":"0.1"}]"#;
+
+    #[test]
+    fn version_1_of_recorded_is_read_as_today() {
+        let old = stored(1, &format!(r#"{{"lines":{LINES},"content":"c","envelope":"e","sold_at":"2026-11-20T23:30:00Z"}}"#));
+        let recorded = old.recorded().unwrap();
+        assert_eq!(recorded.totals.gross_turnover.to_string(), "0.3");
+        assert_eq!(recorded.business_date.to_string(), "2026-11-20");
+        let classic = stored(1, &format!(r#"{{"lines":{LINES},"content":"c","envelope":"e"}}"#));
+        assert_eq!(classic.recorded().unwrap().business_date.to_string(), "2026-11-21");
+    }
+
+    #[test]
+    fn what_is_written_today_reads_back() {
+        let body = format!(r#"{{"lines":{LINES},"totals":{{"gross_number":"3","gross_turnover":"0.3"}},"business_date":"2026-11-21","content":"c","envelope":"e"}}"#);
+        let event = stored(2, &body).read().unwrap();
+        assert_eq!(event.to_stored().body, body);
+        assert_eq!(event.key(), stored(2, "").key);
+    }
+
+    #[test]
+    fn a_version_from_the_future_and_a_broken_body_are_told_without_quoting_it() {
+        assert!(stored(3, "{}").read().err().unwrap().to_string().contains("version 3 is unknown"));
+        let told = stored(2, r#"{"lines":"secret"}"#).read().err().unwrap().to_string();
+        assert!(told.contains("column") && !told.contains("secret"), "{told}");
+        assert!(stored(1, "[]").read().is_err());
+    }
+}

@@ -1,0 +1,376 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{
+    CancellationReason, KeysAndAttributes, Put, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
+};
+use jiff::civil::Date;
+use kassa_bus::{SaleId, ShopId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::event::{Event, EventKey, StoredEvent};
+use crate::table::{Item, PAGE, TableError, n, s, text};
+
+/// What an append did. There is no third way: an event is never overwritten.
+#[derive(Clone)]
+pub enum Appended {
+    New,
+    /// The key was taken by this event, which stays as it is.
+    Exists(Box<StoredEvent>),
+}
+
+/// How appends reach the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appends {
+    /// One conditional put each: the cheapest on AWS, where a transaction costs twice.
+    Single,
+    /// Concurrent appends share a transaction of up to this many, and with it one fsync. For the
+    /// embedded table, where the fsync is the price.
+    Grouped(usize),
+}
+
+/// The append-only table of events (`<service>-<stage>-events`).
+///
+/// Appends are conditional on the event's key, so a repeat is a no-op: the append is the
+/// deduplication.
+#[derive(Clone)]
+pub struct EventStore {
+    client: Client,
+    table: Arc<str>,
+    group: Option<mpsc::Sender<Append>>,
+}
+
+struct Append {
+    event: StoredEvent,
+    done: oneshot::Sender<Result<Appended, TableError>>,
+}
+
+/// Where a scan or query goes on.
+pub type Cursor = Option<Item>;
+
+/// A page of events, and where the next begins.
+pub struct Page {
+    pub events: Vec<StoredEvent>,
+    pub next: Cursor,
+}
+
+const ABSENT: &str = "attribute_not_exists(#event)";
+
+/// Groups being written at once: one waits for the disk while the next is made ready.
+const WRITERS: usize = 2;
+
+/// Keys one `BatchGetItem` takes.
+const BATCH_GET: usize = 100;
+
+impl EventStore {
+    /// Must be called within a Tokio runtime if appends are grouped.
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<Arc<str>>, appends: Appends) -> Self {
+        let mut store = Self { client, table: table.into(), group: None };
+        if let Appends::Grouped(size) = appends {
+            let (sender, receiver) = mpsc::channel(4 * size.max(1));
+            let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
+            for _ in 0..WRITERS {
+                tokio::spawn(store.clone().write_groups(Arc::clone(&receiver), size.clamp(1, 100)));
+            }
+            store.group = Some(sender);
+        }
+        store
+    }
+
+    /// Appends an event unless its key is taken. Durable when it answers.
+    ///
+    /// # Errors
+    /// [`TableError::Unavailable`]: whether it was appended is unknown, appending again is safe.
+    pub async fn append(&self, event: &Event) -> Result<Appended, TableError> {
+        let Some(group) = &self.group else { return self.put(event.to_stored()).await };
+        let (done, answer) = oneshot::channel();
+        let closed = TableError::unavailable("append an event: the store is shut down");
+        group.send(Append { event: event.to_stored(), done }).await.map_err(|_| closed(std::fmt::Error))?;
+        answer.await.map_err(|_| closed(std::fmt::Error))?
+    }
+
+    async fn put(&self, event: StoredEvent) -> Result<Appended, TableError> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&*self.table)
+            .set_item(Some(to_item(event)))
+            .condition_expression(ABSENT)
+            .expression_attribute_names("#event", "event")
+            .return_values_on_condition_check_failure(OnFailure::AllOld);
+        match put.send().await {
+            Ok(_) => Ok(Appended::New),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(failed)) => exists(failed.item()),
+                _ => Err(TableError::unavailable("append an event")(error)),
+            },
+        }
+    }
+
+    async fn write_groups(self, appends: Arc<tokio::sync::Mutex<mpsc::Receiver<Append>>>, size: usize) {
+        let mut waiting = Vec::new();
+        while appends.lock().await.recv_many(&mut waiting, size).await > 0 {
+            while !waiting.is_empty() {
+                let group = distinct_keys(&mut waiting);
+                self.write_group(group).await;
+            }
+        }
+    }
+
+    /// Writes a group in one transaction. A refused transaction names the keys that were taken: those
+    /// are answered, and the others go again without them.
+    async fn write_group(&self, mut group: Vec<Append>) {
+        while !group.is_empty() {
+            let puts = group.iter().map(|append| self.conditional_put(&append.event)).collect();
+            let written = self.client.transact_write_items().set_transact_items(Some(puts)).send().await;
+            let reasons = match written {
+                Ok(_) => return answer_all(group, &Ok(Appended::New)),
+                Err(error) => match taken_keys(error.as_service_error()) {
+                    Some(reasons) if reasons.len() == group.len() => reasons,
+                    _ => return answer_all(group, &Err(TableError::unavailable("append events")(error))),
+                },
+            };
+            let mut others = Vec::with_capacity(group.len());
+            for (append, reason) in group.into_iter().zip(reasons) {
+                if reason.code() == Some(TAKEN) {
+                    // Whoever waited may have gone away.
+                    let _ = append.done.send(exists(reason.item()));
+                } else {
+                    others.push(append);
+                }
+            }
+            group = others;
+        }
+    }
+
+    fn conditional_put(&self, event: &StoredEvent) -> TransactWriteItem {
+        let put = Put::builder()
+            .table_name(&*self.table)
+            .set_item(Some(to_item(event.clone())))
+            .condition_expression(ABSENT)
+            .expression_attribute_names("#event", "event")
+            .return_values_on_condition_check_failure(OnFailure::AllOld);
+        // The builder fails on a missing table or item only, and both are set.
+        TransactWriteItem::builder().set_put(put.build().ok()).build()
+    }
+
+    /// One sale's events, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn sale(&self, shop: &ShopId, sale: &SaleId) -> Result<Vec<StoredEvent>, TableError> {
+        let stream = EventKey::stream(shop, sale.utc_date());
+        let mut events = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page = self.query(&stream, &format!("{sale}#"), cursor).await?;
+            events.extend(page.events);
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(events);
+            }
+        }
+    }
+
+    /// A page of the events of a shop's day (the UTC date of the sales' ids).
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn day(&self, shop: &ShopId, date: Date, cursor: Cursor) -> Result<Page, TableError> {
+        self.query(&EventKey::stream(shop, date), "", cursor).await
+    }
+
+    async fn query(&self, stream: &str, prefix: &str, cursor: Cursor) -> Result<Page, TableError> {
+        let mut query = self
+            .client
+            .query()
+            .table_name(&*self.table)
+            .consistent_read(true)
+            .limit(PAGE)
+            .set_exclusive_start_key(cursor)
+            .expression_attribute_names("#stream", "stream")
+            .expression_attribute_values(":stream", s(stream));
+        query = if prefix.is_empty() {
+            query.key_condition_expression("#stream = :stream")
+        } else {
+            query
+                .key_condition_expression("#stream = :stream AND begins_with(#event, :prefix)")
+                .expression_attribute_names("#event", "event")
+                .expression_attribute_values(":prefix", s(prefix))
+        };
+        let page = query.send().await.map_err(TableError::unavailable("query events"))?;
+        let events = page.items.unwrap_or_default().into_iter().map(from_item).collect::<Result<_, _>>()?;
+        Ok(Page { events, next: page.last_evaluated_key })
+    }
+
+    /// A page of a whole-table scan.
+    ///
+    /// Events of one stream come together and in the order of their keys, because that is how the
+    /// table keeps them.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn scan(&self, scan: Scan, cursor: Cursor) -> Result<Page, TableError> {
+        let mut request = self
+            .client
+            .scan()
+            .table_name(&*self.table)
+            .consistent_read(true)
+            .limit(PAGE)
+            .set_exclusive_start_key(cursor);
+        if scan.segments > 1 {
+            request = request.segment(scan.segment).total_segments(scan.segments);
+        }
+        if let Some(kind) = scan.kind {
+            request = request
+                .filter_expression("#kind = :kind")
+                .expression_attribute_names("#kind", "kind")
+                .expression_attribute_values(":kind", s(kind));
+        }
+        if scan.without_bodies {
+            request = request
+                .projection_expression("#stream, #event, #kind, #version, #at, #sale_id, #shop_id")
+                .set_expression_attribute_names(Some(
+                    ["stream", "event", "kind", "version", "at", "sale_id", "shop_id"]
+                        .into_iter()
+                        .map(|name| (format!("#{name}"), name.to_owned()))
+                        .collect(),
+                ));
+        }
+        let page = request.send().await.map_err(TableError::unavailable("scan events"))?;
+        let events = page.items.unwrap_or_default().into_iter().map(from_item).collect::<Result<_, _>>()?;
+        Ok(Page { events, next: page.last_evaluated_key })
+    }
+
+    /// The events of these keys, in the keys' order.
+    ///
+    /// # Errors
+    /// [`TableError`], also if one of them is not there.
+    pub async fn get(&self, keys: &[EventKey]) -> Result<Vec<StoredEvent>, TableError> {
+        let mut found = HashMap::with_capacity(keys.len());
+        for chunk in keys.chunks(BATCH_GET) {
+            let mut wanted: Vec<Item> = chunk.iter().map(to_key).collect();
+            while !wanted.is_empty() {
+                let keys = KeysAndAttributes::builder()
+                    .set_keys(Some(wanted))
+                    .consistent_read(true)
+                    .build()
+                    .map_err(TableError::unavailable("get events"))?;
+                let batch = self.client.batch_get_item().request_items(&*self.table, keys);
+                let mut page = batch.send().await.map_err(TableError::unavailable("get events"))?;
+                let items = page.responses.as_mut().and_then(|r| r.remove(&*self.table)).unwrap_or_default();
+                for item in items {
+                    let event = from_item(item)?;
+                    found.insert(event.key.clone(), event);
+                }
+                let unprocessed = page.unprocessed_keys.as_mut().and_then(|u| u.remove(&*self.table));
+                wanted = unprocessed.map(|u| u.keys).unwrap_or_default();
+            }
+        }
+        let missing = |key: &EventKey| TableError::Attribute { row: key.event.clone(), attribute: "event" };
+        keys.iter().map(|key| found.remove(key).ok_or_else(|| missing(key))).collect()
+    }
+
+    /// About how many events there are: for a progress bar, up to six hours old on AWS.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn approximate_count(&self) -> Result<u64, TableError> {
+        let described = self.client.describe_table().table_name(&*self.table).send().await;
+        let described = described.map_err(TableError::unavailable("describe the events table"))?;
+        let count = described.table.and_then(|t| t.item_count).unwrap_or_default();
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+}
+
+/// What of the table to scan.
+#[derive(Debug, Clone, Copy)]
+pub struct Scan {
+    pub segment: i32,
+    pub segments: i32,
+    pub kind: Option<&'static str>,
+    /// Leave out bodies and traces: for counting.
+    pub without_bodies: bool,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self { segment: 0, segments: 1, kind: None, without_bodies: false }
+    }
+}
+
+/// Takes a group whose keys all differ, which a transaction requires; what repeats a key waits.
+fn distinct_keys(waiting: &mut Vec<Append>) -> Vec<Append> {
+    let mut keys = HashSet::with_capacity(waiting.len());
+    let (group, later) = std::mem::take(waiting).into_iter().partition(|a: &Append| keys.insert(a.event.key.clone()));
+    *waiting = later;
+    group
+}
+
+fn answer_all(group: Vec<Append>, answer: &Result<Appended, TableError>) {
+    for append in group {
+        // Whoever waited may have gone away.
+        let _ = append.done.send(answer.clone());
+    }
+}
+
+const TAKEN: &str = "ConditionalCheckFailed";
+
+/// The reasons of a transaction that was refused for nothing but taken keys.
+fn taken_keys(error: Option<&TransactWriteItemsError>) -> Option<Vec<CancellationReason>> {
+    let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error else { return None };
+    let reasons = cancelled.cancellation_reasons();
+    let only_taken = reasons.iter().all(|r| matches!(r.code(), Some(TAKEN | "None") | None));
+    (only_taken && reasons.iter().any(|r| r.code() == Some(TAKEN))).then(|| reasons.to_vec())
+}
+
+fn exists(item: Option<&Item>) -> Result<Appended, TableError> {
+    let item = item.cloned().ok_or(TableError::Attribute { row: "of the taken key".into(), attribute: "event" })?;
+    from_item(item).map(|event| Appended::Exists(Box::new(event)))
+}
+
+fn to_key(key: &EventKey) -> Item {
+    HashMap::from([("stream".into(), s(&key.stream)), ("event".into(), s(&key.event))])
+}
+
+/// The row of an event. Public for whoever writes rows of old versions, such as tests.
+#[must_use]
+pub fn to_item(event: StoredEvent) -> Item {
+    let mut item = Item::with_capacity(9);
+    item.insert("stream".into(), s(event.key.stream));
+    item.insert("event".into(), s(event.key.event));
+    item.insert("kind".into(), s(event.kind));
+    item.insert("version".into(), n(event.version));
+    item.insert("at".into(), s(event.at.to_string()));
+    item.insert("sale_id".into(), s(event.sale_id));
+    item.insert("shop_id".into(), s(event.shop_id));
+    item.insert("body".into(), s(event.body));
+    if let Some(trace) = event.trace {
+        item.insert("trace".into(), s(trace));
+    }
+    item
+}
+
+fn from_item(mut item: Item) -> Result<StoredEvent, TableError> {
+    let row = format!("{} {}", text(&item, "stream").unwrap_or("?"), text(&item, "event").unwrap_or("?"));
+    let wrong = |attribute| TableError::Attribute { row: row.clone(), attribute };
+    let mut take = |attribute| match item.remove(attribute) {
+        Some(aws_sdk_dynamodb::types::AttributeValue::S(t) | aws_sdk_dynamodb::types::AttributeValue::N(t)) => Ok(t),
+        _ => Err(wrong(attribute)),
+    };
+    Ok(StoredEvent {
+        key: EventKey { stream: take("stream")?, event: take("event")? },
+        kind: take("kind")?,
+        version: take("version")?.parse().map_err(|_| wrong("version"))?,
+        at: take("at")?.parse().map_err(|_| wrong("at"))?,
+        sale_id: take("sale_id")?.parse().map_err(|_| wrong("sale_id"))?,
+        shop_id: take("shop_id")?.parse().map_err(|_| wrong("shop_id"))?,
+        trace: take("trace").ok(),
+        // Left out where a scan left it out.
+        body: take("body").unwrap_or_default(),
+    })
+}

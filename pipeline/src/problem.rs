@@ -1,0 +1,69 @@
+use serde_json::{Map, Value, json};
+
+/// What a till is answered: status, headers and body, before any HTTP library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: &'static str,
+    /// Seconds, as in `Retry-After` (RFC 9110).
+    pub retry_after: Option<u32>,
+    /// Seconds a client may keep the answer.
+    pub max_age: Option<u32>,
+    pub body: String,
+}
+
+impl Answer {
+    #[must_use]
+    pub fn json(status: u16, body: &Value) -> Self {
+        let body = body.to_string();
+        Self { status, content_type: "application/json", retry_after: None, max_age: None, body }
+    }
+}
+
+/// Why a request is refused (RFC 9457).
+///
+/// Details never repeat what was sent: it may be a sale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// 400: the named field is not what it must be.
+    Malformed { field: &'static str, detail: String },
+    /// 404.
+    UnknownShop,
+    /// 413.
+    TooLarge { limit: usize },
+    /// 503: nothing is wrong with the request, try it again with the same id.
+    Unavailable { retry_after: u32, detail: &'static str },
+}
+
+impl Problem {
+    pub fn malformed(field: &'static str, detail: impl Into<String>) -> Self {
+        Self::Malformed { field, detail: detail.into() }
+    }
+
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        let (status, title, detail) = match self {
+            Self::Malformed { field, detail } => (400, "The request is malformed", format!("{field}: {detail}")),
+            Self::UnknownShop => (404, "There is no such shop", "shop_id: no shop of this id is registered".into()),
+            Self::TooLarge { limit } => {
+                (413, "The request is too large", format!("a request body is at most {limit} bytes"))
+            }
+            Self::Unavailable { detail, .. } => (503, "Try again", (*detail).into()),
+        };
+        let mut body = Map::new();
+        body.insert("type".into(), json!("about:blank"));
+        body.insert("title".into(), json!(title));
+        body.insert("status".into(), json!(status));
+        body.insert("detail".into(), json!(detail));
+        match self {
+            Self::Malformed { field, .. } => body.insert("field".into(), json!(field)),
+            Self::UnknownShop => body.insert("field".into(), json!("shop_id")),
+            _ => None,
+        };
+        let retry_after = match self {
+            Self::Unavailable { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        };
+        Answer { content_type: "application/problem+json", retry_after, ..Answer::json(status, &Value::Object(body)) }
+    }
+}

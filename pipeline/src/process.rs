@@ -1,0 +1,107 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use kassa_bus::message::{DecryptedSale, Reason};
+use kassa_bus::subscriber::each;
+use kassa_bus::{Clock, Message, Metric, Metrics, Source, Subscriber, Subscription, Topic, Totals, Verdict};
+
+use crate::event::{Event, Fact, Recorded, content_hash};
+use crate::event_store::{Appended, EventStore};
+use crate::registry::{Registry, Shop};
+use crate::reject::{Reject, Rejectable, Rejection};
+
+/// Records sales: one append each, conditional on the sale not being recorded.
+pub struct Process {
+    pub store: EventStore,
+    pub registry: Registry,
+    pub reject: Reject,
+    pub clock: Clock,
+    pub metrics: Metrics,
+}
+
+impl Process {
+    pub const NAME: &str = "process";
+
+    #[must_use]
+    pub fn subscription(self) -> Subscription {
+        let subscriber = Arc::new(self);
+        Subscription { name: Self::NAME, source: Source::Topic(Topic::ToProcess), batch: 10, workers: 16, subscriber }
+    }
+
+    async fn process(&self, message: &Message) -> Verdict {
+        let sale: DecryptedSale = message.read()?;
+        let DecryptedSale { shop_id, sale_id, envelope, origin, .. } = &sale;
+        let rejectable = Rejectable { shop_id, sale_id, envelope, origin };
+        let Some(shop) = self.registry.shop(shop_id).await? else {
+            let unknown = Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
+            return self.reject.reject(rejectable, unknown).await;
+        };
+        let recorded = record(&sale, &shop);
+        let content = recorded.content.clone();
+        let event = Event {
+            shop_id: shop_id.clone(),
+            sale_id: sale_id.clone(),
+            at: self.clock.now(),
+            trace: origin.trace.clone(),
+            fact: Fact::Recorded(recorded),
+        };
+        match self.store.append(&event).await? {
+            Appended::New => {
+                self.metrics.count(Metric::Recorded, 1);
+                self.metrics.count(Metric::SuspiciousClocks, u64::from(clock_is_suspicious(&sale)));
+                Ok(())
+            }
+            Appended::Exists(there) if there.recorded()?.content == content => {
+                self.metrics.count(Metric::Duplicates, 1);
+                Ok(())
+            }
+            Appended::Exists(_) => {
+                let conflict = Rejection::because(Reason::Conflict, "another sale is recorded under this id");
+                self.reject.reject(rejectable, conflict).await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Subscriber for Process {
+    async fn handle(&self, batch: &[Message]) -> Vec<Verdict> {
+        each(batch, |message| self.process(message)).await
+    }
+}
+
+/// What is recorded of a sale. A late sale is booked on its own day.
+fn record(sale: &DecryptedSale, shop: &Shop) -> Recorded {
+    let zone = shop.zone();
+    let business_date = match sale.sold_at {
+        Some(at) => at.to_zoned(zone).date(),
+        None => sale.sale_id.date_in(&zone),
+    };
+    Recorded {
+        totals: Totals::of(&sale.lines),
+        business_date,
+        content: content_hash(&sale.lines, sale.till.as_deref(), sale.seq, sale.sold_at),
+        lines: sale.lines.clone(),
+        till: sale.till.clone(),
+        seq: sale.seq,
+        sold_at: sale.sold_at,
+        key: sale.key.clone(),
+        envelope: sale.envelope.clone(),
+    }
+}
+
+/// A till's clock more than a day ahead of ours, or a year behind, is likely wrong. The sale is booked
+/// where the till says all the same: we do not know better.
+fn clock_is_suspicious(sale: &DecryptedSale) -> bool {
+    const AHEAD: SignedDuration = SignedDuration::from_hours(24);
+    const BEHIND: SignedDuration = SignedDuration::from_hours(-24 * 365);
+    let off = |at: Timestamp| at.duration_since(sale.origin.accepted_at);
+    let suspicious = |at: Timestamp| off(at) > AHEAD || off(at) < BEHIND;
+    let said = [sale.sold_at, sale.sale_id.instant()];
+    match said.into_iter().flatten().next() {
+        Some(_) => said.into_iter().flatten().any(suspicious),
+        // A classic id says a day only: its noon is within half a day of it.
+        None => sale.sale_id.utc_date().at(12, 0, 0, 0).in_tz("UTC").is_ok_and(|noon| suspicious(noon.timestamp())),
+    }
+}

@@ -1,0 +1,203 @@
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use kassa_bus::{Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
+use moka::future::Cache;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{RECORDED, StoredEvent, Unreadable};
+use crate::read_model::{Position, ReadModel, Row, RowKey, STEP_ROWS, Sequence, StepError, Sum, Sums, add, postings};
+use crate::table::TableError;
+
+/// Keeps stock and turnover from the event store's stream, each event exactly once.
+///
+/// What the shard's checkpoint has seen is dropped; the rest is summed per row and written in one
+/// transaction with the checkpoint, so a batch that comes again, or cut differently, changes nothing.
+pub struct Project {
+    read_model: ReadModel,
+    metrics: Metrics,
+    declared: Cache<RowKey, bool>,
+}
+
+impl Project {
+    pub const NAME: &str = "project";
+
+    #[must_use]
+    pub fn new(read_model: ReadModel, metrics: Metrics) -> Self {
+        let declared = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build();
+        Self { read_model, metrics, declared }
+    }
+
+    #[must_use]
+    pub fn subscription(self) -> Subscription {
+        let subscriber = Arc::new(self);
+        Subscription { name: Self::NAME, source: Source::EventStream, batch: 1000, workers: 1, subscriber }
+    }
+
+    async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
+        let shard = batch.first().and_then(|m| m.attributes.get("shard")).map_or("", String::as_str);
+        let events: Vec<_> = batch.iter().filter(|m| is_recorded(m)).filter_map(|m| self.read(m)).collect();
+        let mut seen = self.read_model.checkpoint(shard).await?;
+        for step in steps(&events, seen.as_ref(), STEP_ROWS) {
+            self.read_model.step(shard, seen.as_ref(), &step.upto, &step.sums).await?;
+            self.metrics.count(Metric::Projected, step.events);
+            self.count_unknown_items(&step).await?;
+            seen = Some(step.upto);
+        }
+        Ok(())
+    }
+
+    /// An event this code cannot read must not hold up the shard. It stays in the event store, `check`
+    /// tells of it, and a rebuild by code that can read it counts it.
+    fn read(&self, message: &Message) -> Option<Placed> {
+        match read(message) {
+            Ok(placed) => Some(placed),
+            Err(error) => {
+                self.metrics.count(Metric::UnreadableEvents, 1);
+                tracing::error!(%error, "left out of the read models");
+                None
+            }
+        }
+    }
+
+    async fn count_unknown_items(&self, step: &Step) -> Result<(), TableError> {
+        let items = step.sums.keys().filter(|key| matches!(key.row, Row::Item(_)));
+        let declared = try_join_all(items.map(|key| async {
+            if let Some(known) = self.declared.get(key).await {
+                return Ok(known);
+            }
+            let declared = self.read_model.is_declared(key).await?;
+            self.declared.insert(key.clone(), declared).await;
+            Ok::<_, TableError>(declared)
+        }));
+        let unknown = declared.await?.into_iter().filter(|declared| !declared).count();
+        self.metrics.count(Metric::UnknownItems, unknown as u64);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Subscriber for Project {
+    async fn handle(&self, batch: &[Message]) -> Vec<Verdict> {
+        // A stream is taken in order: if one fails, so does what comes after it.
+        match self.project(batch).await {
+            Ok(()) => batch.iter().map(|_| Ok(())).collect(),
+            Err(why) => {
+                let why = why.to_string();
+                batch.iter().map(|_| Err(Retry::because(why.clone()))).collect()
+            }
+        }
+    }
+}
+
+fn is_recorded(message: &Message) -> bool {
+    message.attributes.get("kind").is_some_and(|kind| kind == RECORDED)
+}
+
+/// An event's postings, with its place in the stream.
+type Placed = (Sequence, Vec<(RowKey, Sum)>);
+
+fn read(message: &Message) -> Result<Placed, Unreadable> {
+    let event = StoredEvent::from_message(message)?;
+    Ok((Sequence(message.id.clone()), postings(&event.shop_id, &event.recorded()?)))
+}
+
+impl From<StepError> for TableError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::Table(error) => error,
+            other => TableError::unavailable("write a projection step")(other),
+        }
+    }
+}
+
+/// What one transaction writes.
+#[derive(Debug, PartialEq, Eq)]
+struct Step {
+    sums: Sums,
+    upto: Position,
+    /// Events that end in this step.
+    events: u64,
+}
+
+/// Cuts a batch into transactions: what was seen is dropped, and a step ends before the posting that
+/// would touch one row too many. A sale of more items than that spans steps.
+fn steps(events: &[Placed], seen: Option<&Position>, max_rows: usize) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (sequence, postings) in events {
+        for (posting, (row, sum)) in postings.iter().enumerate() {
+            let whole = posting + 1 == postings.len();
+            let position = Position { sequence: sequence.clone(), partial: (!whole).then_some(posting) };
+            let last = steps.last().map(|step| &step.upto).or(seen);
+            if last.is_some_and(|last| position <= *last) {
+                continue;
+            }
+            if steps.last().is_none_or(|step| step.sums.len() == max_rows && !step.sums.contains_key(row)) {
+                steps.push(Step { sums: Sums::new(), upto: position.clone(), events: 0 });
+            }
+            if let Some(step) = steps.last_mut() {
+                add(&mut step.sums, [(row.clone(), *sum)]);
+                step.upto = position;
+                step.events += u64::from(whole);
+            }
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kassa_bus::amount::Amount;
+    use proptest::prelude::*;
+
+    fn event(sequence: u32, items: &[u32]) -> Placed {
+        let row = |item: &u32| RowKey { shop_id: "A".parse().unwrap(), row: Row::Item(item.to_string().parse().unwrap()) };
+        let one = Sum { number: Amount::from(1), turnover: Amount::from(2) };
+        (Sequence(sequence.to_string()), items.iter().map(|item| (row(item), one)).collect())
+    }
+
+    fn total(events: &[Placed]) -> Sums {
+        let mut sums = Sums::new();
+        events.iter().for_each(|(_, postings)| add(&mut sums, postings.clone()));
+        sums
+    }
+
+    #[test]
+    fn a_sale_of_more_rows_than_a_step_holds_is_written_in_steps() {
+        let cut = steps(&[event(1, &[1, 2, 3, 1, 2]), event(2, &[3, 4])], None, 2);
+        let upto: Vec<_> = cut.iter().map(|s| (s.upto.sequence.0.as_str(), s.upto.partial, s.events)).collect();
+        assert_eq!(upto, [("1", Some(1), 0), ("1", Some(3), 0), ("2", Some(0), 1), ("2", None, 1)]);
+    }
+
+    proptest! {
+        /// Whatever way the stream is cut into batches, repeated and resumed from, each row ends up
+        /// with each event once.
+        #[test]
+        fn any_cutting_and_repeating_of_the_stream_gives_the_same_rows(
+            sales in prop::collection::vec(prop::collection::vec(1u32..9, 1..7), 1..12),
+            cuts in prop::collection::vec((0usize..12, 1usize..12, 0usize..4), 1..12),
+            max_rows in 1usize..5,
+        ) {
+            let events: Vec<Placed> = (7u32..).zip(&sales).map(|(n, items)| event(n, items)).collect();
+            let mut rows = Sums::new();
+            let mut seen: Option<Position> = None;
+            let mut project = |batch: &[Placed], crash_after: usize| {
+                for step in steps(batch, seen.as_ref(), max_rows).into_iter().take(crash_after) {
+                    add(&mut rows, step.sums);
+                    seen = Some(step.upto);
+                }
+            };
+            let mut reached = 0;
+            for (back, length, crash_after) in cuts {
+                // A stream never skips ahead of what was handled, but may go back any distance.
+                let from = reached.min(events.len()).saturating_sub(back);
+                let to = (from + length).min(events.len());
+                project(&events[from..to], crash_after);
+                if crash_after >= 4 { reached = reached.max(to); }
+            }
+            project(&events, usize::MAX);
+            prop_assert_eq!(rows, total(&events));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use kassa_bus::{ShopId, Thumbprint};
+use moka::future::Cache;
+use serde::{Deserialize, Serialize};
+
+use crate::table::{Item, PAGE, TableError, s, text};
+
+/// A shop as registered: the row `info` of the shops table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shop {
+    pub shop_id: ShopId,
+    pub name: String,
+    /// IANA name; a sale is booked on its day there.
+    pub time_zone: String,
+    /// For texts to the manager: `en`, `nl`.
+    pub language: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager_phone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager_email: Option<String>,
+    /// Present and past, the present one last.
+    pub keys: Vec<ShopKey>,
+}
+
+/// A public key the shop has or had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShopKey {
+    pub kid: Thumbprint,
+    pub since: Timestamp,
+}
+
+impl Shop {
+    /// Where the shop's day begins and ends. A zone nobody knows (any more) counts as UTC.
+    #[must_use]
+    pub fn zone(&self) -> TimeZone {
+        TimeZone::get(&self.time_zone).unwrap_or(TimeZone::UTC)
+    }
+
+    #[must_use]
+    pub fn has_key(&self, kid: &Thumbprint) -> bool {
+        self.keys.iter().any(|key| key.kid == *kid)
+    }
+}
+
+/// The shop registry, in the shops table. Reads are cached for a minute, misses for seconds.
+///
+/// Beside each shop's `info` row it keeps two indexes as rows of their own, under partition keys that
+/// no shop can have: `#shops` lists the shops, `#keys` finds a key's owner.
+#[derive(Clone)]
+pub struct Registry {
+    client: Client,
+    table: Arc<str>,
+    shops: Cache<ShopId, Option<Arc<Shop>>>,
+    owners: Cache<Thumbprint, Option<ShopId>>,
+}
+
+const SHOPS: &str = "#shops";
+const KEYS: &str = "#keys";
+
+/// What is not there may be there soon, so it is asked for again sooner.
+struct Expiry;
+
+impl<K, V> moka::Expiry<K, Option<V>> for Expiry {
+    fn expire_after_create(&self, _: &K, found: &Option<V>, _: std::time::Instant) -> Option<Duration> {
+        Some(Duration::from_secs(if found.is_some() { 60 } else { 3 }))
+    }
+}
+
+impl Registry {
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
+        let shops = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
+        let owners = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
+        Self { client, table: table.into(), shops, owners }
+    }
+
+    /// A shop, if it is registered.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn shop(&self, id: &ShopId) -> Result<Option<Arc<Shop>>, TableError> {
+        if let Some(found) = self.shops.get(id).await {
+            return Ok(found);
+        }
+        let load = async {
+            let row = self.row(id.as_str(), "info").await?;
+            row.map(|item| from_item(id, &item).map(Arc::new)).transpose()
+        };
+        self.shops.try_get_with_by_ref(id, load).await.map_err(|e: Arc<TableError>| TableError::clone(&e))
+    }
+
+    /// The shop that has or had this key.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn owner(&self, kid: &Thumbprint) -> Result<Option<ShopId>, TableError> {
+        let load = async {
+            let row = self.row(KEYS, kid.as_str()).await?;
+            let wrong = || TableError::Attribute { row: kid.to_string(), attribute: "owner" };
+            row.map(|item| text(&item, "owner").and_then(|o| o.parse().ok()).ok_or_else(wrong)).transpose()
+        };
+        self.owners.try_get_with_by_ref(kid, load).await.map_err(|e: Arc<TableError>| TableError::clone(&e))
+    }
+
+    /// The ids of all shops, in order.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn shops(&self) -> Result<Vec<ShopId>, TableError> {
+        let mut shops = Vec::new();
+        let mut cursor = None;
+        loop {
+            let query = self
+                .client
+                .query()
+                .table_name(&*self.table)
+                .consistent_read(true)
+                .limit(PAGE)
+                .set_exclusive_start_key(cursor)
+                .key_condition_expression("shop_id = :index")
+                .expression_attribute_values(":index", s(SHOPS));
+            let page = query.send().await.map_err(TableError::unavailable("list the shops"))?;
+            for item in page.items() {
+                let id = text(item, "record_type").and_then(|t| t.parse().ok());
+                shops.push(id.ok_or(TableError::Attribute { row: SHOPS.into(), attribute: "record_type" })?);
+            }
+            cursor = page.last_evaluated_key;
+            if cursor.is_none() {
+                return Ok(shops);
+            }
+        }
+    }
+
+    /// Registers a shop with its indexes, or replaces what was registered.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn register(&self, shop: &Shop) -> Result<(), TableError> {
+        let mut rows = vec![
+            to_item(shop),
+            Item::from([("shop_id".into(), s(SHOPS)), ("record_type".into(), s(shop.shop_id.as_str()))]),
+        ];
+        rows.extend(shop.keys.iter().map(|key| {
+            Item::from([
+                ("shop_id".into(), s(KEYS)),
+                ("record_type".into(), s(key.kid.as_str())),
+                ("owner".into(), s(shop.shop_id.as_str())),
+            ])
+        }));
+        let puts = rows.into_iter().map(|row| {
+            let put = Put::builder().table_name(&*self.table).set_item(Some(row)).build();
+            Ok(TransactWriteItem::builder().put(put.map_err(TableError::unavailable("register a shop"))?).build())
+        });
+        let puts = puts.collect::<Result<_, TableError>>()?;
+        let write = self.client.transact_write_items().set_transact_items(Some(puts));
+        write.send().await.map_err(TableError::unavailable("register a shop"))?;
+        self.shops.invalidate(&shop.shop_id).await;
+        self.owners.invalidate_all();
+        Ok(())
+    }
+
+    async fn row(&self, partition: &str, sort: &str) -> Result<Option<Item>, TableError> {
+        let get = self
+            .client
+            .get_item()
+            .table_name(&*self.table)
+            .consistent_read(true)
+            .key("shop_id", s(partition))
+            .key("record_type", s(sort));
+        Ok(get.send().await.map_err(TableError::unavailable("read the shop registry"))?.item)
+    }
+}
+
+fn to_item(shop: &Shop) -> Item {
+    let key = |key: &ShopKey| {
+        AttributeValue::M(HashMap::from([
+            ("kid".into(), s(key.kid.as_str())),
+            ("since".into(), s(key.since.to_string())),
+        ]))
+    };
+    let mut item = Item::from([
+        ("shop_id".into(), s(shop.shop_id.as_str())),
+        ("record_type".into(), s("info")),
+        ("name".into(), s(&shop.name)),
+        ("time_zone".into(), s(&shop.time_zone)),
+        ("language".into(), s(&shop.language)),
+        ("keys".into(), AttributeValue::L(shop.keys.iter().map(key).collect())),
+    ]);
+    for (name, value) in [("manager_phone", &shop.manager_phone), ("manager_email", &shop.manager_email)] {
+        if let Some(value) = value {
+            item.insert(name.into(), s(value));
+        }
+    }
+    item
+}
+
+fn from_item(id: &ShopId, item: &Item) -> Result<Shop, TableError> {
+    let wrong = |attribute| TableError::Attribute { row: format!("{id} info"), attribute };
+    let required = |attribute| text(item, attribute).map(str::to_owned).ok_or_else(|| wrong(attribute));
+    let keys = item.get("keys").and_then(|keys| keys.as_l().ok()).ok_or_else(|| wrong("keys"))?;
+    let key = |key: &AttributeValue| {
+        let key = key.as_m().ok()?;
+        Some(ShopKey { kid: text(key, "kid")?.parse().ok()?, since: text(key, "since")?.parse().ok()? })
+    };
+    Ok(Shop {
+        shop_id: id.clone(),
+        name: required("name")?,
+        time_zone: required("time_zone")?,
+        language: required("language")?,
+        manager_phone: text(item, "manager_phone").map(str::to_owned),
+        manager_email: text(item, "manager_email").map(str::to_owned),
+        keys: keys.iter().map(|k| key(k).ok_or_else(|| wrong("keys"))).collect::<Result<_, _>>()?,
+    })
+}

@@ -1,0 +1,94 @@
+use std::sync::Arc;
+
+use kassa_bus::message::{Origin, Reason, RejectedSale, SealedWith};
+use kassa_bus::publish::publish_one;
+use kassa_bus::{Clock, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic};
+
+use crate::event::{Event, Fact, Rejected};
+use crate::event_store::{Appended, EventStore};
+
+/// Why a sale can never be recorded as it is: a fact, not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: Reason,
+    pub detail: String,
+    pub sealed_with: Option<SealedWith>,
+}
+
+impl Rejection {
+    pub fn because(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), sealed_with: None }
+    }
+}
+
+/// Which sale, and which of its envelopes.
+#[derive(Clone, Copy)]
+pub struct Rejectable<'a> {
+    pub shop_id: &'a ShopId,
+    pub sale_id: &'a SaleId,
+    pub envelope: &'a str,
+    pub origin: &'a Origin,
+}
+
+/// Rejects sales: appends `SaleRejected`, and tells whoever listens on `decrypt-errors`.
+#[derive(Clone)]
+pub struct Reject {
+    pub store: EventStore,
+    pub publisher: Arc<dyn Publisher>,
+    pub clock: Clock,
+    pub metrics: Metrics,
+}
+
+impl Reject {
+    /// Safe to repeat: a rejection of the same envelope is found and only published again.
+    ///
+    /// # Errors
+    /// [`Retry`] if the event was not appended or not published.
+    pub async fn reject(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
+        let rejected_at = self.clock.now();
+        let mut attempt = sale.origin.attempt;
+        loop {
+            let event = Event {
+                shop_id: sale.shop_id.clone(),
+                sale_id: sale.sale_id.clone(),
+                at: rejected_at,
+                trace: sale.origin.trace.clone(),
+                fact: Fact::Rejected(Rejected {
+                    reason: rejection.reason,
+                    detail: rejection.detail.clone(),
+                    sealed_with: rejection.sealed_with.clone(),
+                    envelope: sale.envelope.to_owned(),
+                    attempt,
+                }),
+            };
+            match self.store.append(&event).await? {
+                Appended::New => {
+                    self.metrics.count(Metric::Rejected, 1);
+                    break;
+                }
+                Appended::Exists(there) if rejects(&there.read()?, sale.envelope) => {
+                    self.metrics.count(Metric::Duplicates, 1);
+                    break;
+                }
+                // Another envelope of the same sale was rejected under this number.
+                Appended::Exists(_) => attempt += 1,
+            }
+        }
+        tracing::info!(shop_id = %sale.shop_id, sale_id = %sale.sale_id, reason = %rejection.reason, attempt, "sale rejected");
+        let rejected = RejectedSale {
+            shop_id: sale.shop_id.clone(),
+            sale_id: sale.sale_id.clone(),
+            reason: rejection.reason,
+            detail: rejection.detail,
+            sealed_with: rejection.sealed_with,
+            envelope: sale.envelope.to_owned(),
+            rejected_at,
+            origin: Origin { attempt, ..sale.origin.clone() },
+        };
+        Ok(publish_one(&*self.publisher, Topic::DecryptErrors, Message::of(&rejected)).await?)
+    }
+}
+
+fn rejects(event: &Event, envelope: &str) -> bool {
+    matches!(&event.fact, Fact::Rejected(rejected) if rejected.envelope == envelope)
+}

@@ -1,0 +1,161 @@
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use kassa_bus::message::Envelope;
+use kassa_bus::{SaleId, ShopId};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::jwe::Jwe;
+use crate::problem::Problem;
+
+/// Largest request body, in bytes.
+pub const MAX_BODY: usize = 128 * 1024;
+
+/// Standard base64 (RFC 4648), with or without padding: clients differ.
+pub const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A well-formed `POST /shop`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posted {
+    pub shop_id: ShopId,
+    /// Absent on classic sales that leave the id to us.
+    pub sale_id: Option<SaleId>,
+    pub envelope: Envelope,
+}
+
+/// The fields as JSON values, so that one of the wrong type can be named.
+#[derive(Deserialize)]
+struct Fields {
+    shop_id: Option<Value>,
+    message_id: Option<Value>,
+    content_base64: Option<Value>,
+    sealed: Option<Value>,
+}
+
+/// Reads a request body. Fields that are not ours are ignored.
+///
+/// # Errors
+/// [`Problem::TooLarge`], or [`Problem::Malformed`] with the first wrong field.
+pub fn parse(body: &[u8]) -> Result<Posted, Problem> {
+    if body.len() > MAX_BODY {
+        return Err(Problem::TooLarge { limit: MAX_BODY });
+    }
+    if body.trim_ascii().is_empty() {
+        return Err(Problem::malformed("body", "is empty; a JSON object is expected"));
+    }
+    let fields: Fields = serde_json::from_slice(body).map_err(|e| {
+        let place = format!("line {}, column {}", e.line(), e.column());
+        let what = if e.is_data() { "is not a JSON object with each field once" } else { "is not JSON" };
+        Problem::malformed("body", format!("{what} ({place})"))
+    })?;
+    let shop_id = required("shop_id", fields.shop_id)?;
+    let shop_id = shop_id.parse().map_err(|e| Problem::malformed("shop_id", format!("{e}")))?;
+    let sale_id = fields.message_id.map(|v| string("message_id", v)).transpose()?;
+    let sale_id: Option<SaleId> = sale_id
+        .map(|id| id.parse().map_err(|e| Problem::malformed("message_id", format!("{e}"))))
+        .transpose()?;
+    let envelope = match (fields.sealed, fields.content_base64) {
+        (Some(_), Some(_)) => return Err(Problem::malformed("sealed", "came with content_base64; send one of them")),
+        (None, None) => return Err(Problem::malformed("sealed", "is missing, and so is content_base64; send one of them")),
+        (Some(sealed), None) => self::sealed(string("sealed", sealed)?, sale_id.as_ref())?,
+        (None, Some(content)) => classic(string("content_base64", content)?, sale_id.as_ref())?,
+    };
+    Ok(Posted { shop_id, sale_id, envelope })
+}
+
+fn sealed(sealed: String, sale_id: Option<&SaleId>) -> Result<Envelope, Problem> {
+    match sale_id {
+        None => return Err(Problem::malformed("message_id", "is missing; a sealed sale has a UUIDv7")),
+        Some(id) if !id.is_uuid() => return Err(Problem::malformed("message_id", "must be a UUIDv7 for a sealed sale")),
+        Some(_) => {}
+    }
+    Jwe::parse(&sealed).map_err(|e| Problem::malformed("sealed", e.to_string()))?;
+    Ok(Envelope::Sealed { sealed })
+}
+
+fn classic(content_base64: String, sale_id: Option<&SaleId>) -> Result<Envelope, Problem> {
+    if sale_id.is_some_and(SaleId::is_uuid) {
+        return Err(Problem::malformed("message_id", "must be <digits>-<yyyymmdd> for a classic sale, or absent"));
+    }
+    match BASE64.decode(&content_base64) {
+        Ok(content) if !content.is_empty() => Ok(Envelope::Classic { content_base64 }),
+        Ok(_) => Err(Problem::malformed("content_base64", "is empty")),
+        Err(_) => Err(Problem::malformed("content_base64", "is not base64 (RFC 4648, standard alphabet)")),
+    }
+}
+
+fn required(field: &'static str, value: Option<Value>) -> Result<String, Problem> {
+    string(field, value.ok_or_else(|| Problem::malformed(field, "is missing"))?)
+}
+
+fn string(field: &'static str, value: Value) -> Result<String, Problem> {
+    let kind = match value {
+        Value::String(text) => return Ok(text),
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    Err(Problem::malformed(field, format!("must be a string, not {kind}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(body: &str, field: &str) {
+        match parse(body.as_bytes()) {
+            Err(Problem::Malformed { field: named, .. }) => assert_eq!(named, field, "{body}"),
+            other => panic!("{body} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_classic_sale_with_and_without_an_id_is_taken() {
+        let posted = parse(br#"{"shop_id":"AMIS1","content_base64":"AAAA","message_id":"7-20261122","x":1}"#).unwrap();
+        assert_eq!(posted.sale_id.unwrap().as_str(), "7-20261122");
+        assert!(parse(br#"{"shop_id":"AMIS1","content_base64":"AA"}"#).unwrap().sale_id.is_none());
+    }
+
+    #[test]
+    fn null_is_not_absent() {
+        refused(r#"{"shop_id":null,"content_base64":"AAAA"}"#, "shop_id");
+    }
+
+    #[test]
+    fn the_wrong_field_is_named() {
+        refused("", "body");
+        refused("  ", "body");
+        refused("hello", "body");
+        refused("[]", "body");
+        refused("{", "body");
+        refused(&"[".repeat(100_000), "body");
+        refused(&format!(r#"{{"shop_id":{}1"#, r#"{"a":"#.repeat(10_000)), "body");
+        refused(r#"{"shop_id":"A","shop_id":"B","content_base64":"AAAA"}"#, "body");
+        refused(r#"{"content_base64":"AAAA"}"#, "shop_id");
+        refused(r#"{"shop_id":1,"content_base64":"AAAA"}"#, "shop_id");
+        refused(r#"{"shop_id":"a b","content_base64":"AAAA"}"#, "shop_id");
+        refused(r#"{"shop_id":"A","content_base64":"AAAA","message_id":"x"}"#, "message_id");
+        refused(r#"{"shop_id":"A","content_base64":"AAAA","message_id":7}"#, "message_id");
+        refused(r#"{"shop_id":"A","content_base64":"AAAA","message_id":"0193a4e8-6c00-7000-8000-000000000001"}"#, "message_id");
+        refused(r#"{"shop_id":"A","content_base64":"*"}"#, "content_base64");
+        refused(r#"{"shop_id":"A","content_base64":""}"#, "content_base64");
+        refused(r#"{"shop_id":"A","content_base64":["AAAA"]}"#, "content_base64");
+        refused(r#"{"shop_id":"A"}"#, "sealed");
+        refused(r#"{"shop_id":"A","sealed":"x","content_base64":"AAAA"}"#, "sealed");
+        refused(r#"{"shop_id":"A","sealed":"x"}"#, "message_id");
+        refused(r#"{"shop_id":"A","sealed":"x","message_id":"7-20261122"}"#, "message_id");
+        refused(r#"{"shop_id":"A","sealed":"a.b.c","message_id":"0193a4e8-6c00-7000-8000-000000000001"}"#, "sealed");
+    }
+
+    #[test]
+    fn over_128_kib_is_too_large_before_it_is_read() {
+        assert_eq!(parse(&vec![b'x'; MAX_BODY + 1]), Err(Problem::TooLarge { limit: MAX_BODY }));
+    }
+}

@@ -1,0 +1,122 @@
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A data folder that is ours alone while this lives.
+///
+/// ```text
+/// kassa-data/            0700
+///   shop.lock            0600  locked by whoever has it open; says where to ask
+///   shop.db              the tables (SQLite, with -wal and -shm)
+///   keys/AMIS1.pem       0600  private keys
+/// ```
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    lock: File,
+}
+
+/// Whoever has a data folder open, and where it answers questions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occupant {
+    pub pid: u32,
+    /// Where tills post.
+    pub url: String,
+    /// Where questions are answered.
+    pub operator_url: String,
+    /// What a question must carry: the lock file is its owner's to read.
+    pub token: String,
+}
+
+/// Why a data folder cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the shop in {} is open already (process {}, {}); stop it first, or choose another --data", folder.display(), by.pid, by.url)]
+    Open { folder: PathBuf, by: Box<Occupant> },
+    #[error("another kassa has {} open but does not say where; wait for it to end, or choose another --data", folder.display())]
+    Busy { folder: PathBuf },
+    #[error("there is no shop in {}; `kassa up --data {0}` opens one", folder.display())]
+    Nothing { folder: PathBuf },
+    #[error("cannot use {} as data folder: {why}", folder.display())]
+    Io { folder: PathBuf, why: std::io::Error },
+}
+
+impl DataFolder {
+    /// Takes the folder for ourselves, making it if need be.
+    ///
+    /// # Errors
+    /// [`OpenError::Open`] or [`OpenError::Busy`] if somebody else has it.
+    pub fn create(path: &Path) -> Result<Self, OpenError> {
+        let io = |why| OpenError::Io { folder: path.to_owned(), why };
+        fs::create_dir_all(path).map_err(io)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io)?;
+        Self::lock(path)
+    }
+
+    /// Takes a folder that has a shop in it.
+    ///
+    /// # Errors
+    /// As [`DataFolder::create`], and [`OpenError::Nothing`].
+    pub fn existing(path: &Path) -> Result<Self, OpenError> {
+        if !path.join("shop.db").is_file() {
+            return Err(OpenError::Nothing { folder: path.to_owned() });
+        }
+        Self::lock(path)
+    }
+
+    fn lock(path: &Path) -> Result<Self, OpenError> {
+        let io = |why| OpenError::Io { folder: path.to_owned(), why };
+        let file = path.join("shop.lock");
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file);
+        let mut lock = options.map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {
+                // What stands there is of somebody who is gone.
+                lock.set_len(0).map_err(io)?;
+                Ok(Self { path: path.to_owned(), lock })
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                lock.read_to_string(&mut text).map_err(io)?;
+                let folder = path.to_owned();
+                Err(match serde_json::from_str(&text) {
+                    Ok(by) => OpenError::Open { folder, by: Box::new(by) },
+                    Err(_) => OpenError::Busy { folder },
+                })
+            }
+            Err(TryLockError::Error(why)) => Err(io(why)),
+        }
+    }
+
+    /// Says in the lock file where we answer.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn announce(&mut self, occupant: &Occupant) -> Result<(), OpenError> {
+        let text = serde_json::to_vec(occupant).map_err(std::io::Error::other);
+        let written = text.and_then(|text| {
+            self.lock.set_len(0)?;
+            self.lock.rewind()?;
+            self.lock.write_all(&text)
+        });
+        written.map_err(|why| OpenError::Io { folder: self.path.clone(), why })
+    }
+
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.path.join("shop.db")
+    }
+
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.path.join("keys")
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}

@@ -1,0 +1,277 @@
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Region, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use aws_sdk_dynamodb::{Client, Config};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use clap::ValueEnum;
+use dynoxide::actions::transact_write_items::{TransactPut, TransactWriteItem, TransactWriteItemsRequest};
+use dynoxide::types::AttributeValue;
+use dynoxide::{Database, DynoxideError};
+use kassa_pipeline::event::RECORDED;
+use kassa_pipeline::table::TableError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+/// What a sale that was answered "yes" survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sync {
+    /// Power loss: the disk has it before the till hears of it.
+    Full,
+    /// `kill -9`, but not power loss: the operating system has it.
+    Normal,
+}
+
+/// The tables of one store.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    pub events: String,
+    pub shops: String,
+    /// The stream of `events`: one row per transaction that recorded sales.
+    pub changes: String,
+    pub dead_letters: String,
+}
+
+impl Tables {
+    /// Named as the deployment names them: `<service>-<stage>-…`.
+    #[must_use]
+    pub fn local() -> Self {
+        let name = |table| format!("kassa-local-{table}");
+        Self {
+            events: name("events"),
+            shops: name("shops"),
+            changes: name("changes"),
+            dead_letters: name("dead-letters"),
+        }
+    }
+}
+
+/// `DynamoDB` in this process: answers the AWS SDK's requests with dynoxide, no socket in between.
+///
+/// It also keeps the event store's stream. dynoxide has streams of its own, but they cost a lookup per
+/// written item that grows with the stream; here a transaction that records sales carries one more row
+/// with their keys, so the stream is as durable and as ordered as the events, for one row per
+/// transaction.
+#[derive(Clone)]
+pub struct Embedded(Arc<Inner>);
+
+struct Inner {
+    db: Database,
+    tables: Tables,
+    /// The stream's next sequence number. Held over the commit, so that numbers are in commit order.
+    next: Mutex<u64>,
+    /// The last one that was committed.
+    committed: watch::Sender<u64>,
+}
+
+impl Embedded {
+    /// Opens the file, or memory if there is none.
+    ///
+    /// # Errors
+    /// If the file is not a database that can be used.
+    pub fn open(file: Option<&Path>, sync: Sync, tables: Tables) -> Result<Self, DynoxideError> {
+        let db = match file {
+            Some(file) => Database::new(&file.to_string_lossy())?,
+            None => Database::memory()?,
+        };
+        if sync == Sync::Normal {
+            // dynoxide's name for PRAGMA synchronous = NORMAL; without it, it is FULL.
+            db.disable_bulk_loading()?;
+        }
+        Ok(Self(Arc::new(Inner { db, tables, next: Mutex::new(1), committed: watch::Sender::new(0) })))
+    }
+
+    /// An SDK client that asks this database.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        let connector = SharedHttpConnector::new(self.clone());
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::from_static("local"))
+            .endpoint_url("http://embedded.invalid")
+            // There is nobody to sign for, no network to retry over, and no stream to stall.
+            .allow_no_auth()
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .http_client(http_client_fn(move |_, _| connector.clone()))
+            .build();
+        Client::from_conf(config)
+    }
+
+    /// Makes the tables that are not there yet, and finds the end of the stream.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn prepare(&self, client: &Client) -> Result<(), TableError> {
+        let Tables { events, shops, changes, dead_letters } = &self.0.tables;
+        let keys = [
+            (events, "stream", "event"),
+            (shops, "shop_id", "record_type"),
+            (changes, "table", "sequence"),
+            (dead_letters, "queue", "id"),
+        ];
+        let there = client.list_tables().send().await.map_err(TableError::unavailable("list the tables"))?;
+        for (table, partition, sort) in keys {
+            if !there.table_names().contains(table) {
+                create(client, table, partition, sort).await?;
+            }
+        }
+        let last = super::stream::last_sequence(client, changes, events).await?;
+        *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = last + 1;
+        self.0.committed.send_replace(last);
+        Ok(())
+    }
+
+    /// Changes with every transaction that recorded sales.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<u64> {
+        self.0.committed.subscribe()
+    }
+}
+
+async fn create(client: &Client, table: &str, partition: &str, sort: &str) -> Result<(), TableError> {
+    let doing = "create a table";
+    let mut request = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+    for (name, role) in [(partition, KeyType::Hash), (sort, KeyType::Range)] {
+        let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
+        let key = KeySchemaElement::builder().attribute_name(name).key_type(role);
+        request = request
+            .attribute_definitions(attribute.build().map_err(TableError::unavailable(doing))?)
+            .key_schema(key.build().map_err(TableError::unavailable(doing))?);
+    }
+    request.send().await.map(|_| ()).map_err(TableError::unavailable(doing))
+}
+
+impl Inner {
+    /// Answers one request of the DynamoDB JSON protocol.
+    fn answer(&self, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
+        let db = &self.db;
+        match operation {
+            "TransactWriteItems" => call(body, |request| self.transact(request)),
+            "PutItem" => call(body, |request: dynoxide::actions::put_item::PutItemRequest| {
+                if request.table_name == self.tables.events {
+                    return Err(DynoxideError::ValidationException(
+                        "events are put by TransactWriteItems here, so that their stream is kept".into(),
+                    ));
+                }
+                db.put_item(request)
+            }),
+            "GetItem" => call(body, |request| db.get_item(request)),
+            "BatchGetItem" => call(body, |request| db.batch_get_item(request)),
+            "UpdateItem" => call(body, |request| db.update_item(request)),
+            "DeleteItem" => call(body, |request| db.delete_item(request)),
+            "Query" => call(body, |request| db.query(request)),
+            "Scan" => call(body, |request| db.scan(request)),
+            "CreateTable" => call(body, |request| db.create_table(request)),
+            "ListTables" => call(body, |request| db.list_tables(request)),
+            "DescribeTable" => call(body, |request| db.describe_table(request)),
+            other => Err(DynoxideError::ValidationException(format!("{other} is not offered by the embedded table"))),
+        }
+    }
+
+    fn transact(
+        &self,
+        mut request: TransactWriteItemsRequest,
+    ) -> Result<dynoxide::actions::transact_write_items::TransactWriteItemsResponse, DynoxideError> {
+        // The SDK's token guards against answers lost on a network. None is lost here, and dynoxide
+        // would keep each for ten minutes.
+        request.client_request_token = None;
+        let recorded = self.recorded_keys(&request);
+        if recorded.is_empty() {
+            return self.db.transact_write_items(request);
+        }
+        let keys = serde_json::to_string(&recorded).map_err(|e| DynoxideError::InternalServerError(e.to_string()))?;
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        request.transact_items.push(self.change(*next, keys));
+        let response = self.db.transact_write_items(request).map_err(without_last_reason)?;
+        self.committed.send_replace(*next);
+        *next += 1;
+        Ok(response)
+    }
+
+    fn recorded_keys<'r>(&self, request: &'r TransactWriteItemsRequest) -> Vec<(&'r str, &'r str)> {
+        let puts = request.transact_items.iter().filter_map(|item| item.put.as_ref());
+        puts.filter(|put| put.table_name == self.tables.events)
+            .filter_map(|put| match (put.item.get("stream")?, put.item.get("event")?) {
+                (AttributeValue::S(stream), AttributeValue::S(event)) => Some((stream.as_str(), event.as_str())),
+                _ => None,
+            })
+            .filter(|(_, event)| event.ends_with(RECORDED))
+            .collect()
+    }
+
+    fn change(&self, sequence: u64, keys: String) -> TransactWriteItem {
+        let item = [
+            ("table", self.tables.events.clone()),
+            ("sequence", super::stream::sort_key(sequence)),
+            ("keys", keys),
+        ];
+        let put = TransactPut {
+            table_name: self.tables.changes.clone(),
+            item: item.into_iter().map(|(name, value)| (name.to_owned(), AttributeValue::S(value))).collect(),
+            ..TransactPut::default()
+        };
+        TransactWriteItem { put: Some(put), ..TransactWriteItem::default() }
+    }
+}
+
+/// A refused transaction gives a reason per item; ours is none of the caller's.
+fn without_last_reason(error: DynoxideError) -> DynoxideError {
+    match error {
+        DynoxideError::TransactionCanceledException(message, mut reasons) => {
+            reasons.pop();
+            DynoxideError::TransactionCanceledException(message, reasons)
+        }
+        other => other,
+    }
+}
+
+fn call<Request: DeserializeOwned, Response: Serialize>(
+    body: &[u8],
+    operation: impl FnOnce(Request) -> Result<Response, DynoxideError>,
+) -> Result<String, DynoxideError> {
+    let request = serde_json::from_slice(body).map_err(|error| {
+        let text = error.to_string();
+        match text.strip_prefix("VALIDATION:") {
+            Some(message) => DynoxideError::ValidationException(message.to_owned()),
+            None => DynoxideError::SerializationException(text),
+        }
+    })?;
+    let response = operation(request)?;
+    serde_json::to_string(&response).map_err(|e| DynoxideError::InternalServerError(e.to_string()))
+}
+
+impl HttpConnector for Embedded {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let inner = Arc::clone(&self.0);
+        // SQLite blocks its thread while the disk writes.
+        let answered = tokio::task::spawn_blocking(move || {
+            let target = request.headers().get("x-amz-target").unwrap_or_default();
+            let operation = target.rsplit('.').next().unwrap_or_default();
+            match inner.answer(operation, request.body().bytes().unwrap_or_default()) {
+                Ok(body) => (200, body),
+                Err(error) => (error.status_code(), error.to_json()),
+            }
+        });
+        HttpConnectorFuture::new(async move {
+            let (status, body) = answered.await.map_err(|e| ConnectorError::other(Box::new(e), None))?;
+            let status = status.try_into().map_err(|e| ConnectorError::other(Box::new(e), None))?;
+            Ok(HttpResponse::new(status, SdkBody::from(body)))
+        })
+    }
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Embedded")
+    }
+}

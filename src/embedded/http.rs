@@ -1,0 +1,90 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::routing::{get, post};
+use kassa_bus::local::LocalBus;
+use kassa_bus::{Metric, Metrics, Topic};
+use kassa_pipeline::accept::{Accept, Post};
+use kassa_pipeline::problem::{Answer, Problem};
+use kassa_pipeline::request::MAX_BODY;
+use serde_json::{Map, json};
+use tokio::sync::Semaphore;
+
+/// Requests in hand at once; with bodies of at most 128 KiB that bounds memory.
+const IN_HAND: usize = 512;
+
+/// A sale that takes longer to accept is answered "try again".
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What API Gateway and the accept function are on AWS.
+pub(super) struct Door {
+    pub accept: Accept,
+    pub bus: Arc<LocalBus>,
+    pub metrics: Metrics,
+    in_hand: Semaphore,
+}
+
+impl Door {
+    pub(super) fn new(accept: Accept, bus: Arc<LocalBus>, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { accept, bus, metrics, in_hand: Semaphore::new(IN_HAND) })
+    }
+
+    pub(super) fn router(self: Arc<Self>) -> Router {
+        Router::new()
+            .route("/shop", post(sale))
+            .route("/shop/{shop_id}/key", get(key))
+            .route("/health", get(health))
+            .with_state(self)
+    }
+}
+
+async fn sale(
+    State(door): State<Arc<Door>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
+    let busy = Problem::Unavailable { retry_after: 1, detail: "the shop is busy; send the sale again with the same message_id" };
+    let Ok(_in_hand) = door.in_hand.try_acquire() else { return response(busy.answer()) };
+    if !door.bus.has_room(Topic::ToDecrypt) {
+        return response(busy.answer());
+    }
+    let answered = tokio::time::timeout(PATIENCE, async {
+        // One byte more than allowed is enough to know.
+        let Ok(body) = to_bytes(body, MAX_BODY).await else {
+            return Problem::TooLarge { limit: MAX_BODY }.answer();
+        };
+        let trace = headers.get("traceparent").and_then(|t| t.to_str().ok());
+        door.accept.sale(Post { body: &body, source: from.ip().to_string(), trace }).await
+    });
+    response(answered.await.unwrap_or_else(|_| busy.answer()))
+}
+
+async fn key(State(door): State<Arc<Door>>, Path(shop_id): Path<String>) -> Response<Body> {
+    response(door.accept.key(&shop_id).await)
+}
+
+async fn health(State(door): State<Arc<Door>>) -> Response<Body> {
+    let counts: Map<_, _> = Metric::ALL.iter().map(|m| (m.name().to_owned(), json!(door.metrics.get(*m)))).collect();
+    let queued = door.bus.outstanding();
+    response(Answer::json(200, &json!({"status": "ok", "outstanding": queued, "counted": counts})))
+}
+
+pub(super) fn response(answer: Answer) -> Response<Body> {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    if let Some(cache) = answer.max_age.and_then(|s| HeaderValue::try_from(format!("public, max-age={s}")).ok()) {
+        headers.insert(header::CACHE_CONTROL, cache);
+    }
+    response
+}

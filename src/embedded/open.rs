@@ -1,0 +1,227 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kassa_bus::local::{DeadLetters, LocalBus, Redelivery};
+use kassa_bus::{Clock, Metrics, Publisher, Source, Subscription};
+use kassa_pipeline::accept::Accept;
+use kassa_pipeline::decrypt::Decrypt;
+use kassa_pipeline::keys::{ContentKeys, ShopKeys};
+use kassa_pipeline::process::Process;
+use kassa_pipeline::project::Project;
+use kassa_pipeline::reject::Reject;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::data::{DataFolder, Occupant, OpenError};
+use super::dead_letters::LocalDeadLetters;
+use super::dynamodb::Sync;
+use super::http::Door;
+use super::keys::FileKeys;
+use super::store::{Store, StoreError};
+use super::{operator, recover};
+use crate::questions::Questions;
+use crate::shops::{ApplyError, Shops, apply};
+
+/// What `kassa up` is told.
+pub struct Up {
+    pub listen: SocketAddr,
+    pub data: PathBuf,
+    pub shops: Shops,
+    pub sync: Sync,
+    pub clock: Clock,
+}
+
+/// Why a shop does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    #[error(transparent)]
+    Data(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("cannot make the keys in {}: {why}", folder.display())]
+    Keys { folder: PathBuf, why: std::io::Error },
+    #[error("cannot listen on {address}: {why}; choose another with --listen")]
+    Listen { address: SocketAddr, why: std::io::Error },
+}
+
+/// A shop that takes sales and answers questions, until it is closed.
+pub struct OpenShop {
+    pub occupant: Occupant,
+    /// What applying `shops.toml` changed, a line each.
+    pub changed: Vec<String>,
+    pub store: Store,
+    pub metrics: Metrics,
+    bus: Arc<LocalBus>,
+    closing: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    // Held, and with it the lock, until the shop is closed.
+    _folder: DataFolder,
+}
+
+/// How long closing waits for what is still on its way. What is left is published again at the next
+/// start.
+const DRAIN: Duration = Duration::from_secs(30);
+
+impl OpenShop {
+    /// Opens the shop: database, keys, registry, stages, listeners.
+    ///
+    /// # Errors
+    /// [`UpError`].
+    pub async fn open(up: Up) -> Result<Self, UpError> {
+        let mut folder = DataFolder::create(&up.data)?;
+        let store = Store::open(Some(&folder.database()), up.sync).await?;
+        let keys = open_keys(&folder, &up.shops)?;
+        let changed = apply(&up.shops, &*keys, &store.registry, &store.read_model, up.clock.now()).await?;
+
+        let metrics = Metrics::default();
+        let bus = LocalBus::new(Redelivery::default(), metrics.clone());
+        let stages = Stages { store: &store, keys, publisher: bus.clone(), clock: &up.clock, metrics: &metrics };
+        let accept = stages.accept();
+        let (on_stream, on_topics): (Vec<_>, Vec<_>) =
+            stages.subscriptions().into_iter().partition(|s| s.source == Source::EventStream);
+        let (closing, closed) = watch::channel(false);
+        let mut tasks = Vec::new();
+        for subscription in on_stream {
+            let run = store.stream.clone().run(subscription, store.events.clone(), store.read_model.clone(), closed.clone());
+            tasks.push(tokio::spawn(run));
+        }
+        let dead_letters: Arc<dyn DeadLetters> = Arc::new(LocalDeadLetters {
+            client: store.client.clone(),
+            table: store.tables.dead_letters.clone(),
+            clock: up.clock.clone(),
+        });
+        bus.start(on_topics, &dead_letters);
+
+        let questions = Arc::new(Questions::new(store.clone()));
+        let (tills, url) = listen(up.listen).await?;
+        let (operators, operator_url) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        let occupant = Occupant { pid: std::process::id(), url, operator_url, token };
+        let door = Door::new(accept, bus.clone(), metrics.clone()).router();
+        tasks.push(serve(tills, door, closed.clone()));
+        // Questions may stream for minutes, so these are cut off at the end.
+        tokio::spawn(serve(operators, operator::router(questions.clone(), &occupant.token), closed));
+        folder.announce(&occupant)?;
+
+        tokio::spawn(resume(questions, store.clone(), bus.clone()));
+        Ok(Self { occupant, changed, store, metrics, bus, closing, tasks, _folder: folder })
+    }
+
+    /// Takes no more sales, and ends what was begun. Says how many messages were left.
+    pub async fn close(self) -> usize {
+        self.closing.send_replace(true);
+        // The listener and the projection end by themselves, the latter once the stream is at its end.
+        let ended = async {
+            self.bus.drained().await;
+            for task in self.tasks {
+                let _ = task.await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN, ended).await;
+        self.bus.outstanding()
+    }
+}
+
+/// What an earlier process did not finish.
+async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>) {
+    match store.read_model.is_held().await {
+        Ok(false) => {}
+        Ok(true) => match questions.rebuild(&|_| {}).await {
+            Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "finished an interrupted rebuild"),
+            Err(error) => tracing::error!(%error, "cannot finish an interrupted rebuild; run kassa rebuild"),
+        },
+        Err(error) => tracing::error!(%error, "cannot see whether a rebuild was interrupted"),
+    }
+    match recover::recover(&store.events, &*bus).await {
+        Ok(0) => {}
+        Ok(republished) => tracing::info!(republished, "accepted before and not settled, published again"),
+        Err(error) => tracing::error!(%error, "cannot look for accepted sales that are not settled; restart to try again"),
+    }
+}
+
+fn open_keys(folder: &DataFolder, shops: &Shops) -> Result<Arc<FileKeys>, UpError> {
+    let failed = |why| UpError::Keys { folder: folder.keys(), why };
+    let keys = FileKeys::open(&folder.keys()).map_err(failed)?;
+    for shop in &shops.shops {
+        keys.ensure(&shop.id).map_err(failed)?;
+    }
+    Ok(Arc::new(keys))
+}
+
+/// What stages are made of.
+pub struct Stages<'a> {
+    pub store: &'a Store,
+    pub keys: Arc<dyn ShopKeys>,
+    pub publisher: Arc<dyn Publisher>,
+    pub clock: &'a Clock,
+    pub metrics: &'a Metrics,
+}
+
+impl Stages<'_> {
+    /// The stage behind the listener.
+    #[must_use]
+    pub fn accept(&self) -> Accept {
+        Accept {
+            store: self.store.events.clone(),
+            registry: self.store.registry.clone(),
+            keys: self.keys.clone(),
+            publisher: self.publisher.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    /// Every stage and subscriber that hangs on a topic or the stream.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<Subscription> {
+        let reject = Reject {
+            store: self.store.events.clone(),
+            publisher: self.publisher.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let decrypt = Decrypt {
+            registry: self.store.registry.clone(),
+            keys: self.keys.clone(),
+            content_keys: ContentKeys::new(self.keys.clone(), self.metrics.clone()),
+            publisher: self.publisher.clone(),
+            reject: reject.clone(),
+        };
+        let process = Process {
+            store: self.store.events.clone(),
+            registry: self.store.registry.clone(),
+            reject,
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let project = Project::new(self.store.read_model.clone(), self.metrics.clone());
+        let mut all = vec![decrypt.subscription(), process.subscription(), project.subscription()];
+        all.extend(kassa_subscribers::all());
+        all
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, String), UpError> {
+    let failed = |why| UpError::Listen { address, why };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let url = format!("http://{}", listener.local_addr().map_err(failed)?);
+    Ok((listener, url))
+}
+
+fn serve(listener: TcpListener, router: axum::Router, mut closed: watch::Receiver<bool>) -> JoinHandle<()> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let until = async move {
+        // A dropped sender means the shop is gone.
+        let _ = closed.wait_for(|closed| *closed).await;
+    };
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(until).await {
+            tracing::error!(%error, "a listener ended");
+        }
+    })
+}

@@ -1,0 +1,115 @@
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{Response, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::routing::{get, post};
+use futures::Stream;
+use kassa_pipeline::problem::Answer;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::http::response;
+use crate::questions::{DayFilter, QuestionError, Questions, ShopFilter};
+
+/// Answers questions on loopback, to whoever has the lock file's token.
+pub(super) fn router(questions: Arc<Questions>, token: &str) -> Router {
+    Router::new()
+        .route("/api/sales/{sale_id}", get(sale))
+        .route("/api/stock", get(stock))
+        .route("/api/events", get(events))
+        .route("/api/check", get(check))
+        .route("/api/rebuild", post(rebuild))
+        .with_state(questions)
+        .layer(from_fn_with_state(Arc::<str>::from(format!("Bearer {token}")), authorize))
+}
+
+async fn authorize(State(bearer): State<Arc<str>>, request: Request, next: Next) -> Response<Body> {
+    let sent = request.headers().get(header::AUTHORIZATION).map(|h| h.as_bytes()).unwrap_or_default();
+    match verify_slices_are_equal(sent, bearer.as_bytes()) {
+        Ok(()) => next.run(request).await,
+        Err(_) => response(Answer::json(401, &json!({"error": "the token in shop.lock is needed"}))),
+    }
+}
+
+fn answer<T: Serialize>(result: Result<T, QuestionError>) -> Response<Body> {
+    response(match result {
+        Ok(value) => Answer::json(200, &json!(value)),
+        Err(error) => {
+            let status = if matches!(error, QuestionError::Table(_)) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NOT_FOUND };
+            Answer::json(status.as_u16(), &json!({"error": crate::show::chain(&error)}))
+        }
+    })
+}
+
+async fn sale(
+    State(questions): State<Arc<Questions>>,
+    Path(sale_id): Path<String>,
+    Query(filter): Query<ShopFilter>,
+) -> Response<Body> {
+    answer(questions.sale(&sale_id, filter.shop.as_deref()).await)
+}
+
+async fn stock(State(questions): State<Arc<Questions>>, Query(filter): Query<ShopFilter>) -> Response<Body> {
+    answer(questions.stock(filter.shop.as_deref()).await)
+}
+
+async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<DayFilter>) -> Response<Body> {
+    lines(move |line| async move {
+        let told = line.clone();
+        let each = move |event: Value| {
+            let told = told.clone();
+            async move { told.send(event).await.is_ok() }
+        };
+        if let Err(error) = questions.events(&filter, each).await {
+            let _ = line.send(json!({"error": crate::show::chain(&error)})).await;
+        }
+    })
+}
+
+async fn check(State(questions): State<Arc<Questions>>) -> Response<Body> {
+    lines(move |line| async move {
+        let progress = |events| drop(line.try_send(json!({"events": events})));
+        let end = done(questions.check(&progress).await);
+        let _ = line.send(end).await;
+    })
+}
+
+async fn rebuild(State(questions): State<Arc<Questions>>) -> Response<Body> {
+    lines(move |line| async move {
+        // Goes on to its end even if whoever asked goes away.
+        let work = tokio::spawn(async move {
+            let progress = |events| drop(line.try_send(json!({"events": events})));
+            let end = done(questions.rebuild(&progress).await);
+            let _ = line.send(end).await;
+        });
+        let _ = work.await;
+    })
+}
+
+fn done<T: Serialize>(result: Result<T, QuestionError>) -> Value {
+    match result {
+        Ok(value) => json!({"done": value}),
+        Err(error) => json!({"error": crate::show::chain(&error)}),
+    }
+}
+
+/// NDJSON, written as it comes about. Whoever reads slowly slows the writer down, not the memory up.
+fn lines<F: Future<Output = ()> + Send + 'static>(write: impl FnOnce(mpsc::Sender<Value>) -> F) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(write(sender));
+    let mut response = Response::new(Body::from_stream(stream(receiver)));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-ndjson"));
+    response
+}
+
+fn stream(receiver: mpsc::Receiver<Value>) -> impl Stream<Item = Result<String, std::convert::Infallible>> {
+    futures::stream::unfold(receiver, |mut receiver| async move {
+        let line = receiver.recv().await?;
+        Some((Ok(format!("{line}\n")), receiver))
+    })
+}

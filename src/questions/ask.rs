@@ -1,0 +1,186 @@
+use std::path::Path;
+use std::time::Duration;
+
+use kassa_pipeline::check::Check;
+use kassa_pipeline::read_model::ReadRow;
+use kassa_pipeline::rebuild::Rebuilt;
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{DayFilter, Progress, QuestionError, Questions, SaleHistory, ShopFilter};
+use crate::embedded::{DataFolder, Occupant, OpenError, Store, Sync};
+
+/// A shop that can be asked.
+pub enum Ask {
+    /// It is open in another process, which answers over loopback.
+    Open(Box<Remote>),
+    /// It is closed: we have its file, and its lock, to ourselves.
+    Closed(Box<Questions>, DataFolder),
+}
+
+/// An open shop's operator listener.
+pub struct Remote {
+    client: Client,
+    occupant: Occupant,
+}
+
+/// Why a shop cannot be asked, or does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error(transparent)]
+    Data(#[from] OpenError),
+    #[error("cannot open the shop's tables: {0}")]
+    Store(String),
+    #[error("the shop (process {pid}) does not answer at {url}")]
+    Unreachable { pid: u32, url: String, source: reqwest::Error },
+    #[error(transparent)]
+    Question(#[from] QuestionError),
+}
+
+impl Ask {
+    /// Finds out whether the shop in this folder is open, and makes ready to ask it.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn at(data: &Path) -> Result<Self, AskError> {
+        let mut patience = 50;
+        loop {
+            match DataFolder::existing(data) {
+                Ok(folder) => {
+                    let store = Store::open(Some(&folder.database()), Sync::Full).await;
+                    let store = store.map_err(|e| AskError::Store(crate::show::chain(&e)))?;
+                    return Ok(Self::Closed(Box::new(Questions::new(store)), folder));
+                }
+                Err(OpenError::Open { by, .. }) => {
+                    let occupant = *by;
+                    return Ok(Self::Open(Box::new(Remote { client: Client::new(), occupant })));
+                }
+                // It is just being opened, or somebody else asks.
+                Err(OpenError::Busy { .. }) if patience > 0 => {
+                    patience -= 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn sale(&self, sale_id: &str, shop: Option<String>) -> Result<SaleHistory, AskError> {
+        match self {
+            Self::Closed(questions, _) => Ok(questions.sale(sale_id, shop.as_deref()).await?),
+            Self::Open(remote) => remote.get(&["sales", sale_id], &ShopFilter { shop }).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn stock(&self, shop: Option<String>) -> Result<Vec<ReadRow>, AskError> {
+        match self {
+            Self::Closed(questions, _) => Ok(questions.stock(shop.as_deref()).await?),
+            Self::Open(remote) => remote.get(&["stock"], &ShopFilter { shop }).await,
+        }
+    }
+
+    /// Gives each event to `each`, which says whether it wants more.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn events(&self, filter: &DayFilter, mut each: impl FnMut(Value) -> bool) -> Result<(), AskError> {
+        match self {
+            Self::Closed(questions, _) => {
+                Ok(questions.events(filter, |event| std::future::ready(each(event))).await?)
+            }
+            Self::Open(remote) => {
+                let response = remote.send(remote.request(Method::GET, &["events"]).query(filter)).await?;
+                remote.lines(response, |line| each(line).then_some(()).ok_or(())).await.map(|_| ())
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn check(&self, progress: Progress<'_>) -> Result<Check, AskError> {
+        match self {
+            Self::Closed(questions, _) => Ok(questions.check(progress).await?),
+            Self::Open(remote) => remote.long(Method::GET, "check", progress).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, AskError> {
+        match self {
+            Self::Closed(questions, _) => Ok(questions.rebuild(progress).await?),
+            Self::Open(remote) => remote.long(Method::POST, "rebuild", progress).await,
+        }
+    }
+}
+
+impl Remote {
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let escaped: Vec<String> = path.iter().map(|part| part.replace(['/', '?', '#', '%'], "_")).collect();
+        let url = format!("{}/api/{}", self.occupant.operator_url, escaped.join("/"));
+        self.client.request(method, url).bearer_auth(&self.occupant.token)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, AskError> {
+        let response = request.send().await.map_err(|e| self.unreachable(e))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body: Value = response.json().await.map_err(|e| self.unreachable(e))?;
+        let why = body["error"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned);
+        Err(QuestionError::Refused(why).into())
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> AskError {
+        AskError::Unreachable { pid: self.occupant.pid, url: self.occupant.operator_url.clone(), source }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str], filter: &impl Serialize) -> Result<T, AskError> {
+        let response = self.send(self.request(Method::GET, path).query(filter)).await?;
+        response.json().await.map_err(|e| self.unreachable(e))
+    }
+
+    async fn long<T: DeserializeOwned>(&self, method: Method, path: &str, progress: Progress<'_>) -> Result<T, AskError> {
+        let response = self.send(self.request(method, &[path])).await?;
+        let mut done = None;
+        self.lines(response, |mut line| {
+            if let Some(events) = line["events"].as_u64() {
+                progress(events);
+            } else if line.get("done").is_some() {
+                done = Some(line["done"].take());
+            }
+            Ok(())
+        })
+        .await?;
+        let broken = || QuestionError::Refused("the shop stopped answering before it was done".into());
+        let done = done.ok_or_else(broken)?;
+        Ok(serde_json::from_value(done).map_err(|_| broken())?)
+    }
+
+    /// Reads NDJSON until `each` has had enough. A line with `error` ends it as one.
+    async fn lines(&self, mut response: Response, mut each: impl FnMut(Value) -> Result<(), ()>) -> Result<(), AskError> {
+        let mut buffer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(e))? {
+            buffer.extend_from_slice(&chunk);
+            while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                let line: Value = serde_json::from_slice(&line)
+                    .map_err(|e| QuestionError::Refused(format!("the shop's answer is not JSON: {e}")))?;
+                if let Some(why) = line.get("error").and_then(Value::as_str) {
+                    return Err(QuestionError::Refused(why.to_owned()).into());
+                }
+                if each(line).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,249 @@
+/// Asking: an open shop over loopback, a closed one by opening its file.
+pub mod ask;
+/// Answers as people read them.
+pub mod render;
+
+use std::future::Future;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use kassa_bus::{SaleId, ShopId};
+use kassa_pipeline::check::{Check, check};
+use kassa_pipeline::event::{ACCEPTED, RECORDED, StoredEvent};
+use kassa_pipeline::event_store::{Page, Scan};
+use kassa_pipeline::read_model::ReadRow;
+use kassa_pipeline::rebuild::{Changes, Rebuilt, rebuild};
+use kassa_pipeline::table::TableError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::embedded::{SHARD, Store};
+
+/// Answers questions about the sales of one store. Reads only, but for rebuilding.
+pub struct Questions {
+    store: Store,
+    /// Rebuilds do not run side by side.
+    rebuilding: tokio::sync::Mutex<()>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QuestionError {
+    #[error("{0:?} is not a sale's id: {1}")]
+    NotASaleId(String, kassa_bus::ids::InvalidId),
+    #[error("{0:?} is not a shop's id: {1}")]
+    NotAShopId(String, kassa_bus::ids::InvalidId),
+    #[error("{0:?} is not a day; write it as 2026-11-22")]
+    NotADay(String),
+    #[error("there is no shop {0}; there are: {1}")]
+    NoSuchShop(ShopId, String),
+    #[error("no shop has a sale {0}")]
+    NoSuchSale(SaleId),
+    #[error("sale {0} exists in more than one shop ({1}); say which with --shop")]
+    Ambiguous(SaleId, String),
+    #[error("the shop's tables cannot be read")]
+    Table(#[from] TableError),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// `?shop=`
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ShopFilter {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shop: Option<String>,
+}
+
+/// `?shop=&day=`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DayFilter {
+    pub shop: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub day: Option<String>,
+}
+
+/// Where a sale stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Pending,
+    Recorded,
+    Rejected,
+}
+
+impl Status {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Recorded => "recorded",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// An event as answers show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownEvent {
+    pub stream: String,
+    pub event: String,
+    pub kind: String,
+    pub version: u32,
+    pub at: Timestamp,
+    pub sale_id: SaleId,
+    pub shop_id: ShopId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+    pub body: Value,
+}
+
+impl From<StoredEvent> for ShownEvent {
+    fn from(event: StoredEvent) -> Self {
+        Self {
+            stream: event.key.stream,
+            event: event.key.event,
+            kind: event.kind,
+            version: event.version,
+            at: event.at,
+            sale_id: event.sale_id,
+            shop_id: event.shop_id,
+            trace: event.trace,
+            // A body that is not JSON is shown as the text it is.
+            body: serde_json::from_str(&event.body).unwrap_or(Value::String(event.body)),
+        }
+    }
+}
+
+/// One sale's events in the order they came about, and where that leaves it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaleHistory {
+    pub sale_id: SaleId,
+    pub shop_id: ShopId,
+    pub status: Status,
+    pub events: Vec<ShownEvent>,
+}
+
+impl SaleHistory {
+    fn of(sale_id: &SaleId, shop_id: &ShopId, events: Vec<StoredEvent>) -> Option<Self> {
+        let kinds = |kind| events.iter().any(|event| event.kind == kind);
+        let status = match (kinds(RECORDED), events.iter().all(|event| event.kind == ACCEPTED)) {
+            (true, _) => Status::Recorded,
+            (false, true) => Status::Pending,
+            (false, false) => Status::Rejected,
+        };
+        let mut events: Vec<ShownEvent> = events.into_iter().map(ShownEvent::from).collect();
+        events.sort_by_key(|event| event.at);
+        (!events.is_empty()).then(|| Self { sale_id: sale_id.clone(), shop_id: shop_id.clone(), status, events })
+    }
+}
+
+/// Called with how many events were read so far.
+pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+
+impl Questions {
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, rebuilding: tokio::sync::Mutex::new(()) }
+    }
+
+    /// The shop of this name, or all shops.
+    async fn shops(&self, shop: Option<&str>) -> Result<Vec<ShopId>, QuestionError> {
+        let all = self.store.registry.shops().await?;
+        let Some(text) = shop else { return Ok(all) };
+        let shop: ShopId = text.parse().map_err(|e| QuestionError::NotAShopId(text.to_owned(), e))?;
+        if all.contains(&shop) { Ok(vec![shop]) } else { Err(QuestionError::NoSuchShop(shop, names(&all))) }
+    }
+
+    /// A sale's history.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn sale(&self, sale_id: &str, shop: Option<&str>) -> Result<SaleHistory, QuestionError> {
+        let id: SaleId = sale_id.parse().map_err(|e| QuestionError::NotASaleId(sale_id.to_owned(), e))?;
+        let mut found = Vec::new();
+        for shop in self.shops(shop).await? {
+            found.extend(SaleHistory::of(&id, &shop, self.store.events.sale(&shop, &id).await?));
+        }
+        match (found.pop(), found.is_empty()) {
+            (None, _) => Err(QuestionError::NoSuchSale(id)),
+            (Some(sale), true) => Ok(sale),
+            (Some(sale), false) => {
+                let shops: Vec<_> = found.into_iter().map(|s| s.shop_id).chain([sale.shop_id]).collect();
+                Err(QuestionError::Ambiguous(id, names(&shops)))
+            }
+        }
+    }
+
+    /// The rows of stock and turnover.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn stock(&self, shop: Option<&str>) -> Result<Vec<ReadRow>, QuestionError> {
+        let mut rows = Vec::new();
+        for shop in self.shops(shop).await? {
+            rows.extend(self.store.read_model.rows(&shop).await?);
+        }
+        Ok(rows)
+    }
+
+    /// A shop's events, of one day (the UTC date of the sales' ids) or of all, one by one. Ends early
+    /// once `each` says that nobody listens.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn events<F>(&self, filter: &DayFilter, mut each: impl FnMut(Value) -> F) -> Result<(), QuestionError>
+    where
+        F: Future<Output = bool>,
+    {
+        let shop = self.shops(Some(&filter.shop)).await?.remove(0);
+        let day = filter.day.as_deref();
+        let day: Option<Date> =
+            day.map(|d| d.parse().map_err(|_| QuestionError::NotADay(d.to_owned()))).transpose()?;
+        let mut cursor = None;
+        loop {
+            let Page { events, next } = match day {
+                Some(day) => self.store.events.day(&shop, day, cursor).await?,
+                None => self.store.events.scan(Scan::default(), cursor).await?,
+            };
+            for event in events.into_iter().filter(|event| event.shop_id == shop) {
+                let shown = serde_json::to_value(ShownEvent::from(event)).unwrap_or_default();
+                if !each(shown).await {
+                    return Ok(());
+                }
+            }
+            cursor = next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the books balance.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn check(&self, progress: Progress<'_>) -> Result<Check, QuestionError> {
+        let Store { events, read_model, registry, stream, .. } = &self.store;
+        Ok(check(events, read_model, registry, stream, SHARD, progress).await?)
+    }
+
+    /// Makes the read models anew.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, QuestionError> {
+        let _one = self.rebuilding.lock().await;
+        let Store { events, read_model, registry, stream, .. } = &self.store;
+        // One segment: the embedded table has one connection, and would sort itself for each segment.
+        Ok(rebuild(events, read_model, registry, stream as &dyn Changes, SHARD, 1, progress).await?)
+    }
+
+    /// About how many events there are, for a progress bar.
+    pub async fn size(&self) -> u64 {
+        self.store.events.approximate_count().await.unwrap_or(0)
+    }
+}
+
+fn names(shops: &[ShopId]) -> String {
+    shops.iter().map(ShopId::as_str).collect::<Vec<_>>().join(", ")
+}

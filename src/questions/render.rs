@@ -1,0 +1,129 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kassa_pipeline::check::Check;
+use kassa_pipeline::read_model::{DayRow, ItemRow, ReadRow};
+use kassa_pipeline::rebuild::Rebuilt;
+use serde_json::Value;
+
+use super::{SaleHistory, ShownEvent};
+use crate::show::{short, table};
+
+/// A sale's history as a table, with the time between events.
+#[must_use]
+pub fn sale(history: &SaleHistory) -> String {
+    let mut rows = table(["when (UTC)", "after", "event", "what"]);
+    let mut before: Option<Timestamp> = None;
+    for event in &history.events {
+        let after = before.map_or(String::new(), |b| format!("+{}", elapsed(b, event.at)));
+        rows.add_row([event.at.strftime("%F %T%.3f").to_string(), after, event.kind.clone(), what(event)]);
+        before = Some(event.at);
+    }
+    let SaleHistory { sale_id, shop_id, status, .. } = history;
+    format!("Sale {sale_id} of {shop_id}: {}\n{rows}\n", status.as_str())
+}
+
+fn elapsed(from: Timestamp, to: Timestamp) -> String {
+    let millis = to.duration_since(from).as_millis();
+    match millis {
+        0..10_000 => format!("{millis} ms"),
+        10_000..600_000 => format!("{} s", millis / 1000),
+        _ => format!("{} min", millis / 60_000),
+    }
+}
+
+fn what(event: &ShownEvent) -> String {
+    let body = &event.body;
+    let text = |name: &str| body[name].as_str().unwrap_or_default();
+    match event.kind.as_str() {
+        "accepted" => format!("{} envelope from {}", text("format"), text("source")),
+        "rejected" => format!("{}: {} (attempt {})", text("reason"), text("detail"), body["attempt"]),
+        "recorded" => {
+            let lines = body["lines"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let line = |l: &Value| {
+                let text = |name: &str| l[name].as_str().unwrap_or_default().to_owned();
+                format!("{} × {} = {}", text("gross_number"), text("item_no"), text("gross_turnover"))
+            };
+            let mut told: Vec<String> = lines.iter().take(5).map(line).collect();
+            if lines.len() > 5 {
+                told.push(format!("… {} lines", lines.len()));
+            }
+            let till = body["till"].as_str().map_or(String::new(), |t| format!(" at {t}"));
+            format!(
+                "{}\ntotal {}, booked on {}{till}",
+                told.join("\n"),
+                body["totals"]["gross_turnover"].as_str().unwrap_or_default(),
+                text("business_date"),
+            )
+        }
+        other => other.to_owned(),
+    }
+}
+
+/// Stock and turnover, a block per shop.
+#[must_use]
+pub fn stock(rows: &[ReadRow]) -> String {
+    let mut shops: BTreeMap<&str, (Vec<&ItemRow>, Vec<&DayRow>)> = BTreeMap::new();
+    for row in rows {
+        match row {
+            ReadRow::Item(item) => shops.entry(item.shop_id.as_str()).or_default().0.push(item),
+            ReadRow::Day(day) => shops.entry(day.shop_id.as_str()).or_default().1.push(day),
+        }
+    }
+    let mut text = String::new();
+    for (shop, (items, days)) in shops {
+        let mut stock = table(["item", "description", "price", "stock", "sold", "turnover"]);
+        for item in items {
+            stock.add_row([
+                item.record_type.trim_start_matches("s-").to_owned(),
+                item.item_description.clone().unwrap_or_else(|| "(not declared)".into()),
+                item.selling_price.map_or(String::new(), |p| p.to_string()),
+                item.stock.to_string(),
+                item.gross_number.to_string(),
+                item.gross_turnover.to_string(),
+            ]);
+        }
+        text.push_str(&format!("{shop}\n{}\n", numbers_right(stock, 2)));
+        if !days.is_empty() {
+            let mut turnover = table(["day", "sales", "turnover"]);
+            for day in days {
+                let date = day.record_type.trim_start_matches("d-").to_owned();
+                turnover.add_row([date, day.sales.to_string(), day.turnover.to_string()]);
+            }
+            text.push_str(&format!("{}\n", numbers_right(turnover, 1)));
+        }
+    }
+    text
+}
+
+fn numbers_right(mut table: comfy_table::Table, from: usize) -> comfy_table::Table {
+    for column in from..table.column_count() {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The balance in two lines, and each mismatch on one of its own.
+#[must_use]
+pub fn check(check: &Check) -> String {
+    let Check { accepted, recorded, rejected, pending, mismatches } = check;
+    let mut text =
+        format!("{accepted} accepted = {recorded} recorded + {rejected} rejected + {pending} pending\n");
+    if mismatches.is_empty() {
+        text.push_str("The books balance: no sale is recorded twice, and every row is what the events add up to.\n");
+    } else {
+        text.push_str(&format!("{} mismatches:\n", mismatches.len()));
+        mismatches.iter().for_each(|mismatch| text.push_str(&format!("  {}\n", short(mismatch, 200))));
+        text.push_str("If the rows are wrong, run kassa rebuild: the events are what counts.\n");
+    }
+    text
+}
+
+/// What a rebuild did.
+#[must_use]
+pub fn rebuilt(rebuilt: &Rebuilt) -> String {
+    let Rebuilt { events, sales, rows } = rebuilt;
+    format!("{events} events read, {sales} recorded sales counted, {rows} rows written\n")
+}
