@@ -97,14 +97,14 @@ struct Tally {
 /// Sells until the count is reached or `stop` is set, and says how it went.
 ///
 /// # Panics
-/// Never: the histogram's precision is a constant that is in range.
+/// Never: the histogram's bounds are constants that are in range.
 pub async fn sell(till: Arc<Till>, goods: Arc<Goods>, pace: Pace, bar: ProgressBar) -> Summary {
     let begun = Instant::now();
     let tally = Arc::new(Tally {
         accepted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         retries: AtomicU64::new(0),
-        microseconds: Mutex::new(Histogram::new(3).expect("3 digits are in range")),
+        microseconds: Mutex::new(Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("a microsecond to an hour")),
         errors: Mutex::default(),
         last: Mutex::default(),
     });

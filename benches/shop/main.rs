@@ -1,0 +1,46 @@
+//! Kassa's figures, each against a limit measured in the same run: `cargo bench --bench shop`.
+//!
+//! The machines this runs on are noisy, so it is ratios that hold. Name a section to run only that:
+//! `cargo bench --bench shop -- sealed`.
+
+/// The table's own best rate: what everything is measured against.
+mod limits;
+/// A shop in a process of its own, and what it says of itself.
+mod process;
+/// Sealed and classic sales from post to read model.
+mod selling;
+/// A million events: rebuilding, scanning, starting.
+mod million;
+
+use std::error::Error;
+
+pub type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// One figure of the report.
+pub fn figure(name: &str, value: &str, limit: &str, wanted: &str, held: bool) {
+    println!("{} {name}: {value}  [{limit}; wanted {wanted}]", if held { "ok  " } else { "MISS" });
+}
+
+fn main() -> Outcome<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let runs = |section: &str| wanted.is_empty() || wanted.iter().any(|w| w == section);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if runs("sealed") {
+            selling::sealed().await?;
+        }
+        if runs("latency") {
+            selling::latency().await?;
+        }
+        if runs("classic") {
+            selling::classic().await?;
+        }
+        if runs("memory") {
+            selling::memory().await?;
+        }
+        if runs("million") {
+            million::figures().await?;
+        }
+        Ok(())
+    })
+}
