@@ -182,12 +182,24 @@ impl StoredEvent {
     /// # Errors
     /// [`Unreadable`] if one is missing or not in its form.
     pub fn from_message(message: &Message) -> Result<Self, Unreadable> {
-        let text = |name: &str| message.attributes.get(name).map_or("", String::as_str);
+        Self::from_attributes(&message.attributes, &message.body)
+    }
+
+    /// An event from its row's attributes, which are all strings and numbers.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if one is missing or not in its form.
+    pub fn from_image(image: &HashMap<String, String>) -> Result<Self, Unreadable> {
+        Self::from_attributes(image, image.get("body").map_or("", String::as_str))
+    }
+
+    fn from_attributes(attributes: &HashMap<String, String>, body: &str) -> Result<Self, Unreadable> {
+        let text = |name: &str| attributes.get(name).map_or("", String::as_str);
         let key = EventKey { stream: text("stream").to_owned(), event: text("event").to_owned() };
         let wrong = |name: &str| Unreadable {
             stream: key.stream.clone(),
             event: key.event.clone(),
-            why: format!("the stream record's {name} is missing or not in its form"),
+            why: format!("attribute {name} is missing or not in its form"),
         };
         Ok(Self {
             kind: text("kind").to_owned(),
@@ -195,8 +207,8 @@ impl StoredEvent {
             at: text("at").parse().map_err(|_| wrong("at"))?,
             sale_id: text("sale_id").parse().map_err(|_| wrong("sale_id"))?,
             shop_id: text("shop_id").parse().map_err(|_| wrong("shop_id"))?,
-            trace: message.attributes.get("trace").cloned(),
-            body: message.body.as_str().to_owned(),
+            trace: attributes.get("trace").cloned(),
+            body: body.to_owned(),
             key,
         })
     }

@@ -14,13 +14,12 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use clap::ValueEnum;
 use dynoxide::actions::transact_write_items::{TransactPut, TransactWriteItem, TransactWriteItemsRequest};
-use dynoxide::types::AttributeValue;
-use dynoxide::{Database, DynoxideError};
+use dynoxide::{AttributeValue, Database, DynoxideError, Item};
 use kassa_pipeline::event::RECORDED;
 use kassa_pipeline::table::TableError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use super::stream::{Image, Recent};
 
 /// What a sale that was answered "yes" survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -69,8 +68,8 @@ struct Inner {
     tables: Tables,
     /// The stream's next sequence number. Held over the commit, so that numbers are in commit order.
     next: Mutex<u64>,
-    /// The last one that was committed.
-    committed: watch::Sender<u64>,
+    /// What was committed last, for whoever follows the stream closely.
+    recent: Arc<Recent>,
 }
 
 impl Embedded {
@@ -87,7 +86,7 @@ impl Embedded {
             // dynoxide's name for PRAGMA synchronous = NORMAL; without it, it is FULL.
             db.disable_bulk_loading()?;
         }
-        Ok(Self(Arc::new(Inner { db, tables, next: Mutex::new(1), committed: watch::Sender::new(0) })))
+        Ok(Self(Arc::new(Inner { db, tables, next: Mutex::new(1), recent: Arc::default() })))
     }
 
     /// An SDK client that asks this database.
@@ -127,14 +126,12 @@ impl Embedded {
         }
         let last = super::stream::last_sequence(client, changes, events).await?;
         *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = last + 1;
-        self.0.committed.send_replace(last);
         Ok(())
     }
 
-    /// Changes with every transaction that recorded sales.
     #[must_use]
-    pub fn committed(&self) -> watch::Receiver<u64> {
-        self.0.committed.subscribe()
+    pub fn recent(&self) -> Arc<Recent> {
+        Arc::clone(&self.0.recent)
     }
 }
 
@@ -185,28 +182,26 @@ impl Inner {
         // The SDK's token guards against answers lost on a network. None is lost here, and dynoxide
         // would keep each for ten minutes.
         request.client_request_token = None;
-        let recorded = self.recorded_keys(&request);
-        if recorded.is_empty() {
+        let images: Vec<Image> = self.recorded(&request).map(image).collect();
+        if images.is_empty() {
             return self.db.transact_write_items(request);
         }
-        let keys = serde_json::to_string(&recorded).map_err(|e| DynoxideError::InternalServerError(e.to_string()))?;
+        let keys: Vec<_> = images.iter().map(|image| (image.get("stream"), image.get("event"))).collect();
+        let keys = serde_json::to_string(&keys).map_err(|e| DynoxideError::InternalServerError(e.to_string()))?;
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         request.transact_items.push(self.change(*next, keys));
         let response = self.db.transact_write_items(request).map_err(without_last_reason)?;
-        self.committed.send_replace(*next);
+        self.recent.push(*next, images);
         *next += 1;
         Ok(response)
     }
 
-    fn recorded_keys<'r>(&self, request: &'r TransactWriteItemsRequest) -> Vec<(&'r str, &'r str)> {
+    /// The recorded sales that a transaction puts.
+    fn recorded<'r>(&self, request: &'r TransactWriteItemsRequest) -> impl Iterator<Item = &'r Item> {
         let puts = request.transact_items.iter().filter_map(|item| item.put.as_ref());
         puts.filter(|put| put.table_name == self.tables.events)
-            .filter_map(|put| match (put.item.get("stream")?, put.item.get("event")?) {
-                (AttributeValue::S(stream), AttributeValue::S(event)) => Some((stream.as_str(), event.as_str())),
-                _ => None,
-            })
-            .filter(|(_, event)| event.ends_with(RECORDED))
-            .collect()
+            .map(|put| &put.item)
+            .filter(|item| matches!(item.get("event"), Some(AttributeValue::S(event)) if event.ends_with(RECORDED)))
     }
 
     fn change(&self, sequence: u64, keys: String) -> TransactWriteItem {
@@ -222,6 +217,15 @@ impl Inner {
         };
         TransactWriteItem { put: Some(put), ..TransactWriteItem::default() }
     }
+}
+
+/// An event's attributes are all strings and numbers.
+fn image(item: &Item) -> Image {
+    let text = |(name, value): (&String, &AttributeValue)| match value {
+        AttributeValue::S(text) | AttributeValue::N(text) => Some((name.clone(), text.clone())),
+        _ => None,
+    };
+    item.iter().filter_map(text).collect()
 }
 
 /// A refused transaction gives a reason per item; ours is none of the caller's.

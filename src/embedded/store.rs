@@ -46,7 +46,7 @@ impl Store {
             events: EventStore::new(client.clone(), tables.events.as_str(), Appends::Grouped(GROUP)),
             registry: Registry::new(client.clone(), tables.shops.as_str()),
             read_model: ReadModel::new(client.clone(), tables.shops.as_str()),
-            stream: LocalStream::new(client.clone(), tables.clone(), embedded.committed()),
+            stream: LocalStream::new(client.clone(), tables.clone(), embedded.recent()),
             tables,
             client,
         })

@@ -1,15 +1,16 @@
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use kassa_bus::{Message, Subscription};
-use kassa_pipeline::event::EventKey;
+use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::read_model::{ReadModel, Sequence};
 use kassa_pipeline::rebuild::Changes;
 use kassa_pipeline::table::{Item, TableError, s, text};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::dynamodb::Tables;
 
@@ -29,13 +30,61 @@ const PER_ROW: u64 = 1000;
 pub struct LocalStream {
     client: Client,
     tables: Tables,
-    committed: watch::Receiver<u64>,
+    recent: Arc<Recent>,
+}
+
+/// A recorded event as it was put: its attributes.
+pub(super) type Image = HashMap<String, String>;
+
+/// What was committed last, so that a follower who keeps up need not read it back. Bounded: whoever
+/// falls behind reads the tables.
+#[derive(Default)]
+pub struct Recent {
+    rows: Mutex<VecDeque<(u64, Vec<Image>)>>,
+    committed: Notify,
+}
+
+/// Rows kept for the follower: some 10 MB at most.
+const RECENT_ROWS: usize = 256;
+
+impl Recent {
+    pub(super) fn push(&self, sequence: u64, images: Vec<Image>) {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if rows.len() == RECENT_ROWS {
+            rows.pop_front();
+        }
+        rows.push_back((sequence, images));
+        drop(rows);
+        self.committed.notify_one();
+    }
+
+    /// Takes up to `batch` events after `from`, if none between is missing here.
+    fn take(&self, from: u64, batch: usize) -> Vec<(u64, StoredEvent)> {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        while rows.front().is_some_and(|(row, images)| row * PER_ROW + images.len() as u64 <= from + 1) {
+            rows.pop_front();
+        }
+        if rows.front().is_none_or(|(row, _)| *row > from / PER_ROW + 1) {
+            return Vec::new();
+        }
+        let mut events = Vec::new();
+        while let Some((row, images)) = rows.front()
+            && events.len() + images.len() <= batch
+        {
+            let numbered = (row * PER_ROW..).zip(images).filter(|(sequence, _)| *sequence > from);
+            let read: Option<Vec<_>> = numbered.map(|(n, image)| Some((n, StoredEvent::from_image(image).ok()?))).collect();
+            let Some(read) = read else { break };
+            events.extend(read);
+            rows.pop_front();
+        }
+        events
+    }
 }
 
 impl LocalStream {
     #[must_use]
-    pub fn new(client: Client, tables: Tables, committed: watch::Receiver<u64>) -> Self {
-        Self { client, tables, committed }
+    pub fn new(client: Client, tables: Tables, recent: Arc<Recent>) -> Self {
+        Self { client, tables, recent }
     }
 
     /// Keys with their sequence numbers, of events after `from`.
@@ -65,7 +114,7 @@ impl LocalStream {
 
     /// Feeds a subscriber of the stream until `closing`, then until the stream is at its end.
     pub async fn run(
-        mut self,
+        self,
         subscription: Subscription,
         store: EventStore,
         read_model: ReadModel,
@@ -74,13 +123,12 @@ impl LocalStream {
         let mut position = None;
         let mut failures = 0u32;
         loop {
-            self.committed.borrow_and_update();
             match self.feed(&subscription, &store, &read_model, &mut position).await {
                 Ok(true) => failures = 0,
                 Ok(false) if *closing.borrow() => return,
                 Ok(false) => {
                     tokio::select! {
-                        _ = self.committed.changed() => {}
+                        () = self.recent.committed.notified() => {}
                         _ = closing.changed() => {}
                     }
                 }
@@ -111,16 +159,16 @@ impl LocalStream {
         };
         // The checkpoint's own event may be half written, so it comes again.
         let from = if position.is_none() { from.saturating_sub(1) } else { from };
-        let mut changes = self.read(from).await?;
-        changes.truncate(subscription.batch);
-        let Some(last) = changes.last().map(|(sequence, _)| *sequence) else { return Ok(false) };
-        let (sequences, keys): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
-        let events = store.get(&keys).await?;
-        let batch: Vec<Message> = sequences
-            .into_iter()
-            .zip(events)
-            .map(|(sequence, event)| event.into_message(sequence.to_string(), SHARD))
-            .collect();
+        let mut events = self.recent.take(from, subscription.batch);
+        if events.is_empty() {
+            let mut changes = self.read(from).await?;
+            changes.truncate(subscription.batch);
+            let (sequences, keys): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+            events = sequences.into_iter().zip(store.get(&keys).await?).collect();
+        }
+        let Some(last) = events.last().map(|(sequence, _)| *sequence) else { return Ok(false) };
+        let message = |(sequence, event): (u64, StoredEvent)| event.into_message(sequence.to_string(), SHARD);
+        let batch: Vec<Message> = events.into_iter().map(message).collect();
         for verdict in subscription.subscriber.handle(&batch).await {
             if let Err(why) = verdict {
                 *position = None;
