@@ -55,30 +55,28 @@ impl FromStr for Amount {
     type Err = InvalidAmount;
 
     fn from_str(text: &str) -> Result<Self, InvalidAmount> {
-        let digits = text.strip_prefix('-').unwrap_or(text);
-        let numeric = digits.starts_with(|c: char| c.is_ascii_digit())
-            && text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-        if !numeric {
+        if !is_number(text) {
             return Err(InvalidAmount::NotANumber);
         }
-        if text.len() > 40 {
-            return Err(InvalidAmount::OutOfRange);
-        }
-        let value = if text.contains(['e', 'E']) {
-            // An exponent the crate cannot hold is a number all the same, only too long.
-            Decimal::from_scientific(text).map_err(|_| InvalidAmount::OutOfRange)?
-        } else {
-            Decimal::from_str_exact(text).map_err(|e| match e {
-                rust_decimal::Error::ErrorString(_) => InvalidAmount::NotANumber,
-                _ => InvalidAmount::OutOfRange,
-            })?
-        }
+        // What cannot be held exactly is a number all the same, only too long.
+        let value = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) }
+            .map_err(|_| InvalidAmount::OutOfRange)?
         .normalize();
         if value.abs() >= Decimal::from(LIMIT) || value.scale() > MAX_DECIMALS {
             return Err(InvalidAmount::OutOfRange);
         }
         Ok(Self(value))
     }
+}
+
+/// The grammar of a JSON number (RFC 8259 section 6), leading zeros allowed.
+fn is_number(text: &str) -> bool {
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
+    let mantissa = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(w, f)| (w, Some(f)));
+    let exponent = exponent.map(|e| e.strip_prefix(['+', '-']).unwrap_or(e));
+    digits(whole) && fraction.is_none_or(digits) && exponent.is_none_or(digits)
 }
 
 impl fmt::Display for Amount {

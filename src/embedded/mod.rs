@@ -22,6 +22,6 @@ mod open;
 pub use data::{DataFolder, Occupant, OpenError};
 pub use dynamodb::{Sync, Tables};
 pub use keys::FileKeys;
-pub use open::{OpenShop, Up, UpError};
+pub use open::{OpenShop, Stages, Up, UpError};
 pub use store::Store;
 pub use stream::{LocalStream, SHARD};

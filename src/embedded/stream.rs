@@ -87,8 +87,11 @@ impl LocalStream {
         Self { client, tables, recent }
     }
 
-    /// Keys with their sequence numbers, of events after `from`.
-    async fn read(&self, from: u64) -> Result<Vec<(u64, EventKey)>, TableError> {
+    /// Keys with their sequence numbers, of events after `from`: up to some thousand.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn read(&self, from: u64) -> Result<Vec<(u64, EventKey)>, TableError> {
         let page = self
             .client
             .query()

@@ -1,0 +1,285 @@
+//! A whole shop in memory, with the messages in the test's hands: it decides what is delivered when,
+//! how often, and what fails. Everything between the till's request and the tables is the real thing.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use kassa::embedded::{FileKeys, SHARD, Stages, Store, Sync};
+use kassa::questions::{Questions, SaleHistory, Status};
+use kassa::shops::{Shops, apply};
+use kassa_bus::message::RejectedSale;
+use kassa_bus::{
+    Clock, Message, Metric, Metrics, PublishError, Publisher, SaleId, ShopId, Source, Subscriber, Subscription,
+    Thumbprint, Topic, Verdict,
+};
+use kassa_pipeline::accept::{Accept, Post};
+use kassa_pipeline::check::Check;
+use kassa_pipeline::jwe::{ContentKey, Sealer};
+use kassa_pipeline::keys::{KeyError, PublicKey, ShopKeys};
+use kassa_pipeline::problem::Answer;
+use kassa_pipeline::read_model::ReadRow;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+pub const NOON: &str = "2026-11-22T12:00:00Z";
+
+/// Keeps what is published until the test delivers it.
+#[derive(Default)]
+pub struct PostOffice {
+    pub waiting: Mutex<VecDeque<(Topic, Message)>>,
+    pub delivered: Mutex<Vec<(Topic, Message)>>,
+    pub rejected: Mutex<Vec<RejectedSale>>,
+    /// Publishes to refuse before the next is taken.
+    pub refuse: AtomicU32,
+}
+
+#[async_trait]
+impl Publisher for PostOffice {
+    async fn publish(&self, topic: Topic, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
+        let take = |message: Message| {
+            let refused = self.refuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+            if refused {
+                return Err(PublishError { topic: topic.name(), why: "refused by the test".into() });
+            }
+            if topic == Topic::DecryptErrors {
+                let rejected = message.read().expect("the published contract");
+                self.rejected.lock().unwrap().push(rejected);
+            } else {
+                self.waiting.lock().unwrap().push_back((topic, message));
+            }
+            Ok(())
+        };
+        messages.into_iter().map(take).collect()
+    }
+}
+
+/// The real keys, which the test can make unavailable.
+pub struct Keys {
+    pub files: FileKeys,
+    pub unavailable: AtomicBool,
+    pub asked: AtomicU32,
+}
+
+#[async_trait]
+impl ShopKeys for Keys {
+    async fn decrypt(&self, shop: &ShopId, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.unavailable.load(Ordering::SeqCst) {
+            return Err(KeyError::unavailable("made so by the test"));
+        }
+        self.files.decrypt(shop, ciphertext).await
+    }
+
+    async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
+        self.files.public_key(shop).await
+    }
+}
+
+pub struct World {
+    pub store: Store,
+    pub keys: Arc<Keys>,
+    pub post: Arc<PostOffice>,
+    pub metrics: Metrics,
+    pub questions: Questions,
+    pub now: Arc<Mutex<Timestamp>>,
+    accept: Accept,
+    stages: Vec<Subscription>,
+    /// How far the stream was handed to the projection.
+    streamed: Mutex<u64>,
+    _folder: TempDir,
+}
+
+impl World {
+    /// The shops of shops.toml, at noon of 22 November 2026.
+    pub async fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(None, Sync::Normal).await.unwrap();
+        let shops = Shops::read(None).unwrap();
+        let files = FileKeys::open(folder.path()).unwrap();
+        for shop in &shops.shops {
+            files.ensure(&shop.id).unwrap();
+        }
+        let keys = Arc::new(Keys { files, unavailable: AtomicBool::new(false), asked: AtomicU32::new(0) });
+        let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new(NOON.parse().unwrap()));
+        let ticking = now.clone();
+        let clock = Clock::from_fn(move || *ticking.lock().unwrap());
+        apply(&shops, &*keys, &store.registry, &store.read_model, clock.now()).await.unwrap();
+        let (post, metrics) = (Arc::new(PostOffice::default()), Metrics::default());
+        let wiring = Stages { store: &store, keys: keys.clone(), publisher: post.clone(), clock: &clock, metrics: &metrics };
+        let (accept, stages) = (wiring.accept(), wiring.subscriptions());
+        let questions = Questions::new(store.clone());
+        Self { store, keys, post, metrics, questions, now, accept, stages, streamed: Mutex::new(0), _folder: folder }
+    }
+
+    pub async fn posts(&self, body: impl AsRef<[u8]>) -> Answer {
+        self.accept.sale(Post { body: body.as_ref(), source: "192.0.2.7".into(), trace: None }).await
+    }
+
+    fn stage(&self, wanted: impl Fn(&Source) -> bool) -> &dyn Subscriber {
+        &*self.stages.iter().find(|s| wanted(&s.source)).expect("a stage").subscriber
+    }
+
+    /// Delivers a batch, as a queue would.
+    pub async fn deliver(&self, topic: Topic, batch: &[Message]) -> Vec<Verdict> {
+        self.stage(|source| *source == Source::Topic(topic)).handle(batch).await
+    }
+
+    /// Delivers what waits, and what that gives rise to, until nothing does; then projects.
+    pub async fn settle(&self) {
+        loop {
+            let next = self.post.waiting.lock().unwrap().pop_front();
+            let Some((topic, message)) = next else { break };
+            let verdicts = self.deliver(topic, std::slice::from_ref(&message)).await;
+            if verdicts[0].is_err() {
+                self.post.waiting.lock().unwrap().push_back((topic, message));
+                break;
+            }
+            self.post.delivered.lock().unwrap().push((topic, message));
+        }
+        self.project().await;
+    }
+
+    /// Hands the stream to the projection, from where it was left off.
+    pub async fn project(&self) {
+        loop {
+            let from = *self.streamed.lock().unwrap();
+            let batch = self.stream(from, 50).await;
+            let Some(last) = batch.last() else { return };
+            let last = last.id.parse().unwrap();
+            for verdict in self.project_batch(&batch).await {
+                verdict.unwrap();
+            }
+            *self.streamed.lock().unwrap() = last;
+        }
+    }
+
+    pub async fn project_batch(&self, batch: &[Message]) -> Vec<Verdict> {
+        self.stage(|source| *source == Source::EventStream).handle(batch).await
+    }
+
+    /// Messages of the stream after a sequence number.
+    pub async fn stream(&self, from: u64, most: usize) -> Vec<Message> {
+        let mut changes = self.store.stream.read(from).await.unwrap();
+        changes.truncate(most);
+        let (sequences, keys): (Vec<u64>, Vec<_>) = changes.into_iter().unzip();
+        let events = self.store.events.get(&keys).await.unwrap();
+        sequences.into_iter().zip(events).map(|(n, event)| event.into_message(n.to_string(), SHARD)).collect()
+    }
+
+    pub async fn sale(&self, id: &str) -> SaleHistory {
+        self.questions.sale(id, None).await.unwrap()
+    }
+
+    #[track_caller]
+    pub fn is(&self, history: &SaleHistory, status: Status) {
+        assert_eq!(history.status, status, "{:?}", history.events.iter().map(|e| &e.event).collect::<Vec<_>>());
+    }
+
+    /// `(stock, gross_number, gross_turnover)` of an item.
+    pub async fn stock(&self, shop: &str, item: &str) -> (String, String, String) {
+        let rows = self.questions.stock(Some(shop)).await.unwrap();
+        let found = rows.into_iter().find_map(|row| match row {
+            ReadRow::Item(row) if row.record_type == item => Some(row),
+            _ => None,
+        });
+        let row = found.unwrap_or_else(|| panic!("no row {item}"));
+        (row.stock.to_string(), row.gross_number.to_string(), row.gross_turnover.to_string())
+    }
+
+    /// `(sales, turnover)` of a day, if it has any.
+    pub async fn day(&self, shop: &str, day: &str) -> Option<(String, String)> {
+        let rows = self.questions.stock(Some(shop)).await.unwrap();
+        rows.into_iter().find_map(|row| match row {
+            ReadRow::Day(row) if row.record_type == day => Some((row.sales.to_string(), row.turnover.to_string())),
+            _ => None,
+        })
+    }
+
+    /// The check, which must find no mismatch.
+    pub async fn balanced(&self) -> Check {
+        let check = self.questions.check(&|_| {}).await.unwrap();
+        assert_eq!(check.mismatches, Vec::<String>::new());
+        assert_eq!(check.accepted, check.recorded + check.rejected + check.pending);
+        check
+    }
+
+    pub fn counted(&self, metric: Metric) -> u64 {
+        self.metrics.get(metric)
+    }
+
+    pub fn rejections(&self) -> Vec<RejectedSale> {
+        self.post.rejected.lock().unwrap().clone()
+    }
+
+    pub async fn public_key(&self, shop: &str) -> (Thumbprint, OaepPublicEncryptingKey) {
+        let key = self.keys.public_key(&shop.parse().unwrap()).await.unwrap();
+        (key.kid().clone(), encrypting(&key))
+    }
+
+    /// A sealed request for `shop` with the key of `key_of`, of any content.
+    pub async fn seal_for(&self, shop: &str, key_of: &str, id: &str, content: &str) -> String {
+        let (kid, key) = self.public_key(key_of).await;
+        let sealed = sealer(&kid, &key).seal(content.as_bytes()).unwrap();
+        json!({"shop_id": shop, "message_id": id, "sealed": sealed}).to_string()
+    }
+
+    pub async fn sealed(&self, id: &str, lines: &[(&str, &str, &str)]) -> String {
+        self.seal_for("AMIS1", "AMIS1", id, &content(id, NOON, lines)).await
+    }
+
+    pub async fn classic_for(&self, shop: &str, key_of: &str, id: Option<&str>, content: &str) -> String {
+        let (_, key) = self.public_key(key_of).await;
+        let mut request = json!({"shop_id": shop, "content_base64": BASE64_STANDARD.encode(wrap(&key, content.as_bytes()))});
+        if let Some(id) = id {
+            request["message_id"] = json!(id);
+        }
+        request.to_string()
+    }
+
+    pub async fn classic(&self, id: Option<&str>, lines: &[(&str, &str, &str)]) -> String {
+        self.classic_for("AMIS1", "AMIS1", id, &json!({"sales": sales(lines)}).to_string()).await
+    }
+}
+
+pub fn encrypting(key: &PublicKey) -> OaepPublicEncryptingKey {
+    let (n, e) = key.components().unwrap();
+    let key: PublicEncryptingKey = PublicKeyComponents { n, e }.try_into().unwrap();
+    OaepPublicEncryptingKey::new(key).unwrap()
+}
+
+pub fn wrap(key: &OaepPublicEncryptingKey, plaintext: &[u8]) -> Vec<u8> {
+    let mut ciphertext = vec![0; key.ciphertext_size()];
+    key.encrypt(&OAEP_SHA256_MGF1SHA256, plaintext, &mut ciphertext, None).unwrap();
+    ciphertext
+}
+
+pub fn sealer(kid: &Thumbprint, key: &OaepPublicEncryptingKey) -> Sealer {
+    let content_key = [42; 32];
+    Sealer::new(ContentKey::new(&content_key).unwrap(), kid, &wrap(key, &content_key))
+}
+
+pub fn sales(lines: &[(&str, &str, &str)]) -> Value {
+    let line = |(item, number, turnover): &(&str, &str, &str)| {
+        json!({"item_no": item, "gross_number": number, "gross_turnover": turnover})
+    };
+    lines.iter().map(line).collect()
+}
+
+/// What a till seals.
+pub fn content(id: &str, sold_at: &str, lines: &[(&str, &str, &str)]) -> String {
+    json!({"sale_id": id, "till": "till-7", "seq": 1, "sold_at": sold_at, "sales": sales(lines)}).to_string()
+}
+
+/// A sale's id of the n-th millisecond after noon.
+pub fn uuid(n: i64) -> String {
+    let noon: Timestamp = NOON.parse().unwrap();
+    SaleId::new(Timestamp::from_millisecond(noon.as_millisecond() + n).unwrap()).to_string()
+}
