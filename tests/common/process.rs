@@ -1,0 +1,106 @@
+//! The real command, run as a user runs it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// `kassa up`, stopped by whoever started it.
+pub struct Up {
+    child: Child,
+    pub url: String,
+    pub printed: Vec<String>,
+    // Kept open: a shop must not die of a closed pipe.
+    _stdout: BufReader<ChildStdout>,
+}
+
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kassa"));
+    command.args(args).env_remove("RUST_LOG").current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+pub fn kassa(args: &[&str]) -> Output {
+    command(args).output().expect("kassa runs")
+}
+
+/// Runs a command that must succeed, and reads what it printed as JSON.
+#[track_caller]
+pub fn json(args: &[&str]) -> Value {
+    let output = kassa(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+impl Up {
+    pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    pub fn start_with(data: &Path, more: &[&str]) -> Self {
+        let mut args = vec!["up", "--listen", "127.0.0.1:0", "--data", data.to_str().expect("a path in UTF-8")];
+        args.extend(more);
+        let mut child = command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kassa starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut printed = Vec::new();
+        let mut url = None;
+        while !printed.last().is_some_and(|line: &String| line.starts_with("Ctrl-C")) {
+            let mut line = String::new();
+            if stdout.read_line(&mut line).expect("readable") == 0 {
+                let mut why = String::new();
+                let _ = child.stderr.take().expect("a pipe").read_to_string(&mut why);
+                panic!("the shop did not open: {why}");
+            }
+            url = url.or_else(|| line.trim().strip_prefix("Kassa is open at ").map(str::to_owned));
+            printed.push(line);
+        }
+        // Logs are read to their end by a thread, so that the pipe never fills.
+        let mut stderr = child.stderr.take().expect("a pipe");
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+        Self { child, url: url.expect("a line with the URL"), printed, _stdout: stdout }
+    }
+
+    pub fn health(&self) -> Value {
+        let output = Command::new("curl").args(["-s", &format!("{}/health", self.url)]).output().expect("curl runs");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Waits until nothing is on its way and every recorded sale is projected.
+    pub fn settled(&self) {
+        let begun = Instant::now();
+        loop {
+            let health = self.health();
+            let counted = |name: &str| health["counted"][name].as_u64();
+            if health["outstanding"] == 0 && counted("projected") >= counted("recorded") {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "not settled after a minute: {health}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`: no handler runs, nothing is flushed.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+
+    pub fn terminate(mut self) -> ExitStatus {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        self.child.wait().expect("gone")
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
