@@ -1,7 +1,8 @@
 use std::error::Error;
 use std::io::IsTerminal;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
+use kassa_bus::amount::Amount;
 
 /// An error with everything that caused it, on one line.
 #[must_use]
@@ -23,12 +24,20 @@ pub fn chain(error: &dyn Error) -> String {
 #[must_use]
 pub fn table<const N: usize>(headings: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
     table.set_header(headings);
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table
+}
+
+/// An amount of money: two decimals, or as many as it has if those are more.
+#[must_use]
+pub fn money(amount: Amount) -> String {
+    let exact = amount.to_string();
+    let decimals = exact.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    if decimals < 2 { format!("{amount:.2}") } else { exact }
 }
 
 /// The first characters of a long text.

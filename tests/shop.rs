@@ -80,6 +80,11 @@ fn bad_requests_are_told_what_is_wrong_and_leave_nothing() {
         assert_eq!((problem["status"].as_u64(), problem["field"].as_str()), (Some(status.into()), field), "{shown}");
         assert!(!problem["detail"].as_str().unwrap().is_empty());
     }
+    for (method, target, status) in [("GET", "/", 404), ("POST", "/shop/", 404), ("GET", "/shop", 405)] {
+        let (answered, head, problem) = http(&up, method, target, b"");
+        assert_eq!((answered, problem["status"].as_u64()), (status, Some(status.into())));
+        assert!(head.contains("application/problem+json"));
+    }
     assert_eq!(json(&["check", "--json", "--data", path(&folder)])["accepted"], 0);
 }
 

@@ -8,12 +8,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An exact decimal: a quantity or a sum of money in the shop's currency.
 ///
-/// One that came from outside is below 10¹² with at most 6 decimals, so a sum of 10⁹ of them still
-/// fits a [`Decimal`]'s 28 digits and a `DynamoDB` number's 38 without rounding. Minus zero is zero.
+/// One that came from outside is below 10¹² and has at most 18 digits, 17 of them decimals: enough for
+/// what a till that adds up in floats sends (0.30000000000000004), and so few that sums up to 10¹¹ stay
+/// exact whatever they are of, within a [`Decimal`]'s 28 digits and a `DynamoDB` number's 38. Minus zero
+/// is zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(Decimal);
 
-const MAX_DECIMALS: u32 = 6;
+const MAX_DECIMALS: u32 = 17;
+const MAX_DIGITS: u32 = 18;
 const LIMIT: i64 = 1_000_000_000_000;
 
 /// Why a text is not an amount.
@@ -21,7 +24,7 @@ const LIMIT: i64 = 1_000_000_000_000;
 pub enum InvalidAmount {
     #[error("is not a decimal number")]
     NotANumber,
-    #[error("is out of range: below 1000000000000 with at most 6 decimals is allowed")]
+    #[error("is out of range: below 1000000000000, with at most 18 digits, is allowed")]
     OutOfRange,
 }
 
@@ -62,7 +65,8 @@ impl FromStr for Amount {
         let value = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) }
             .map_err(|_| InvalidAmount::OutOfRange)?
         .normalize();
-        if value.abs() >= Decimal::from(LIMIT) || value.scale() > MAX_DECIMALS {
+        let digits = value.mantissa().unsigned_abs().checked_ilog10().map_or(1, |log| log + 1);
+        if value.abs() >= Decimal::from(LIMIT) || value.scale() > MAX_DECIMALS || digits > MAX_DIGITS {
             return Err(InvalidAmount::OutOfRange);
         }
         Ok(Self(value))
@@ -149,6 +153,7 @@ mod tests {
         assert_eq!(amount("1e3").unwrap(), "1000");
         assert_eq!(amount("-0"), Ok("0".into()));
         assert_eq!(amount("-0.00"), Ok("0".into()));
+        assert_eq!(amount("0.30000000000000004").unwrap(), "0.30000000000000004");
         assert_eq!(amount("999999999999.999999").unwrap(), "999999999999.999999");
         let ten_times: Amount = std::iter::repeat_n("0.1".parse().unwrap(), 10).sum();
         assert_eq!(ten_times, Amount::from(1));
@@ -159,7 +164,7 @@ mod tests {
         for text in ["", "NaN", "Infinity", "-", "1,5", "0x10", "1_000", ".", "١", " 1", "--1", "1.2.3"] {
             assert_eq!(amount(text), Err(InvalidAmount::NotANumber), "{text:?}");
         }
-        for text in ["1000000000000", "0.0000001", &"9".repeat(40), &"1".repeat(5000), "1e30", "1e-30", "1e999"] {
+        for text in ["1000000000000", "0.000000000000000001", "123456789012.3456789", &"9".repeat(40), &"1".repeat(5000), "1e30", "1e-30", "1e999"] {
             assert_eq!(amount(text), Err(InvalidAmount::OutOfRange), "{text:?}");
         }
     }

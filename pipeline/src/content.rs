@@ -6,6 +6,8 @@ use kassa_bus::{ItemNo, Line, SaleId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::json::object;
+
 /// Most lines one sale may have.
 pub const MAX_LINES: usize = 2_000;
 
@@ -38,7 +40,7 @@ fn invalid(place: impl Into<String>, why: impl ToString) -> InvalidContent {
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
-    sales: Option<Vec<LineFields<'a>>>,
+    sales: Option<Vec<&'a RawValue>>,
     #[serde(borrow)]
     sale_id: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -65,13 +67,13 @@ struct LineFields<'a> {
 /// # Errors
 /// [`InvalidContent`] with the first place that is wrong.
 pub fn parse(json: &[u8]) -> Result<Content, InvalidContent> {
-    let fields: Fields = serde_json::from_slice(json)
+    let fields: Fields = object(json)
         .map_err(|e| invalid("the content", format!("is not a sale in JSON (line {}, column {})", e.line(), e.column())))?;
     let lines = fields.sales.ok_or_else(|| invalid("sales", "is missing"))?;
     if lines.is_empty() || lines.len() > MAX_LINES {
         return Err(invalid("sales", format!("must have 1 to {MAX_LINES} lines")));
     }
-    let lines = lines.iter().enumerate().map(|(n, line)| read_line(n, line)).collect::<Result<_, _>>()?;
+    let lines = lines.into_iter().enumerate().map(|(n, line)| read_line(n, line)).collect::<Result<_, _>>()?;
     let till: Option<String> = fields.till.map(|raw| value("till", raw)).transpose()?;
     if till.as_ref().is_some_and(|t| t.is_empty() || t.len() > MAX_TILL || t.contains(char::is_control)) {
         return Err(invalid("till", format!("must be 1 to {MAX_TILL} bytes without control characters")));
@@ -81,11 +83,17 @@ pub fn parse(json: &[u8]) -> Result<Content, InvalidContent> {
         sale_id: fields.sale_id.map(|raw| text("sale_id", raw)).transpose()?,
         till,
         seq: fields.seq.map(|raw| text("seq", raw)).transpose()?,
-        sold_at: fields.sold_at.map(|raw| text("sold_at", raw)).transpose()?,
+        sold_at: fields.sold_at.map(|raw| text("sold_at", raw)).transpose().map_err(|_| no_time())?,
     })
 }
 
-fn read_line(n: usize, line: &LineFields) -> Result<Line, InvalidContent> {
+fn no_time() -> InvalidContent {
+    invalid("sold_at", "must be a time with offset, as 2026-11-22T12:00:00Z (RFC 3339)")
+}
+
+fn read_line(n: usize, line: &RawValue) -> Result<Line, InvalidContent> {
+    let line: LineFields = object(line.get().as_bytes())
+        .map_err(|_| invalid(format!("sales[{n}]"), "must be an object with item_no, gross_number and gross_turnover"))?;
     let place = |field: &str| format!("sales[{n}].{field}");
     let raw = |field: &str, value: Option<&'_ RawValue>| -> Result<String, InvalidContent> {
         value.ok_or_else(|| invalid(place(field), "is missing")).and_then(|raw| scalar(&place(field), raw))
@@ -165,11 +173,13 @@ mod tests {
         refused("", "not a sale");
         refused("{}", "sales is missing");
         refused(r#"{"sales":[]}"#, "1 to 2000 lines");
+        refused(r#"[[{"item_no":1,"gross_number":1,"gross_turnover":1}]]"#, "not a sale");
+        refused(r#"{"sales":[["98","1","1"]]}"#, "sales[0] must be an object");
         refused(r#"{"sales":[{}]}"#, "sales[0].item_no is missing");
         refused(&line("98", "NaN", "1"), "not a sale");
         refused(&line("98", "\"NaN\"", "1"), "sales[0].gross_number is not a decimal number");
         refused(&line("98", &"9".repeat(40), "1"), "sales[0].gross_number is out of range");
-        refused(&line("98", "1", "0.1234567"), "sales[0].gross_turnover is out of range");
+        refused(&line("98", "1", "0.123456789012345678"), "sales[0].gross_turnover is out of range");
         refused(&line("98", "true", "1"), "string or a number");
         refused(&line("98", "null", "1"), "missing");
         refused(&line("98", "[1]", "1"), "string or a number");

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base64::Engine;
 use futures::future::join_all;
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith};
 use kassa_bus::{
@@ -15,7 +14,7 @@ use crate::jwe::{Jwe, RSA_2048_BYTES};
 use crate::keys::{ContentKeys, KeyError, ShopKeys};
 use crate::registry::{Registry, Shop};
 use crate::reject::{Reject, Rejectable, Rejection};
-use crate::request::BASE64;
+use crate::request::decode_content;
 use crate::table::TableError;
 
 /// Opens envelopes with the shop's key, and passes on what is inside.
@@ -89,7 +88,7 @@ impl Decrypt {
     }
 
     async fn open_classic(&self, shop: &Shop, content_base64: &str) -> Result<Zeroizing<Vec<u8>>, Closed> {
-        let ciphertext = BASE64.decode(content_base64).ok().filter(|c| c.len() == RSA_2048_BYTES);
+        let ciphertext = decode_content(content_base64).filter(|c| c.len() == RSA_2048_BYTES);
         let malformed = || Rejection::because(Reason::Malformed, "an RSA-2048 ciphertext has 256 bytes");
         // OAEP does not tell a wrong key from a damaged ciphertext. Wrong keys are what happens.
         let wrong_key = || Rejection::because(Reason::WrongKey, "the shop's key does not open it");

@@ -59,9 +59,6 @@ pub struct Page {
 
 const ABSENT: &str = "attribute_not_exists(#event)";
 
-/// Groups being written at once: one waits for the disk while the next is made ready.
-const WRITERS: usize = 2;
-
 /// Keys one `BatchGetItem` takes.
 const BATCH_GET: usize = 100;
 
@@ -72,10 +69,7 @@ impl EventStore {
         let mut store = Self { client, table: table.into(), group: None };
         if let Appends::Grouped(size) = appends {
             let (sender, receiver) = mpsc::channel(4 * size.max(1));
-            let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
-            for _ in 0..WRITERS {
-                tokio::spawn(store.clone().write_groups(Arc::clone(&receiver), size.clamp(1, 100)));
-            }
+            tokio::spawn(store.clone().write_groups(receiver, size.clamp(1, 100)));
             store.group = Some(sender);
         }
         store
@@ -111,9 +105,10 @@ impl EventStore {
         }
     }
 
-    async fn write_groups(self, appends: Arc<tokio::sync::Mutex<mpsc::Receiver<Append>>>, size: usize) {
+    /// One group at a time: what comes while one is being written makes the next the larger.
+    async fn write_groups(self, mut appends: mpsc::Receiver<Append>, size: usize) {
         let mut waiting = Vec::new();
-        while appends.lock().await.recv_many(&mut waiting, size).await > 0 {
+        while appends.recv_many(&mut waiting, size).await > 0 {
             while !waiting.is_empty() {
                 let group = distinct_keys(&mut waiting);
                 self.write_group(group).await;

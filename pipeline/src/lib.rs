@@ -4,6 +4,8 @@
 pub mod problem;
 /// `POST /shop`: from the request's bytes to an envelope.
 pub mod request;
+/// JSON objects, and nothing else in their place.
+mod json;
 /// Compact JWE: what a sealed envelope is.
 pub mod jwe;
 /// The keys port, public keys as JWK, and the cache of till sessions.

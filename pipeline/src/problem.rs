@@ -29,6 +29,10 @@ pub enum Problem {
     Malformed { field: &'static str, detail: String },
     /// 404.
     UnknownShop,
+    /// 404: nothing is served at this path.
+    NoSuchPage,
+    /// 405.
+    NoSuchMethod,
     /// 413.
     TooLarge { limit: usize },
     /// 503: nothing is wrong with the request, try it again with the same id.
@@ -45,6 +49,8 @@ impl Problem {
         let (status, title, detail) = match self {
             Self::Malformed { field, detail } => (400, "The request is malformed", format!("{field}: {detail}")),
             Self::UnknownShop => (404, "There is no such shop", "shop_id: no shop of this id is registered".into()),
+            Self::NoSuchPage => (404, "There is no such page", "POST /shop and GET /shop/{shop_id}/key are served".into()),
+            Self::NoSuchMethod => (405, "The method is not allowed", "POST /shop and GET /shop/{shop_id}/key are served".into()),
             Self::TooLarge { limit } => {
                 (413, "The request is too large", format!("a request body is at most {limit} bytes"))
             }

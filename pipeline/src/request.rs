@@ -6,17 +6,26 @@ use kassa_bus::{SaleId, ShopId};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::json::object;
 use crate::jwe::Jwe;
 use crate::problem::Problem;
 
 /// Largest request body, in bytes.
 pub const MAX_BODY: usize = 128 * 1024;
 
-/// Standard base64 (RFC 4648), with or without padding: clients differ.
-pub const BASE64: GeneralPurpose = GeneralPurpose::new(
+/// Standard base64, with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// Decodes a classic sale's content: base64 (RFC 4648) as clients write it, with or without padding,
+/// in one line or in many.
+#[must_use]
+pub fn decode_content(base64: &str) -> Option<Vec<u8>> {
+    let joined: String = base64.split_ascii_whitespace().collect();
+    BASE64.decode(joined).ok()
+}
 
 /// A well-formed `POST /shop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +39,20 @@ pub struct Posted {
 /// The fields as JSON values, so that one of the wrong type can be named.
 #[derive(Deserialize)]
 struct Fields {
+    #[serde(default, deserialize_with = "present")]
     shop_id: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     message_id: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     content_base64: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     sealed: Option<Value>,
+}
+
+/// `null` is not absent: a till whose id is null by mistake must hear of it, or each of its retries
+/// would be a sale of its own.
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
 }
 
 /// Reads a request body. Fields that are not ours are ignored.
@@ -47,7 +66,7 @@ pub fn parse(body: &[u8]) -> Result<Posted, Problem> {
     if body.trim_ascii().is_empty() {
         return Err(Problem::malformed("body", "is empty; a JSON object is expected"));
     }
-    let fields: Fields = serde_json::from_slice(body).map_err(|e| {
+    let fields: Fields = object(body).map_err(|e| {
         let place = format!("line {}, column {}", e.line(), e.column());
         let what = if e.is_data() { "is not a JSON object with each field once" } else { "is not JSON" };
         Problem::malformed("body", format!("{what} ({place})"))
@@ -81,10 +100,10 @@ fn classic(content_base64: String, sale_id: Option<&SaleId>) -> Result<Envelope,
     if sale_id.is_some_and(SaleId::is_uuid) {
         return Err(Problem::malformed("message_id", "must be <digits>-<yyyymmdd> for a classic sale, or absent"));
     }
-    match BASE64.decode(&content_base64) {
-        Ok(content) if !content.is_empty() => Ok(Envelope::Classic { content_base64 }),
-        Ok(_) => Err(Problem::malformed("content_base64", "is empty")),
-        Err(_) => Err(Problem::malformed("content_base64", "is not base64 (RFC 4648, standard alphabet)")),
+    match decode_content(&content_base64) {
+        Some(content) if !content.is_empty() => Ok(Envelope::Classic { content_base64 }),
+        Some(_) => Err(Problem::malformed("content_base64", "is empty")),
+        None => Err(Problem::malformed("content_base64", "is not base64 (RFC 4648, standard alphabet)")),
     }
 }
 
@@ -126,6 +145,14 @@ mod tests {
     #[test]
     fn null_is_not_absent() {
         refused(r#"{"shop_id":null,"content_base64":"AAAA"}"#, "shop_id");
+        refused(r#"{"shop_id":"A","content_base64":"AAAA","message_id":null}"#, "message_id");
+        refused(r#"{"shop_id":"A","content_base64":"AAAA","sealed":null}"#, "sealed");
+    }
+
+    #[test]
+    fn base64_may_be_in_lines() {
+        assert!(parse(br#"{"shop_id":"AMIS1","content_base64":"QUFB\nQUFB\r\nQQ==\n"}"#).is_ok());
+        assert_eq!(decode_content("QUFB\nQQ==").unwrap(), b"AAAA");
     }
 
     #[test]
@@ -134,6 +161,7 @@ mod tests {
         refused("  ", "body");
         refused("hello", "body");
         refused("[]", "body");
+        refused(r#" ["AMIS1","7-20261122","AAAA"]"#, "body");
         refused("{", "body");
         refused(&"[".repeat(100_000), "body");
         refused(&format!(r#"{{"shop_id":{}1"#, r#"{"a":"#.repeat(10_000)), "body");

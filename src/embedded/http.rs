@@ -39,6 +39,8 @@ impl Door {
             .route("/shop", post(sale))
             .route("/shop/{shop_id}/key", get(key))
             .route("/health", get(health))
+            .fallback(|| async { response(Problem::NoSuchPage.answer()) })
+            .method_not_allowed_fallback(|| async { response(Problem::NoSuchMethod.answer()) })
             .with_state(self)
     }
 }

@@ -3,7 +3,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
@@ -13,15 +13,22 @@ use aws_lc_rs::rsa::{
 use aws_lc_rs::signature::KeyPair as _;
 use kassa_bus::ShopId;
 use kassa_pipeline::keys::{KeyError, PublicKey, ShopKeys};
-use tokio::sync::Semaphore;
+use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 /// The shops' private keys, one PKCS#8 PEM file each, readable by their owner only.
 pub struct FileKeys {
     folder: PathBuf,
     loaded: RwLock<HashMap<ShopId, Arc<Key>>>,
-    /// RSA takes a core for a third of a millisecond: no more at once than there are cores.
-    cores: Arc<Semaphore>,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// A private key's work takes a core for a third of a millisecond. It is done by threads of its own,
+/// so that it neither blocks the others' nor waits for a thread to wake between two ciphertexts.
+struct Job {
+    key: Arc<Key>,
+    ciphertext: Vec<u8>,
+    done: oneshot::Sender<Result<Zeroizing<Vec<u8>>, KeyError>>,
 }
 
 struct Key {
@@ -39,8 +46,13 @@ impl FileKeys {
     pub fn open(folder: &Path) -> std::io::Result<Self> {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        Ok(Self { folder: folder.to_owned(), loaded: RwLock::default(), cores: Arc::new(Semaphore::new(cores)) })
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..rsa_threads() {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name("rsa".into()).spawn(move || work(&queue))?;
+        }
+        Ok(Self { folder: folder.to_owned(), loaded: RwLock::default(), jobs })
     }
 
     /// Makes the shop's key if it has none, and says whether it did.
@@ -79,6 +91,34 @@ impl FileKeys {
     }
 }
 
+/// As many as there are cores: more would only take turns.
+fn rsa_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Ciphertexts that wait at most; beyond it, callers wait.
+const QUEUE: usize = 256;
+
+/// Ends when the keys are dropped.
+fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let Some(Job { key, ciphertext, done }) = job else { return };
+        // Whoever asked may have gone away.
+        let _ = done.send(key.decrypt(&ciphertext));
+    }
+}
+
+impl Key {
+    fn decrypt(&self, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let mut plaintext = Zeroizing::new(vec![0; self.private.min_output_size()]);
+        let decrypted = self.private.decrypt(&OAEP_SHA256_MGF1SHA256, ciphertext, &mut plaintext, None);
+        let length = decrypted.map_err(|_| KeyError::DoesNotOpen)?.len();
+        plaintext.truncate(length);
+        Ok(plaintext)
+    }
+}
+
 fn load(path: &Path) -> Result<Key, KeyError> {
     let unavailable = |why: &str| KeyError::unavailable(format!("{}: {why}", path.display()));
     let text = match fs::read_to_string(path) {
@@ -106,18 +146,9 @@ fn load(path: &Path) -> Result<Key, KeyError> {
 impl ShopKeys for FileKeys {
     async fn decrypt(&self, shop: &ShopId, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let key = self.key(shop)?;
-        let ciphertext = ciphertext.to_vec();
-        let _core = self.cores.acquire().await.map_err(KeyError::unavailable)?;
-        let decrypted = tokio::task::spawn_blocking(move || {
-            let mut plaintext = Zeroizing::new(vec![0; key.private.min_output_size()]);
-            let length = key
-                .private
-                .decrypt(&OAEP_SHA256_MGF1SHA256, &ciphertext, &mut plaintext, None)
-                .map_err(|_| KeyError::DoesNotOpen)?
-                .len();
-            plaintext.truncate(length);
-            Ok(plaintext)
-        });
+        let (done, decrypted) = oneshot::channel();
+        let job = Job { key, ciphertext: ciphertext.to_vec(), done };
+        self.jobs.send(job).await.map_err(|_| KeyError::unavailable("the RSA threads are gone"))?;
         decrypted.await.map_err(KeyError::unavailable)?
     }
 

@@ -44,6 +44,9 @@ pub struct Recent {
     committed: Notify,
 }
 
+/// How long new events gather before they are projected.
+const WINDOW: Duration = Duration::from_millis(10);
+
 /// Rows kept for the follower: some 10 MB at most.
 const RECENT_ROWS: usize = 256;
 
@@ -131,7 +134,8 @@ impl LocalStream {
                 Ok(false) if *closing.borrow() => return,
                 Ok(false) => {
                     tokio::select! {
-                        () = self.recent.committed.notified() => {}
+                        // Batches fill up a little, as an event source's batching window lets them.
+                        () = self.recent.committed.notified() => tokio::time::sleep(WINDOW).await,
                         _ = closing.changed() => {}
                     }
                 }

@@ -7,7 +7,7 @@ use kassa_pipeline::rebuild::Rebuilt;
 use serde_json::Value;
 
 use super::{SaleHistory, ShownEvent};
-use crate::show::{short, table};
+use crate::show::{money, short, table};
 
 /// A sale's history as a table, with the time between events.
 #[must_use]
@@ -77,10 +77,10 @@ pub fn stock(rows: &[ReadRow]) -> String {
             stock.add_row([
                 item.record_type.trim_start_matches("s-").to_owned(),
                 item.item_description.clone().unwrap_or_else(|| "(not declared)".into()),
-                item.selling_price.map_or(String::new(), |p| p.to_string()),
+                item.selling_price.map_or(String::new(), money),
                 item.stock.to_string(),
                 item.gross_number.to_string(),
-                item.gross_turnover.to_string(),
+                money(item.gross_turnover),
             ]);
         }
         text.push_str(&format!("{shop}\n{}\n", numbers_right(stock, 2)));
@@ -88,7 +88,7 @@ pub fn stock(rows: &[ReadRow]) -> String {
             let mut turnover = table(["day", "sales", "turnover"]);
             for day in days {
                 let date = day.record_type.trim_start_matches("d-").to_owned();
-                turnover.add_row([date, day.sales.to_string(), day.turnover.to_string()]);
+                turnover.add_row([date, day.sales.to_string(), money(day.turnover)]);
             }
             text.push_str(&format!("{}\n", numbers_right(turnover, 1)));
         }
