@@ -188,6 +188,23 @@ struct EventsArgs {
     json: bool,
 }
 
+/// Our own crates log at the level asked for. Those that carry sales for us would log them whole.
+fn filter(level: &str) -> Result<EnvFilter, Failure> {
+    let carriers = [
+        "aws_sdk_dynamodb",
+        "aws_smithy_runtime",
+        "aws_smithy_runtime_api",
+        "hyper",
+        "hyper_util",
+        "reqwest",
+    ];
+    let mut filter = EnvFilter::try_new(level)?;
+    for carrier in carriers {
+        filter = filter.add_directive(format!("{carrier}=warn").parse()?);
+    }
+    Ok(filter)
+}
+
 /// Anything that ends a command.
 type Failure = Box<dyn std::error::Error>;
 
@@ -212,7 +229,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     let quiet = !matches!(command, Command::Up(_));
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| if quiet { "error" } else { "info" }.into());
-    let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(level)?).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter(&level)?).with_writer(std::io::stderr);
     logs.with_ansi(std::io::stderr().is_terminal()).init();
     match command {
         Command::Up(args) => up(args).await,
@@ -305,15 +322,14 @@ async fn asked_to_stop() -> std::io::Result<()> {
 }
 
 async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
-    let goods = match &args.file {
-        Some(file) => Goods::Lines(read_sale(file)?),
-        None => {
-            let items = Shops::read(args.shops.as_deref())?.items;
-            if items.is_empty() {
-                return Err("shops.toml declares no items to sell".into());
-            }
-            Goods::Random(items)
+    let goods = if let Some(file) = &args.file {
+        Goods::Lines(read_sale(file)?)
+    } else {
+        let items = Shops::read(args.shops.as_deref())?.items;
+        if items.is_empty() {
+            return Err("shops.toml declares no items to sell".into());
         }
+        Goods::Random(items)
     };
     let mut till = Till::new(&args.url, args.shop, &args.till, args.format, Clock::system())?;
     if let Some(other) = args.key_of {
@@ -327,13 +343,19 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
 }
 
 fn summary_text(summary: &Summary) -> String {
-    let Summary { accepted, failed, retries, seconds, per_second, p50_ms, p99_ms, errors, last_sale } = summary;
+    let Summary { accepted, failed, retries, seconds, per_second, p50_ms, p99_ms, errors, last_sale } =
+        summary;
     let mut text = format!(
         "{accepted} sales accepted in {seconds:.1} s ({per_second:.0}/s), p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, {retries} retries\n"
     );
     if *failed > 0 {
         text.push_str(&format!("{failed} sales were not accepted:\n"));
-        errors.iter().for_each(|error| text.push_str(&format!("  {error}\n")));
+        for error in errors {
+            text.push_str(&format!(
+                "  {error}
+"
+            ));
+        }
     }
     if let Some(sale) = last_sale {
         text.push_str(&format!("the last one was {sale}\n"));

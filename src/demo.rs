@@ -89,7 +89,9 @@ pub async fn run() -> Result<ExitCode, Failure> {
     say("Two shops, AMIS1 and AMIS2, open in a temporary folder.");
     let shop = Process::open(&data, "127.0.0.1:0")?;
     let url = shop.url.clone();
-    say(&format!("{url} takes sales. Five tills sell: three seal, one is of the old kind, one has the wrong key."));
+    say(&format!(
+        "{url} takes sales. Five tills sell: three seal, one is of the old kind, one has the wrong key."
+    ));
     say("In the midst of it the shop is killed with kill -9, and opened again.\n");
 
     let bars = MultiProgress::new();
@@ -111,7 +113,9 @@ pub async fn run() -> Result<ExitCode, Failure> {
         last = last.or(summary.last_sale);
     }
     let retried = twice_and_rubbish(&url).await?;
-    say(&format!("\n{sold} sales were accepted. Then one sale was posted twice ({retried}), and one was rubbish."));
+    say(&format!(
+        "\n{sold} sales were accepted. Then one sale was posted twice ({retried}), and one was rubbish."
+    ));
 
     let ask = Ask::at(&data).await?;
     let check = settled(&ask).await?;
@@ -145,7 +149,11 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn start(actor: &Actor, url: &str, bars: &MultiProgress) -> Result<tokio::task::JoinHandle<crate::till::sell::Summary>, Failure> {
+fn start(
+    actor: &Actor,
+    url: &str,
+    bars: &MultiProgress,
+) -> Result<tokio::task::JoinHandle<crate::till::sell::Summary>, Failure> {
     let mut till = Till::new(url, actor.shop.parse()?, actor.name, actor.format, Clock::system())?;
     till.key_of = actor.key_of.parse()?;
     let goods = Arc::new(Goods::Random(Shops::read(None)?.items));
@@ -159,7 +167,9 @@ fn start(actor: &Actor, url: &str, bars: &MultiProgress) -> Result<tokio::task::
 async fn twice_and_rubbish(url: &str) -> Result<String, Failure> {
     let shop: ShopId = "AMIS1".parse()?;
     let till = Till::new(url, shop, "till-1", Format::Classic, Clock::system())?;
-    let line = kassa_pipeline::content::parse(br#"{"sales":[{"item_no":"98","gross_number":1,"gross_turnover":18.95}]}"#)?;
+    let line = kassa_pipeline::content::parse(
+        br#"{"sales":[{"item_no":"98","gross_number":1,"gross_turnover":18.95}]}"#,
+    )?;
     let sale = till.ring_up(&line.lines).await?;
     till.post(&sale).await?;
     till.post(&sale).await?;
@@ -189,7 +199,13 @@ async fn rejected(ask: &Ask) -> Result<String, Failure> {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let body = &event["body"];
                 let key = crate::show::short(&text(&body["sealed_with"]["kid"]), 12);
-                rows.add_row([shop.to_owned(), text(&event["sale_id"]), text(&body["reason"]), text(&body["detail"]), key]);
+                rows.add_row([
+                    shop.to_owned(),
+                    text(&event["sale_id"]),
+                    text(&body["reason"]),
+                    text(&body["detail"]),
+                    key,
+                ]);
             }
             true
         })

@@ -81,8 +81,8 @@ impl Shops {
     }
 
     fn parse(text: &str, path: &str) -> Result<Self, ShopsError> {
-        let file: File =
-            toml::from_str(text).map_err(|why| ShopsError::NotShops { path: path.into(), why: Box::new(why) })?;
+        let file: File = toml::from_str(text)
+            .map_err(|why| ShopsError::NotShops { path: path.into(), why: Box::new(why) })?;
         let wrong = |why: String| ShopsError::Wrong { path: path.into(), why };
         if file.shops.is_empty() {
             return Err(wrong("it declares no shop; add a [[shops]] with id, name and time_zone".into()));
@@ -148,7 +148,12 @@ pub async fn apply(
             shop.keys.push(ShopKey { kid: key.kid().clone(), since: now });
         }
         if before.as_deref() != Some(&shop) {
-            changed.push(format!("{} shop {} ({})", if before.is_some() { "~" } else { "+" }, shop.shop_id, shop.name));
+            changed.push(format!(
+                "{} shop {} ({})",
+                if before.is_some() { "~" } else { "+" },
+                shop.shop_id,
+                shop.name
+            ));
             registry.register(&shop).await?;
         }
         for item in &shops.items {
@@ -189,6 +194,11 @@ mod tests {
         refused("[[shops]]\nid = \"A\"\nname = \"A\"\ntimezone = \"UTC\"", "timezone");
         let shop = "[[shops]]\nid = \"A\"\nname = \"A\"\ntime_zone = \"UTC\"\n";
         refused(&format!("{shop}{shop}"), "declared twice");
-        refused(&format!("{shop}[[items]]\nnumber = \"1\"\ndescription = \"x\"\nprice = 1.5\nopening_stock = \"1\""), "price");
+        refused(
+            &format!(
+                "{shop}[[items]]\nnumber = \"1\"\ndescription = \"x\"\nprice = 1.5\nopening_stock = \"1\""
+            ),
+            "price",
+        );
     }
 }

@@ -1,4 +1,5 @@
 //! One suite per port, over each of its adapters: what the port's documentation says an adapter MUST do.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -11,7 +12,9 @@ use async_trait::async_trait;
 use common::{encrypting, wrap};
 use kassa::embedded::FileKeys;
 use kassa_bus::local::{DeadLetter, DeadLetters, LocalBus, Redelivery};
-use kassa_bus::{Message, Metrics, Publisher, Retry, ShopId, Source, Subscriber, Subscription, Topic, Verdict};
+use kassa_bus::{
+    Message, Metrics, Publisher, Retry, ShopId, Source, Subscriber, Subscription, Topic, Verdict,
+};
 use kassa_pipeline::keys::{KeyError, ShopKeys};
 
 fn shop(id: &str) -> ShopId {
@@ -27,7 +30,13 @@ async fn shop_keys(keys: &dyn ShopKeys) {
     // another shop's does not, nor does anything open that is damaged or of the wrong length
     let mut damaged = ciphertext.clone();
     damaged[100] ^= 1;
-    for (id, wrong) in [("AMIS2", &ciphertext[..]), ("AMIS1", &damaged), ("AMIS1", &ciphertext[1..]), ("AMIS1", b""), ("AMIS1", &[0; 300])] {
+    for (id, wrong) in [
+        ("AMIS2", &ciphertext[..]),
+        ("AMIS1", &damaged),
+        ("AMIS1", &ciphertext[1..]),
+        ("AMIS1", b""),
+        ("AMIS1", &[0; 300]),
+    ] {
         assert!(matches!(keys.decrypt(&shop(id), wrong).await, Err(KeyError::DoesNotOpen)));
     }
     // no key and a key that cannot be used now are told apart
@@ -108,14 +117,15 @@ impl DeadLetters for Letters {
     }
 }
 
-struct Bus {
+struct Rig {
     bus: Arc<LocalBus>,
     sinks: Vec<Arc<Sink>>,
     letters: Arc<Letters>,
 }
 
-fn bus(subscribers: usize) -> Bus {
-    let bus = LocalBus::new(Redelivery { max_receives: 5, backoff: Duration::from_millis(1) }, Metrics::default());
+fn rig(subscribers: usize) -> Rig {
+    let bus =
+        LocalBus::new(Redelivery { max_receives: 5, backoff: Duration::from_millis(1) }, Metrics::default());
     let sinks: Vec<Arc<Sink>> = (0..subscribers).map(|_| Arc::default()).collect();
     let subscription = |sink: &Arc<Sink>| Subscription {
         name: "sink",
@@ -127,11 +137,11 @@ fn bus(subscribers: usize) -> Bus {
     let letters = Arc::new(Letters::default());
     let dead_letters: Arc<dyn DeadLetters> = letters.clone();
     bus.start(sinks.iter().map(subscription).collect(), &dead_letters);
-    Bus { bus, sinks, letters }
+    Rig { bus, sinks, letters }
 }
 
 fn message(id: &str) -> Message {
-    Message { id: id.into(), attributes: Default::default(), body: format!("\"{id}\"").into() }
+    Message { id: id.into(), attributes: std::collections::HashMap::new(), body: format!("\"{id}\"").into() }
 }
 
 fn messages(count: usize) -> (Vec<Message>, Vec<String>) {
@@ -141,7 +151,7 @@ fn messages(count: usize) -> (Vec<Message>, Vec<String>) {
 
 #[tokio::test]
 async fn the_local_bus_delivers_each_message_to_every_subscription_in_batches() {
-    let Bus { bus, sinks, .. } = bus(2);
+    let Rig { bus, sinks, .. } = rig(2);
     let (all, ids) = messages(100);
     assert!(bus.publish(Topic::ToProcess, all).await.iter().all(Result::is_ok));
     assert!(bus.publish(Topic::DecryptErrors, vec![message("for nobody")]).await[0].is_ok());
@@ -155,7 +165,7 @@ async fn the_local_bus_delivers_each_message_to_every_subscription_in_batches() 
 
 #[tokio::test]
 async fn what_fails_comes_again_and_after_five_receives_is_a_dead_letter() {
-    let Bus { bus, sinks, letters } = bus(1);
+    let Rig { bus, sinks, letters } = rig(1);
     sinks[0].failures.store(4, Ordering::SeqCst);
     bus.publish(Topic::ToProcess, vec![message("patience")]).await;
     bus.drained().await;
@@ -170,7 +180,7 @@ async fn what_fails_comes_again_and_after_five_receives_is_a_dead_letter() {
 
 #[tokio::test]
 async fn a_message_that_panics_its_subscriber_takes_no_neighbour_with_it() {
-    let Bus { bus, sinks, letters } = bus(1);
+    let Rig { bus, sinks, letters } = rig(1);
     *sinks[0].panic_on.lock().unwrap() = Some("0005".into());
     let (all, mut ids) = messages(10);
     bus.publish(Topic::ToProcess, all).await;
@@ -182,12 +192,15 @@ async fn a_message_that_panics_its_subscriber_takes_no_neighbour_with_it() {
 
 #[tokio::test]
 async fn a_queue_is_bounded_and_publishers_wait() {
-    let Bus { bus, sinks, .. } = bus(1);
+    let Rig { bus, sinks, .. } = rig(1);
     sinks[0].stalled.store(true, Ordering::SeqCst);
     let large = || Message { body: "x".repeat(100 * 1024).into(), ..message("large") };
     let mut published = 0;
     // when the subscriber is stalled, publishing goes on until the queue is full
-    while tokio::time::timeout(Duration::from_millis(200), bus.publish(Topic::ToProcess, vec![large()])).await.is_ok() {
+    while tokio::time::timeout(Duration::from_millis(200), bus.publish(Topic::ToProcess, vec![large()]))
+        .await
+        .is_ok()
+    {
         published += 1;
         assert!(published < 1000, "the queue has no bound");
     }

@@ -3,8 +3,10 @@
 //!
 //! `KASSA_KILL_ROUNDS=300 cargo nextest run --release --test kill` runs more rounds than the usual 20,
 //! and `KASSA_KILL_SEED` repeats a run's moments.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "common/process.rs"]
+#[allow(dead_code, reason = "each test file uses its own part")]
 mod process;
 
 use std::collections::{HashMap, HashSet};
@@ -56,7 +58,9 @@ fn killed_at_any_moment_nothing_answered_is_lost_or_doubled() {
         let up = Up::start_with(folder.path(), &["--sync", sync]);
         for n in 0..12 {
             let format = if n % 4 == 0 { Format::Classic } else { Format::Sealed };
-            let mut till = Till::new(&up.url, "AMIS1".parse().unwrap(), &format!("till-{n}"), format, Clock::system()).unwrap();
+            let mut till =
+                Till::new(&up.url, "AMIS1".parse().unwrap(), &format!("till-{n}"), format, Clock::system())
+                    .unwrap();
             till.patience = Duration::from_millis(100);
             runtime.spawn(sell_until_killed(till, yes.clone()));
         }
@@ -93,7 +97,9 @@ fn verify(data: &str, answered: &HashSet<String>) {
     assert_eq!(check["mismatches"], Value::Array(Vec::new()));
     assert_eq!((&check["pending"], &check["rejected"]), (&0.into(), &0.into()));
     let mut recorded: HashMap<String, u32> = HashMap::new();
-    for line in String::from_utf8(kassa(&["events", "--shop", "AMIS1", "--data", data]).stdout).unwrap().lines() {
+    for line in
+        String::from_utf8(kassa(&["events", "--shop", "AMIS1", "--data", data]).stdout).unwrap().lines()
+    {
         let event: Value = serde_json::from_str(line).unwrap();
         if event["kind"] == "recorded" {
             *recorded.entry(event["sale_id"].as_str().unwrap().to_owned()).or_default() += 1;

@@ -1,5 +1,6 @@
 //! What must hold always: any interleaving, repetition, loss and retry of deliveries gives the same
 //! events, stock and turnover, and no sale is ever lost or counted twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -16,11 +17,19 @@ use serde_json::json;
 /// What a till posts.
 #[derive(Debug, Clone)]
 enum Post {
-    Good { id: i64, item: u8, pieces: i64 },
+    Good {
+        id: i64,
+    },
     /// The same id again, with other content.
-    Conflict { id: i64 },
-    WrongKey { id: i64 },
-    Rubbish { id: i64 },
+    Conflict {
+        id: i64,
+    },
+    WrongKey {
+        id: i64,
+    },
+    Rubbish {
+        id: i64,
+    },
 }
 
 /// What can happen to messages, to the keys and to the projection.
@@ -29,19 +38,26 @@ enum Step {
     Post(Post),
     /// Delivers a batch of what waits, from anywhere in the queue; perhaps keeps copies in it, as an
     /// at-least-once queue does.
-    Deliver { from: usize, most: usize, again: bool },
+    Deliver {
+        from: usize,
+        most: usize,
+        again: bool,
+    },
     /// The next publishes fail.
     RefusePublishes(u32),
     KeysUnavailable(bool),
     /// Projects from any earlier place in the stream.
-    Project { back: u64, most: usize },
+    Project {
+        back: u64,
+        most: usize,
+    },
     Rebuild,
 }
 
 fn posts() -> impl Strategy<Value = Post> {
     let id = 0i64..8;
     prop_oneof![
-        6 => (id.clone(), 0u8..4, prop_oneof![1i64..5, -3i64..0]).prop_map(|(id, item, pieces)| Post::Good { id, item, pieces }),
+        6 => id.clone().prop_map(|id| Post::Good { id }),
         1 => id.clone().prop_map(|id| Post::Conflict { id }),
         1 => id.clone().prop_map(|id| Post::WrongKey { id }),
         1 => id.prop_map(|id| Post::Rubbish { id }),
@@ -66,11 +82,11 @@ async fn body(world: &World, post: &Post) -> String {
     };
     let sale = |id: i64, item: u8, pieces: i64| {
         let item = ["98", "12345", "90001", "777"][usize::from(item)];
-        content(&uuid(id), NOON, &[(item, &pieces.to_string(), &format!("{}.25", pieces))])
+        content(&uuid(id), NOON, &[(item, &pieces.to_string(), &format!("{pieces}.25"))])
     };
     match post {
         // A till keeps its sale: the same id is the same lines, however often it is posted.
-        Post::Good { id, .. } => seal("AMIS1", *id, sale(*id, u8::try_from(id % 4).unwrap(), id % 5 + 1)).await,
+        Post::Good { id } => seal("AMIS1", *id, sale(*id, u8::try_from(id % 4).unwrap(), id % 5 + 1)).await,
         Post::Conflict { id } => seal("AMIS1", *id, sale(*id, 3, -40)).await,
         Post::WrongKey { id } => seal("AMIS2", *id, sale(*id, 0, 1)).await,
         Post::Rubbish { id } => seal("AMIS1", *id, json!({"rubbish": id}).to_string()).await,
@@ -81,7 +97,8 @@ async fn take(world: &World, step: &Step, accepted: &mut BTreeMap<i64, Vec<Post>
     match step {
         Step::Post(post) => {
             let answer = world.posts(body(world, post).await).await;
-            let (Post::Good { id, .. } | Post::Conflict { id } | Post::WrongKey { id } | Post::Rubbish { id }) = post;
+            let (Post::Good { id } | Post::Conflict { id } | Post::WrongKey { id } | Post::Rubbish { id }) =
+                post;
             if answer.status == 202 {
                 accepted.entry(*id).or_default().push(post.clone());
             }
@@ -190,7 +207,7 @@ async fn the_order_of_deliveries_does_not_show_in_the_books() {
     for reversed in [false, true] {
         let world = World::open().await;
         for id in 0..6 {
-            world.posts(body(&world, &Post::Good { id, item: 0, pieces: 1 }).await).await;
+            world.posts(body(&world, &Post::Good { id }).await).await;
         }
         if reversed {
             world.post.waiting.lock().unwrap().make_contiguous().reverse();

@@ -1,6 +1,8 @@
 //! The shop on one machine, as its users have it: the real command, over real HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "common/process.rs"]
+#[allow(dead_code, reason = "each test file uses its own part")]
 mod process;
 
 use std::io::{Read, Write};
@@ -23,7 +25,10 @@ fn path(folder: &TempDir) -> &str {
 /// A raw request, so that nothing corrects what we send. Gives status, head and body.
 fn http(up: &Up, method: &str, target: &str, body: &[u8]) -> (u16, String, Value) {
     let mut stream = TcpStream::connect(up.url.strip_prefix("http://").unwrap()).unwrap();
-    let head = format!("{method} {target} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).unwrap();
     // A server that has seen enough may close before it was all sent.
     let _ = stream.write_all(body);
@@ -31,7 +36,11 @@ fn http(up: &Up, method: &str, target: &str, body: &[u8]) -> (u16, String, Value
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or(Value::Null))
+    (
+        head[9..12].parse().unwrap(),
+        head.to_ascii_lowercase(),
+        serde_json::from_str(body).unwrap_or(Value::Null),
+    )
 }
 
 #[test]
@@ -39,14 +48,19 @@ fn up_prints_its_urls_and_answers_them() {
     let folder = folder();
     let up = Up::start(folder.path());
     let printed = up.printed.concat();
-    for line in [format!("POST {}/shop", up.url), format!("{}/shop/AMIS1/key", up.url), format!("{}/health", up.url)] {
+    for line in
+        [format!("POST {}/shop", up.url), format!("{}/shop/AMIS1/key", up.url), format!("{}/health", up.url)]
+    {
         assert!(printed.contains(&line), "{printed}");
     }
     assert_eq!(http(&up, "GET", "/health", b"").2["status"], "ok");
     let (status, head, jwk) = http(&up, "GET", "/shop/AMIS1/key", b"");
     assert_eq!(status, 200);
     assert!(head.contains("cache-control: public, max-age=3600"), "{head}");
-    assert_eq!((&jwk["kty"], &jwk["use"], &jwk["alg"]), (&"RSA".into(), &"enc".into(), &"RSA-OAEP-256".into()));
+    assert_eq!(
+        (&jwk["kty"], &jwk["use"], &jwk["alg"]),
+        (&"RSA".into(), &"enc".into(), &"RSA-OAEP-256".into())
+    );
     assert_eq!(jwk["kid"].as_str().unwrap().len(), 43);
     assert_eq!(http(&up, "GET", "/shop/NOWHERE/key", b"").0, 404);
     assert_eq!(http(&up, "GET", "/shop/..%2Fx/key", b"").0, 404);
@@ -69,7 +83,11 @@ fn bad_requests_are_told_what_is_wrong_and_leave_nothing() {
         (br#"{"shop_id":"NOWHERE","content_base64":"AAAA"}"#, 404, Some("shop_id")),
         (br#"{"shop_id":"AMIS1","content_base64":"%%%"}"#, 400, Some("content_base64")),
         (br#"{"shop_id":"AMIS1","content_base64":"AAAA","message_id":"17"}"#, 400, Some("message_id")),
-        (br#"{"shop_id":"AMIS1","message_id":"019394e8-6c00-7000-8000-000000000001","sealed":"a.b"}"#, 400, Some("sealed")),
+        (
+            br#"{"shop_id":"AMIS1","message_id":"019394e8-6c00-7000-8000-000000000001","sealed":"a.b"}"#,
+            400,
+            Some("sealed"),
+        ),
         (&large, 413, None),
     ];
     for (body, status, field) in cases {
@@ -77,7 +95,11 @@ fn bad_requests_are_told_what_is_wrong_and_leave_nothing() {
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]);
         assert_eq!(answered, status, "{shown}: {problem}");
         assert!(head.contains("content-type: application/problem+json"), "{head}");
-        assert_eq!((problem["status"].as_u64(), problem["field"].as_str()), (Some(status.into()), field), "{shown}");
+        assert_eq!(
+            (problem["status"].as_u64(), problem["field"].as_str()),
+            (Some(status.into()), field),
+            "{shown}"
+        );
         assert!(!problem["detail"].as_str().unwrap().is_empty());
     }
     for (method, target, status) in [("GET", "/", 404), ("POST", "/shop/", 404), ("GET", "/shop", 405)] {
@@ -130,7 +152,13 @@ fn questions_have_the_same_answers_open_and_closed() {
     let id = sold["last_sale"].as_str().unwrap();
     let ask = || {
         let events = String::from_utf8(kassa(&["events", "--shop", "AMIS1", "--data", data]).stdout).unwrap();
-        let day = events.lines().next().map(|line| serde_json::from_str::<Value>(line).unwrap()["stream"].as_str().unwrap()[6..].to_owned()).unwrap();
+        let day = events
+            .lines()
+            .next()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).unwrap()["stream"].as_str().unwrap()[6..].to_owned()
+            })
+            .unwrap();
         let of_day = kassa(&["events", "--shop", "AMIS1", "--day", &day, "--data", data]).stdout;
         (
             json(&["sale", id, "--json", "--data", data]),
@@ -147,10 +175,19 @@ fn questions_have_the_same_answers_open_and_closed() {
     assert_eq!(open, ask());
     let (sale, stock, check, events, of_day, text, table) = open;
     assert_eq!(sale["status"], "recorded");
-    assert_eq!(check, serde_json::json!({"accepted": 26, "recorded": 25, "rejected": 1, "pending": 0, "mismatches": []}));
+    assert_eq!(
+        check,
+        serde_json::json!({"accepted": 26, "recorded": 25, "rejected": 1, "pending": 0, "mismatches": []})
+    );
     assert_eq!(events.lines().count(), 40);
     assert_eq!(events.lines().count(), of_day.lines().count());
-    assert!(stock.as_array().unwrap().iter().any(|row| row["record_type"] == "s-00098" && row["stock"].is_string()));
+    assert!(
+        stock
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["record_type"] == "s-00098" && row["stock"].is_string())
+    );
     assert!(text.contains("recorded") && table.contains("Espresso"));
     let rejected = json(&["sale", wrong["last_sale"].as_str().unwrap(), "--json", "--data", data]);
     assert_eq!(rejected["events"][1]["body"]["detail"], "sealed with AMIS1's key");
@@ -195,7 +232,8 @@ fn secrets_are_their_owners_only() {
 fn the_operator_listener_answers_nobody_without_the_token() {
     let folder = folder();
     let _up = Up::start(folder.path());
-    let lock: Value = serde_json::from_str(&std::fs::read_to_string(folder.path().join("shop.lock")).unwrap()).unwrap();
+    let lock: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.path().join("shop.lock")).unwrap()).unwrap();
     let url = format!("{}/api/stock", lock["operator_url"].as_str().unwrap());
     let status = |more: &[&str]| {
         let args = [&["-s", "-o", "/dev/null", "-w", "%{http_code}", &url], more].concat();
@@ -218,12 +256,12 @@ fn questions_about_what_is_not_there_say_so() {
     assert!(said(&["stock", "--data", nowhere.to_str().unwrap()]).contains("kassa up --data"));
     let up = Up::start(folder.path());
     let data = path(&folder);
-    for data in [data] {
-        assert!(said(&["sale", "1-20261122", "--data", data]).contains("no shop has a sale"));
-        assert!(said(&["sale", "rubbish", "--data", data]).contains("is not a sale's id"));
-        assert!(said(&["stock", "--shop", "NOWHERE", "--data", data]).contains("there are: AMIS1, AMIS2"));
-        assert!(said(&["events", "--shop", "AMIS1", "--day", "yesterday", "--data", data]).contains("is not a day"));
-    }
+    assert!(said(&["sale", "1-20261122", "--data", data]).contains("no shop has a sale"));
+    assert!(said(&["sale", "rubbish", "--data", data]).contains("is not a sale's id"));
+    assert!(said(&["stock", "--shop", "NOWHERE", "--data", data]).contains("there are: AMIS1, AMIS2"));
+    assert!(
+        said(&["events", "--shop", "AMIS1", "--day", "yesterday", "--data", data]).contains("is not a day")
+    );
     assert!(said(&["sell", "--shop", "NOWHERE", "--url", &up.url]).is_empty());
     let refused = kassa(&["sell", "--shop", "NOWHERE", "--url", &up.url]);
     assert!(String::from_utf8(refused.stdout).unwrap().contains("404"));
@@ -264,7 +302,9 @@ fn a_rebuild_that_was_cut_off_is_finished_at_the_next_start() {
     // given the hold that a killed rebuild leaves behind
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let store = kassa::embedded::Store::open(Some(&folder.path().join("shop.db")), kassa::embedded::Sync::Full).await;
+        let store =
+            kassa::embedded::Store::open(Some(&folder.path().join("shop.db")), kassa::embedded::Sync::Full)
+                .await;
         store.unwrap().read_model.hold().await.unwrap();
     });
     drop(runtime);
@@ -273,4 +313,37 @@ fn a_rebuild_that_was_cut_off_is_finished_at_the_next_start() {
     up.settled();
     let check = json(&["check", "--json", "--data", data]);
     assert_eq!((&check["recorded"], &check["mismatches"]), (&100.into(), &Value::Array(Vec::new())));
+}
+
+#[test]
+fn no_log_however_talkative_holds_anything_of_a_sale() {
+    let folder = folder();
+    let up = Up::start_talkative(folder.path());
+    // given sales that can be recognised
+    let file = folder.path().join("sale.json");
+    let sale = |turnover: &str| {
+        format!(
+            r#"{{"sales":[{{"item_no":"777313","gross_number":"271828","gross_turnover":"{turnover}"}}]}}"#
+        )
+    };
+    std::fs::write(&file, sale("31337.42")).unwrap();
+    let file = file.to_str().unwrap();
+    for more in
+        [vec![], vec!["--format", "classic"], vec!["--key-of", "AMIS2"], vec!["--till", "marked-till"]]
+    {
+        let args =
+            [vec!["sell", "--shop", "AMIS1", "--url", &up.url, "--file", file, "--json"], more].concat();
+        assert_eq!(json(&args)["accepted"], 1);
+    }
+    // and one that was posted in plaintext by mistake
+    http(&up, "POST", "/shop", sale("31337.42").as_bytes());
+    up.settled();
+    let url = up.url.clone();
+    let log = up.log.clone();
+    assert!(up.terminate().success(), "{url}");
+    let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+    assert!(log.contains("TRACE") && log.contains("sale rejected"), "the log is as talkative as it can be");
+    for mark in ["31337.42", "777313", "271828", "marked-till", "BEGIN PRIVATE KEY"] {
+        assert!(!log.contains(mark), "{mark} is in the log");
+    }
 }

@@ -1,4 +1,5 @@
 //! The till against a shop that misbehaves: a real HTTP server that answers as the test says.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,10 +17,13 @@ use kassa_bus::{Clock, Line};
 use kassa_pipeline::keys::PublicKey;
 use serde_json::Value;
 
+/// A status, and perhaps a `Retry-After`.
+type Scripted = (u16, Option<&'static str>);
+
 #[derive(Clone)]
 struct Shop {
     key: PublicKey,
-    answers: Arc<Mutex<Vec<(u16, Option<&'static str>)>>>,
+    answers: Arc<Mutex<Vec<Scripted>>>,
     got: Arc<Mutex<Vec<(Instant, Value)>>>,
     keys_given: Arc<Mutex<u32>>,
 }
@@ -35,7 +39,7 @@ async fn take(State(shop): State<Shop>, body: String) -> Response {
     }
 }
 
-async fn shop(answers: &[(u16, Option<&'static str>)]) -> (Shop, Till) {
+async fn shop(answers: &[Scripted]) -> (Shop, Till) {
     let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let components = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
     let shop = Shop {
@@ -48,7 +52,8 @@ async fn shop(answers: &[(u16, Option<&'static str>)]) -> (Shop, Till) {
         *shop.keys_given.lock().unwrap() += 1;
         axum::Json(shop.key)
     };
-    let router = Router::new().route("/shop", post(take)).route("/shop/{shop}/key", get(key)).with_state(shop.clone());
+    let router =
+        Router::new().route("/shop", post(take)).route("/shop/{shop}/key", get(key)).with_state(shop.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -57,7 +62,11 @@ async fn shop(answers: &[(u16, Option<&'static str>)]) -> (Shop, Till) {
 }
 
 fn lines() -> Vec<Line> {
-    let line = |n: i64| Line { item_no: "98".parse().unwrap(), gross_number: Amount::from(n), gross_turnover: Amount::from(n) };
+    let line = |n: i64| Line {
+        item_no: "98".parse().unwrap(),
+        gross_number: Amount::from(n),
+        gross_turnover: Amount::from(n),
+    };
     (1..=5).map(line).collect()
 }
 
@@ -78,7 +87,10 @@ async fn it_does_not_insist_on_what_is_refused_for_good() {
     let (shop, till) = shop(&[(400, None)]).await;
     let sale = till.ring_up(&lines()).await.unwrap();
     let refused = till.post(&sale).await.unwrap_err();
-    assert!(matches!(&refused, TillError::Refused { status: 400, detail } if detail == "because"), "{refused}");
+    assert!(
+        matches!(&refused, TillError::Refused { status: 400, detail } if detail == "because"),
+        "{refused}"
+    );
     assert_eq!(shop.got.lock().unwrap().len(), 1);
 }
 

@@ -19,9 +19,10 @@ use crate::Outcome;
 pub fn events_of_a_sale(shop: &ShopId) -> [Event; 2] {
     let at = Timestamp::now();
     let sale_id = SaleId::new(at);
-    let lines: Vec<Line> = (1..=3)
-        .map(|n: i64| Line {
-            item_no: [98, 12345, 90001][n as usize - 1].to_string().parse().expect("digits"),
+    let lines: Vec<Line> = (1..)
+        .zip(["98", "12345", "90001"])
+        .map(|(n, item)| Line {
+            item_no: item.parse().expect("digits"),
             gross_number: Amount::from(n),
             gross_turnover: Amount::from(7 * n),
         })
@@ -94,7 +95,9 @@ pub fn rsa_decrypts(threads: usize, seconds: f64) -> Outcome<f64> {
             let mut plaintext = vec![0; private.min_output_size()];
             let mut decrypts = 0;
             while begun.elapsed().as_secs_f64() < seconds {
-                private.decrypt(&OAEP_SHA256_MGF1SHA256, &ciphertext, &mut plaintext, None).expect("our own ciphertext");
+                private
+                    .decrypt(&OAEP_SHA256_MGF1SHA256, &ciphertext, &mut plaintext, None)
+                    .expect("our own ciphertext");
                 decrypts += 1;
             }
             decrypts

@@ -2,15 +2,16 @@
 //!
 //! The machines this runs on are noisy, so it is ratios that hold. Name a section to run only that:
 //! `cargo bench --bench shop -- sealed`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
 /// The table's own best rate: what everything is measured against.
 mod limits;
+/// A million events: rebuilding, scanning, starting.
+mod million;
 /// A shop in a process of its own, and what it says of itself.
 mod process;
 /// Sealed and classic sales from post to read model.
 mod selling;
-/// A million events: rebuilding, scanning, starting.
-mod million;
 
 use std::error::Error;
 

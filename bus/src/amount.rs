@@ -62,8 +62,12 @@ impl FromStr for Amount {
             return Err(InvalidAmount::NotANumber);
         }
         // What cannot be held exactly is a number all the same, only too long.
-        let value = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) }
-            .map_err(|_| InvalidAmount::OutOfRange)?
+        let value = if text.contains(['e', 'E']) {
+            Decimal::from_scientific(text)
+        } else {
+            Decimal::from_str_exact(text)
+        }
+        .map_err(|_| InvalidAmount::OutOfRange)?
         .normalize();
         let digits = value.mantissa().unsigned_abs().checked_ilog10().map_or(1, |log| log + 1);
         if value.abs() >= Decimal::from(LIMIT) || value.scale() > MAX_DECIMALS || digits > MAX_DIGITS {
@@ -164,7 +168,16 @@ mod tests {
         for text in ["", "NaN", "Infinity", "-", "1,5", "0x10", "1_000", ".", "١", " 1", "--1", "1.2.3"] {
             assert_eq!(amount(text), Err(InvalidAmount::NotANumber), "{text:?}");
         }
-        for text in ["1000000000000", "0.000000000000000001", "123456789012.3456789", &"9".repeat(40), &"1".repeat(5000), "1e30", "1e-30", "1e999"] {
+        for text in [
+            "1000000000000",
+            "0.000000000000000001",
+            "123456789012.3456789",
+            &"9".repeat(40),
+            &"1".repeat(5000),
+            "1e30",
+            "1e-30",
+            "1e999",
+        ] {
             assert_eq!(amount(text), Err(InvalidAmount::OutOfRange), "{text:?}");
         }
     }

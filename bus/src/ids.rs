@@ -47,7 +47,7 @@ macro_rules! text_conversions {
 
 /// A shop's name: 1 to 64 ASCII letters, digits, `-` or `_`, the first a letter or digit.
 ///
-/// A subset of what a KMS alias, a DynamoDB key and a URL path segment allow, so it needs no
+/// A subset of what a KMS alias, a `DynamoDB` key and a URL path segment allow, so it needs no
 /// escaping anywhere and `#` can separate it from what follows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -98,7 +98,8 @@ impl SaleId {
             0,
             0,
         );
-        let made = Timestamp::from_millisecond(i64::try_from(millis).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let made =
+            Timestamp::from_millisecond(i64::try_from(millis).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH);
         Self { text: Uuid::new_v7(at).to_string(), made: Made::At(made) }
     }
 
@@ -160,7 +161,11 @@ impl FromStr for SaleId {
                 .ok()
                 .and_then(|s| Timestamp::new(s, i32::try_from(nanos).unwrap_or(0)).ok())
                 .ok_or(InvalidId("the UUIDv7's time is after the year 9999"))?;
-            return if canonical { Ok(Self { text: text.to_owned(), made: Made::At(at) }) } else { Err(FORM) };
+            return if canonical {
+                Ok(Self { text: text.to_owned(), made: Made::At(at) })
+            } else {
+                Err(FORM)
+            };
         }
         let (digits, day) = text.split_once('-').ok_or(FORM)?;
         let all_digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
@@ -265,9 +270,17 @@ mod tests {
     #[test]
     fn wrong_ids_are_refused() {
         for text in [
-            "", "x", "1-2", "1-20261332", "-20261122", "1-20261122-3", "123456789012345678901-20261122",
-            "0193a4e8-6c00-4000-8000-000000000001", "0193A4E8-6C00-7000-8000-000000000001",
-            "ffffffff-ffff-7fff-bfff-ffffffffffff", "１-20261122",
+            "",
+            "x",
+            "1-2",
+            "1-20261332",
+            "-20261122",
+            "1-20261122-3",
+            "123456789012345678901-20261122",
+            "0193a4e8-6c00-4000-8000-000000000001",
+            "0193A4E8-6C00-7000-8000-000000000001",
+            "ffffffff-ffff-7fff-bfff-ffffffffffff",
+            "１-20261122",
         ] {
             assert!(text.parse::<SaleId>().is_err(), "{text}");
         }

@@ -3,24 +3,24 @@
 //! Every other crate depends on this one and on none of its siblings: a message that two rooms
 //! share is declared here once, and neither room knows who sends or takes it.
 
-/// Identifiers that are right by construction: shop, sale, item, key.
-pub mod ids;
 /// Exact decimals: quantities and money.
 pub mod amount;
-/// What a till sold: lines and totals.
-pub mod sale;
-/// The published contract: one type per topic, and the envelope around it.
-pub mod message;
-/// `Subscriber`: how a stage takes a batch, and what it may answer.
-pub mod subscriber;
-/// `Publisher`: how a stage tells the others.
-pub mod publish;
-/// The in-process bus: queues, retries and dead letters on one machine.
-pub mod local;
-/// What is counted.
-pub mod metrics;
 /// Time, given from outside.
 pub mod clock;
+/// Identifiers that are right by construction: shop, sale, item, key.
+pub mod ids;
+/// The in-process bus: queues, retries and dead letters on one machine.
+pub mod local;
+/// The published contract: one type per topic, and the envelope around it.
+pub mod message;
+/// What is counted.
+pub mod metrics;
+/// `Publisher`: how a stage tells the others.
+pub mod publish;
+/// What a till sold: lines and totals.
+pub mod sale;
+/// `Subscriber`: how a stage takes a batch, and what it may answer.
+pub mod subscriber;
 
 pub use clock::Clock;
 pub use ids::{ItemNo, SaleId, ShopId, Thumbprint};

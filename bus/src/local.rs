@@ -82,6 +82,11 @@ struct Queue {
 struct Delivery {
     message: Message,
     receives: u32,
+    slot: Slot,
+}
+
+/// A message's room in its queue, and its being counted, until it is done with.
+struct Slot {
     _room: OwnedSemaphorePermit,
     _outstanding: OutstandingGuard,
 }
@@ -154,19 +159,24 @@ impl LocalBus {
             if queue.receiver.lock().await.recv_many(&mut batch, queue.subscription.batch).await == 0 {
                 return;
             }
-            let (messages, envelopes): (Vec<_>, Vec<_>) =
-                batch.drain(..).map(|d| (d.message, (d.receives + 1, d._room, d._outstanding))).unzip();
+            let (messages, slots): (Vec<_>, Vec<_>) =
+                batch.drain(..).map(|d| (d.message, (d.receives + 1, d.slot))).unzip();
             let verdicts = queue.handle(&messages).await;
-            for ((message, verdict), (receives, room, outstanding)) in messages.into_iter().zip(verdicts).zip(envelopes) {
+            for ((message, verdict), (receives, slot)) in messages.into_iter().zip(verdicts).zip(slots) {
                 if let Err(why) = verdict {
-                    let delivery = Delivery { message, receives, _room: room, _outstanding: outstanding };
-                    self.failed(&queue, &dead_letters, delivery, &why).await;
+                    self.failed(&queue, &dead_letters, Delivery { message, receives, slot }, &why).await;
                 }
             }
         }
     }
 
-    async fn failed(&self, queue: &Arc<Queue>, dead_letters: &Arc<dyn DeadLetters>, delivery: Delivery, why: &Retry) {
+    async fn failed(
+        &self,
+        queue: &Arc<Queue>,
+        dead_letters: &Arc<dyn DeadLetters>,
+        delivery: Delivery,
+        why: &Retry,
+    ) {
         let name = queue.subscription.name;
         tracing::warn!(queue = name, id = delivery.message.id, receives = delivery.receives, %why, "delivery failed");
         if delivery.receives >= self.redelivery.max_receives {
@@ -178,7 +188,9 @@ impl LocalBus {
             };
             match dead_letters.keep(letter).await {
                 Ok(()) => return self.metrics.count(Metric::DeadLetters, 1),
-                Err(error) => tracing::error!(queue = name, %error, "cannot keep a dead letter, delivering on"),
+                Err(error) => {
+                    tracing::error!(queue = name, %error, "cannot keep a dead letter, delivering on");
+                }
             }
         }
         self.metrics.count(Metric::Redelivered, 1);
@@ -215,7 +227,8 @@ impl Queue {
     }
 
     async fn attempt(&self, messages: &[Message]) -> Option<Vec<Verdict>> {
-        let verdicts = AssertUnwindSafe(self.subscription.subscriber.handle(messages)).catch_unwind().await.ok()?;
+        let verdicts =
+            AssertUnwindSafe(self.subscription.subscriber.handle(messages)).catch_unwind().await.ok()?;
         (verdicts.len() == messages.len()).then_some(verdicts)
     }
 }
@@ -226,7 +239,8 @@ impl Publisher for LocalBus {
         let refused = |why: &str| Err(PublishError { topic: topic.name(), why: why.into() });
         let mut answers = Vec::with_capacity(messages.len());
         for message in messages {
-            let mut answer = if self.queues.get().is_some() { Ok(()) } else { refused("the bus is not started") };
+            let mut answer =
+                if self.queues.get().is_some() { Ok(()) } else { refused("the bus is not started") };
             let kib = u32::try_from(message.body.len() / 1024 + 1).unwrap_or(u32::MAX);
             if kib > QUEUE_KIB {
                 answer = refused("the message is larger than a queue");
@@ -236,9 +250,8 @@ impl Publisher for LocalBus {
                     answer = refused("the queue is closed");
                     break;
                 };
-                let outstanding = OutstandingGuard::new(&self.outstanding);
-                let delivery =
-                    Delivery { message: message.clone(), receives: 0, _room: room, _outstanding: outstanding };
+                let slot = Slot { _room: room, _outstanding: OutstandingGuard::new(&self.outstanding) };
+                let delivery = Delivery { message: message.clone(), receives: 0, slot };
                 if queue.sender.send(delivery).is_err() {
                     answer = refused("the queue is closed");
                 }

@@ -25,7 +25,11 @@ pub trait Publisher: Send + Sync {
 ///
 /// # Errors
 /// As [`Publisher::publish`].
-pub async fn publish_one(publisher: &dyn Publisher, topic: Topic, message: Message) -> Result<(), PublishError> {
+pub async fn publish_one(
+    publisher: &dyn Publisher,
+    topic: Topic,
+    message: Message,
+) -> Result<(), PublishError> {
     publisher.publish(topic, vec![message]).await.pop().unwrap_or_else(|| {
         Err(PublishError { topic: topic.name(), why: "the publisher gave no answer".into() })
     })

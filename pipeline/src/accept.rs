@@ -36,8 +36,10 @@ pub struct Post<'a> {
 /// Seconds a till may keep a public key.
 const KEY_MAX_AGE: u32 = 3600;
 
-const TRY_AGAIN: Problem =
-    Problem::Unavailable { retry_after: 1, detail: "the sale was not accepted yet; send it again with the same message_id" };
+const TRY_AGAIN: Problem = Problem::Unavailable {
+    retry_after: 1,
+    detail: "the sale was not accepted yet; send it again with the same message_id",
+};
 
 impl Accept {
     pub const NAME: &str = "accept";
@@ -75,7 +77,8 @@ impl Accept {
             },
         };
         let appended = self.store.append(&accepted(&sale)).await.map_err(try_again)?;
-        self.metrics.count(if matches!(appended, Appended::New) { Metric::Accepted } else { Metric::Duplicates }, 1);
+        self.metrics
+            .count(if matches!(appended, Appended::New) { Metric::Accepted } else { Metric::Duplicates }, 1);
         publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await.map_err(try_again)?;
         Ok(yes(&sale))
     }
@@ -106,7 +109,10 @@ fn accepted(sale: &AcceptedSale) -> Event {
         sale_id: sale.sale_id.clone(),
         at: sale.origin.accepted_at,
         trace: sale.origin.trace.clone(),
-        fact: Fact::Accepted(Accepted { envelope: sale.envelope.clone(), source: sale.origin.source.clone() }),
+        fact: Fact::Accepted(Accepted {
+            envelope: sale.envelope.clone(),
+            source: sale.origin.source.clone(),
+        }),
     }
 }
 

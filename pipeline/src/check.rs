@@ -171,11 +171,16 @@ fn compare(tally: &mut Tally, rows: &[ReadRow], sums: Sums) {
                 ("gross_turnover", item.gross_turnover, sum.turnover),
                 ("stock", item.stock, item.opening_stock.unwrap_or_default() - sum.number),
             ],
-            ReadRow::Day(day) => vec![("sales", day.sales, sum.number), ("turnover", day.turnover, sum.turnover)],
+            ReadRow::Day(day) => {
+                vec![("sales", day.sales, sum.number), ("turnover", day.turnover, sum.turnover)]
+            }
         };
         for (attribute, is, should) in values {
             if is != should {
-                tally.mismatch(format!("{} {}: {attribute} is {is}, the events say {should}", key.shop_id, key.row));
+                tally.mismatch(format!(
+                    "{} {}: {attribute} is {is}, the events say {should}",
+                    key.shop_id, key.row
+                ));
             }
         }
     }

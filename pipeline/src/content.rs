@@ -1,3 +1,4 @@
+use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -32,8 +33,8 @@ pub struct InvalidContent {
     why: String,
 }
 
-fn invalid(place: impl Into<String>, why: impl ToString) -> InvalidContent {
-    InvalidContent { place: place.into(), why: why.to_string() }
+fn invalid(place: impl Into<String>, why: impl fmt::Display) -> InvalidContent {
+    InvalidContent { place: place.into(), why: format!("{why}") }
 }
 
 /// Numbers stay the text they were sent as, so that none becomes a float.
@@ -67,13 +68,15 @@ struct LineFields<'a> {
 /// # Errors
 /// [`InvalidContent`] with the first place that is wrong.
 pub fn parse(json: &[u8]) -> Result<Content, InvalidContent> {
-    let fields: Fields = object(json)
-        .map_err(|e| invalid("the content", format!("is not a sale in JSON (line {}, column {})", e.line(), e.column())))?;
+    let fields: Fields = object(json).map_err(|e| {
+        invalid("the content", format!("is not a sale in JSON (line {}, column {})", e.line(), e.column()))
+    })?;
     let lines = fields.sales.ok_or_else(|| invalid("sales", "is missing"))?;
     if lines.is_empty() || lines.len() > MAX_LINES {
         return Err(invalid("sales", format!("must have 1 to {MAX_LINES} lines")));
     }
-    let lines = lines.into_iter().enumerate().map(|(n, line)| read_line(n, line)).collect::<Result<_, _>>()?;
+    let lines =
+        lines.into_iter().enumerate().map(|(n, line)| read_line(n, line)).collect::<Result<_, _>>()?;
     let till: Option<String> = fields.till.map(|raw| value("till", raw)).transpose()?;
     if till.as_ref().is_some_and(|t| t.is_empty() || t.len() > MAX_TILL || t.contains(char::is_control)) {
         return Err(invalid("till", format!("must be 1 to {MAX_TILL} bytes without control characters")));
@@ -92,8 +95,9 @@ fn no_time() -> InvalidContent {
 }
 
 fn read_line(n: usize, line: &RawValue) -> Result<Line, InvalidContent> {
-    let line: LineFields = object(line.get().as_bytes())
-        .map_err(|_| invalid(format!("sales[{n}]"), "must be an object with item_no, gross_number and gross_turnover"))?;
+    let line: LineFields = object(line.get().as_bytes()).map_err(|_| {
+        invalid(format!("sales[{n}]"), "must be an object with item_no, gross_number and gross_turnover")
+    })?;
     let place = |field: &str| format!("sales[{n}].{field}");
     let raw = |field: &str, value: Option<&'_ RawValue>| -> Result<String, InvalidContent> {
         value.ok_or_else(|| invalid(place(field), "is missing")).and_then(|raw| scalar(&place(field), raw))
@@ -110,7 +114,10 @@ fn read_line(n: usize, line: &RawValue) -> Result<Line, InvalidContent> {
         gross_turnover: amount("gross_turnover", line.gross_turnover)?,
     };
     if line.has_mixed_signs() {
-        return Err(invalid(format!("sales[{n}]"), "has mixed signs: a refund has negative number and turnover"));
+        return Err(invalid(
+            format!("sales[{n}]"),
+            "has mixed signs: a refund has negative number and turnover",
+        ));
     }
     Ok(line)
 }
@@ -149,11 +156,16 @@ mod tests {
 
     #[test]
     fn numbers_come_as_strings_or_numbers_and_stay_exact() {
-        for json in [line("\"00098\"", "\"3\"", "\"0.30\""), line("98", "3", "0.30"), line("98", "3.0", "3e-1")] {
+        for json in
+            [line("\"00098\"", "\"3\"", "\"0.30\""), line("98", "3", "0.30"), line("98", "3.0", "3e-1")]
+        {
             let content = parse(json.as_bytes()).ok().unwrap();
             let line = &content.lines[0];
             assert_eq!(line.item_no.to_string(), "98");
-            assert_eq!((line.gross_number.to_string(), line.gross_turnover.to_string()), ("3".into(), "0.3".into()));
+            assert_eq!(
+                (line.gross_number.to_string(), line.gross_turnover.to_string()),
+                ("3".into(), "0.3".into())
+            );
         }
     }
 
@@ -186,7 +198,10 @@ mod tests {
         refused(&line("-98", "1", "1"), "item_no");
         refused(&line(&format!("\"{}\"", "7".repeat(5000)), "1", "1"), "1 to 18 digits");
         refused(r#"{"sales":[{"item_no":1,"gross_number":1,"gross_turnover":1}],"till":5}"#, "till");
-        refused(r#"{"sales":[{"item_no":1,"gross_number":1,"gross_turnover":1}],"sold_at":"yesterday"}"#, "sold_at");
+        refused(
+            r#"{"sales":[{"item_no":1,"gross_number":1,"gross_turnover":1}],"sold_at":"yesterday"}"#,
+            "sold_at",
+        );
         refused(&format!(r#"{{"sales":{}"#, "[".repeat(100_000)), "not a sale");
     }
 

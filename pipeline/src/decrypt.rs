@@ -52,7 +52,13 @@ impl Decrypt {
     #[must_use]
     pub fn subscription(self) -> Subscription {
         let subscriber = Arc::new(self);
-        Subscription { name: Self::NAME, source: Source::Topic(Topic::ToDecrypt), batch: 10, workers: 8, subscriber }
+        Subscription {
+            name: Self::NAME,
+            source: Source::Topic(Topic::ToDecrypt),
+            batch: 10,
+            workers: 8,
+            subscriber,
+        }
     }
 
     /// The opened sale as a message, or nothing if it was rejected.
@@ -96,12 +102,17 @@ impl Decrypt {
         opened.map_err(|error| closed(error, wrong_key()))
     }
 
-    async fn open_sealed(&self, shop: &Shop, sealed: &str) -> Result<(Zeroizing<Vec<u8>>, Thumbprint), Closed> {
+    async fn open_sealed(
+        &self,
+        shop: &Shop,
+        sealed: &str,
+    ) -> Result<(Zeroizing<Vec<u8>>, Thumbprint), Closed> {
         let jwe = Jwe::parse(sealed).map_err(|e| Rejection::because(Reason::Malformed, e.to_string()))?;
         if !shop.has_key(&jwe.kid) {
             return Err(self.wrong_key(jwe.kid).await?.into());
         }
-        let tampered = || Rejection::because(Reason::Tampered, "it names the shop's key, but that key does not open it");
+        let tampered =
+            || Rejection::because(Reason::Tampered, "it names the shop's key, but that key does not open it");
         let key = self.content_keys.unwrap(&shop.shop_id, &jwe.encrypted_key).await;
         let key = key.map_err(|error| closed(error, tampered()))?;
         let kid = jwe.kid.clone();
@@ -135,12 +146,22 @@ fn read_content(plaintext: &[u8]) -> Result<Content, Rejection> {
 fn same_sale(content: &Content, outside: &SaleId) -> Result<(), Rejection> {
     match &content.sale_id {
         Some(inside) if inside == outside => Ok(()),
-        Some(_) => Err(Rejection::because(Reason::Tampered, "the sale_id inside is not the message_id it came under")),
-        None => Err(Rejection::because(Reason::Tampered, "there is no sale_id inside to match the message_id")),
+        Some(_) => Err(Rejection::because(
+            Reason::Tampered,
+            "the sale_id inside is not the message_id it came under",
+        )),
+        None => {
+            Err(Rejection::because(Reason::Tampered, "there is no sale_id inside to match the message_id"))
+        }
     }
 }
 
-fn decrypted(sale: AcceptedSale, envelope: String, content: Content, key: Option<Thumbprint>) -> DecryptedSale {
+fn decrypted(
+    sale: AcceptedSale,
+    envelope: String,
+    content: Content,
+    key: Option<Thumbprint>,
+) -> DecryptedSale {
     let Content { lines, till, seq, sold_at, sale_id: _ } = content;
     DecryptedSale {
         shop_id: sale.shop_id,

@@ -239,7 +239,8 @@ impl StoredEvent {
             return self.body(RECORDED_VERSION);
         }
         let old = serde_json::from_str(&self.body).map_err(|e| self.not_the_versions(&e))?;
-        let new = recorded_v1_to_v2(old, &self.sale_id).ok_or_else(|| self.unreadable("not a version 1 body".into()))?;
+        let new = recorded_v1_to_v2(old, &self.sale_id)
+            .ok_or_else(|| self.unreadable("not a version 1 body".into()))?;
         serde_json::from_value(new).map_err(|e| self.not_the_versions(&e))
     }
 
@@ -283,7 +284,12 @@ pub fn envelope_hash(envelope: &Envelope) -> String {
 
 /// SHA-256 in base64url of what was sold: lines, till, counter and time.
 #[must_use]
-pub fn content_hash(lines: &[Line], till: Option<&str>, seq: Option<u64>, sold_at: Option<Timestamp>) -> String {
+pub fn content_hash(
+    lines: &[Line],
+    till: Option<&str>,
+    seq: Option<u64>,
+    sold_at: Option<Timestamp>,
+) -> String {
     let canonical = serde_json::to_vec(&(lines, till, seq, sold_at)).unwrap_or_default();
     URL64.encode(digest(&SHA256, &canonical))
 }
@@ -310,7 +316,10 @@ mod tests {
 
     #[test]
     fn version_1_of_recorded_is_read_as_today() {
-        let old = stored(1, &format!(r#"{{"lines":{LINES},"content":"c","envelope":"e","sold_at":"2026-11-20T23:30:00Z"}}"#));
+        let old = stored(
+            1,
+            &format!(r#"{{"lines":{LINES},"content":"c","envelope":"e","sold_at":"2026-11-20T23:30:00Z"}}"#),
+        );
         let recorded = old.recorded().unwrap();
         assert_eq!(recorded.totals.gross_turnover.to_string(), "0.3");
         assert_eq!(recorded.business_date.to_string(), "2026-11-20");
@@ -320,7 +329,9 @@ mod tests {
 
     #[test]
     fn what_is_written_today_reads_back() {
-        let body = format!(r#"{{"lines":{LINES},"totals":{{"gross_number":"3","gross_turnover":"0.3"}},"business_date":"2026-11-21","content":"c","envelope":"e"}}"#);
+        let body = format!(
+            r#"{{"lines":{LINES},"totals":{{"gross_number":"3","gross_turnover":"0.3"}},"business_date":"2026-11-21","content":"c","envelope":"e"}}"#
+        );
         let event = stored(2, &body).read().unwrap();
         assert_eq!(event.to_stored().body, body);
         assert_eq!(event.key(), stored(2, "").key);

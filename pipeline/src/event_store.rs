@@ -5,7 +5,8 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    CancellationReason, KeysAndAttributes, Put, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
+    CancellationReason, KeysAndAttributes, Put, ReturnValuesOnConditionCheckFailure as OnFailure,
+    TransactWriteItem,
 };
 use jiff::civil::Date;
 use kassa_bus::{SaleId, ShopId};
@@ -301,7 +302,8 @@ impl Default for Scan {
 /// Takes a group whose keys all differ, which a transaction requires; what repeats a key waits.
 fn distinct_keys(waiting: &mut Vec<Append>) -> Vec<Append> {
     let mut keys = HashSet::with_capacity(waiting.len());
-    let (group, later) = std::mem::take(waiting).into_iter().partition(|a: &Append| keys.insert(a.event.key.clone()));
+    let (group, later) =
+        std::mem::take(waiting).into_iter().partition(|a: &Append| keys.insert(a.event.key.clone()));
     *waiting = later;
     group
 }
@@ -324,7 +326,8 @@ fn taken_keys(error: Option<&TransactWriteItemsError>) -> Option<Vec<Cancellatio
 }
 
 fn exists(item: Option<&Item>) -> Result<Appended, TableError> {
-    let item = item.cloned().ok_or(TableError::Attribute { row: "of the taken key".into(), attribute: "event" })?;
+    let item =
+        item.cloned().ok_or(TableError::Attribute { row: "of the taken key".into(), attribute: "event" })?;
     from_item(item).map(|event| Appended::Exists(Box::new(event)))
 }
 
@@ -354,7 +357,9 @@ fn from_item(mut item: Item) -> Result<StoredEvent, TableError> {
     let row = format!("{} {}", text(&item, "stream").unwrap_or("?"), text(&item, "event").unwrap_or("?"));
     let wrong = |attribute| TableError::Attribute { row: row.clone(), attribute };
     let mut take = |attribute| match item.remove(attribute) {
-        Some(aws_sdk_dynamodb::types::AttributeValue::S(t) | aws_sdk_dynamodb::types::AttributeValue::N(t)) => Ok(t),
+        Some(
+            aws_sdk_dynamodb::types::AttributeValue::S(t) | aws_sdk_dynamodb::types::AttributeValue::N(t),
+        ) => Ok(t),
         _ => Err(wrong(attribute)),
     };
     Ok(StoredEvent {

@@ -169,7 +169,8 @@ impl Sealer {
         aws_lc_rs::rand::fill(&mut iv)?;
         let mut sealed = content.to_vec();
         let aad = Aad::from(&self.prefix.as_bytes()[..self.header_length]);
-        let tag = self.key.0.seal_in_place_separate_tag(Nonce::assume_unique_for_key(iv), aad, &mut sealed)?;
+        let tag =
+            self.key.0.seal_in_place_separate_tag(Nonce::assume_unique_for_key(iv), aad, &mut sealed)?;
         let mut compact = self.prefix.clone();
         for part in [&iv[..], &sealed, tag.as_ref()] {
             URL64.encode_string(part, &mut compact);
@@ -214,7 +215,9 @@ mod tests {
             let changed = String::from_utf8(changed).unwrap();
             // A changed encrypted key is another content key, which the keys port notices.
             match Jwe::parse(&changed) {
-                Ok(parsed) if parsed.encrypted_key == original.encrypted_key => assert!(parsed.open(&key).is_err(), "{at}"),
+                Ok(parsed) if parsed.encrypted_key == original.encrypted_key => {
+                    assert!(parsed.open(&key).is_err(), "{at}");
+                }
                 _ => {}
             }
         }

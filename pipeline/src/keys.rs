@@ -123,7 +123,7 @@ pub struct ContentKeys {
 const SESSIONS: u64 = 20_000;
 
 /// A little over the hour a till may use one session for.
-const SESSION_TIME: Duration = Duration::from_secs(65 * 60);
+const SESSION_TIME: Duration = Duration::from_mins(65);
 
 impl ContentKeys {
     #[must_use]

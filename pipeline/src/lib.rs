@@ -1,39 +1,39 @@
 //! The core of Kassa. A sale meets these modules from top to bottom.
 
-/// RFC 9457 answers to a till.
-pub mod problem;
-/// `POST /shop`: from the request's bytes to an envelope.
-pub mod request;
+/// Stage one: take the envelope, keep it, pass it on, answer.
+pub mod accept;
+/// Whether events and read models agree.
+pub mod check;
+/// What is inside an envelope, once it is open.
+pub mod content;
+/// Stage two: open the envelope.
+pub mod decrypt;
 /// JSON objects, and nothing else in their place.
 mod json;
 /// Compact JWE: what a sealed envelope is.
 pub mod jwe;
 /// The keys port, public keys as JWK, and the cache of till sessions.
 pub mod keys;
-/// Stage one: take the envelope, keep it, pass it on, answer.
-pub mod accept;
-/// What is inside an envelope, once it is open.
-pub mod content;
-/// Stage two: open the envelope.
-pub mod decrypt;
-/// How a sale is rejected, by whichever stage.
-pub mod reject;
+/// RFC 9457 answers to a till.
+pub mod problem;
 /// Stage three: record the sale, once.
 pub mod process;
 /// Stage four: keep stock and turnover.
 pub mod project;
 /// Read models anew from the events, while sales go on.
 pub mod rebuild;
-/// Whether events and read models agree.
-pub mod check;
+/// How a sale is rejected, by whichever stage.
+pub mod reject;
+/// `POST /shop`: from the request's bytes to an envelope.
+pub mod request;
 
 /// The three facts about a sale, and how old versions of them are read.
 pub mod event;
 /// The append-only table of events.
 pub mod event_store;
-/// Which shops there are.
-pub mod registry;
 /// Stock and turnover: which rows a sale changes, and the table they are in.
 pub mod read_model;
+/// Which shops there are.
+pub mod registry;
 /// What goes wrong with a table, and what to do about it.
 pub mod table;

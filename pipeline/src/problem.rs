@@ -47,10 +47,18 @@ impl Problem {
     #[must_use]
     pub fn answer(&self) -> Answer {
         let (status, title, detail) = match self {
-            Self::Malformed { field, detail } => (400, "The request is malformed", format!("{field}: {detail}")),
-            Self::UnknownShop => (404, "There is no such shop", "shop_id: no shop of this id is registered".into()),
-            Self::NoSuchPage => (404, "There is no such page", "POST /shop and GET /shop/{shop_id}/key are served".into()),
-            Self::NoSuchMethod => (405, "The method is not allowed", "POST /shop and GET /shop/{shop_id}/key are served".into()),
+            Self::Malformed { field, detail } => {
+                (400, "The request is malformed", format!("{field}: {detail}"))
+            }
+            Self::UnknownShop => {
+                (404, "There is no such shop", "shop_id: no shop of this id is registered".into())
+            }
+            Self::NoSuchPage => {
+                (404, "There is no such page", "POST /shop and GET /shop/{shop_id}/key are served".into())
+            }
+            Self::NoSuchMethod => {
+                (405, "The method is not allowed", "POST /shop and GET /shop/{shop_id}/key are served".into())
+            }
             Self::TooLarge { limit } => {
                 (413, "The request is too large", format!("a request body is at most {limit} bytes"))
             }
@@ -70,6 +78,10 @@ impl Problem {
             Self::Unavailable { retry_after, .. } => Some(*retry_after),
             _ => None,
         };
-        Answer { content_type: "application/problem+json", retry_after, ..Answer::json(status, &Value::Object(body)) }
+        Answer {
+            content_type: "application/problem+json",
+            retry_after,
+            ..Answer::json(status, &Value::Object(body))
+        }
     }
 }

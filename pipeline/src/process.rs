@@ -26,7 +26,13 @@ impl Process {
     #[must_use]
     pub fn subscription(self) -> Subscription {
         let subscriber = Arc::new(self);
-        Subscription { name: Self::NAME, source: Source::Topic(Topic::ToProcess), batch: 10, workers: 16, subscriber }
+        Subscription {
+            name: Self::NAME,
+            source: Source::Topic(Topic::ToProcess),
+            batch: 10,
+            workers: 16,
+            subscriber,
+        }
     }
 
     async fn process(&self, message: &Message) -> Verdict {
@@ -102,6 +108,11 @@ fn clock_is_suspicious(sale: &DecryptedSale) -> bool {
     match said.into_iter().flatten().next() {
         Some(_) => said.into_iter().flatten().any(suspicious),
         // A classic id says a day only: its noon is within half a day of it.
-        None => sale.sale_id.utc_date().at(12, 0, 0, 0).in_tz("UTC").is_ok_and(|noon| suspicious(noon.timestamp())),
+        None => sale
+            .sale_id
+            .utc_date()
+            .at(12, 0, 0, 0)
+            .in_tz("UTC")
+            .is_ok_and(|noon| suspicious(noon.timestamp())),
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{RECORDED, StoredEvent, Unreadable};
-use crate::read_model::{Position, ReadModel, Row, RowKey, STEP_ROWS, Sequence, StepError, Sum, Sums, add, postings};
+use crate::read_model::{
+    Position, ReadModel, Row, RowKey, STEP_ROWS, Sequence, StepError, Sum, Sums, add, postings,
+};
 use crate::table::TableError;
 
 /// Keeps stock and turnover from the event store's stream, each event exactly once.
@@ -24,7 +26,7 @@ impl Project {
 
     #[must_use]
     pub fn new(read_model: ReadModel, metrics: Metrics) -> Self {
-        let declared = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build();
+        let declared = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_mins(1)).build();
         Self { read_model, metrics, declared }
     }
 
@@ -152,21 +154,27 @@ mod tests {
     use proptest::prelude::*;
 
     fn event(sequence: u32, items: &[u32]) -> Placed {
-        let row = |item: &u32| RowKey { shop_id: "A".parse().unwrap(), row: Row::Item(item.to_string().parse().unwrap()) };
+        let row = |item: &u32| RowKey {
+            shop_id: "A".parse().unwrap(),
+            row: Row::Item(item.to_string().parse().unwrap()),
+        };
         let one = Sum { number: Amount::from(1), turnover: Amount::from(2) };
         (Sequence(sequence.to_string()), items.iter().map(|item| (row(item), one)).collect())
     }
 
     fn total(events: &[Placed]) -> Sums {
         let mut sums = Sums::new();
-        events.iter().for_each(|(_, postings)| add(&mut sums, postings.clone()));
+        for (_, postings) in events {
+            add(&mut sums, postings.clone());
+        }
         sums
     }
 
     #[test]
     fn a_sale_of_more_rows_than_a_step_holds_is_written_in_steps() {
         let cut = steps(&[event(1, &[1, 2, 3, 1, 2]), event(2, &[3, 4])], None, 2);
-        let upto: Vec<_> = cut.iter().map(|s| (s.upto.sequence.0.as_str(), s.upto.partial, s.events)).collect();
+        let upto: Vec<_> =
+            cut.iter().map(|s| (s.upto.sequence.0.as_str(), s.upto.partial, s.events)).collect();
         assert_eq!(upto, [("1", Some(1), 0), ("1", Some(3), 0), ("2", Some(0), 1), ("2", None, 1)]);
     }
 

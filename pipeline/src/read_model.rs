@@ -255,7 +255,10 @@ impl ReadModel {
     /// # Errors
     /// [`TableError`].
     pub async fn checkpoint(&self, shard: &str) -> Result<Option<Position>, TableError> {
-        let wrong = |attribute| TableError::Attribute { row: format!("{PROJECTION} {}", shard_row(shard)), attribute };
+        let wrong = |attribute| TableError::Attribute {
+            row: format!("{PROJECTION} {}", shard_row(shard)),
+            attribute,
+        };
         let Some(row) = self.get(PROJECTION, &shard_row(shard)).await? else { return Ok(None) };
         let sequence = text(&row, "sequence").ok_or_else(|| wrong("sequence"))?;
         let partial = text(&row, "partial").map(|t| t.parse().map_err(|_| wrong("partial"))).transpose()?;
@@ -266,7 +269,13 @@ impl ReadModel {
     ///
     /// # Errors
     /// [`StepError`]; nothing was changed.
-    pub async fn step(&self, shard: &str, from: Option<&Position>, to: &Position, sums: &Sums) -> Result<(), StepError> {
+    pub async fn step(
+        &self,
+        shard: &str,
+        from: Option<&Position>,
+        to: &Position,
+        sums: &Sums,
+    ) -> Result<(), StepError> {
         let mut writes = Vec::with_capacity(sums.len() + 2);
         writes.push(self.unless_held().map_err(StepError::Table)?);
         writes.push(self.move_checkpoint(shard, from, to)?);
@@ -287,7 +296,12 @@ impl ReadModel {
         Ok(TransactWriteItem::builder().condition_check(check).build())
     }
 
-    fn move_checkpoint(&self, shard: &str, from: Option<&Position>, to: &Position) -> Result<TransactWriteItem, TableError> {
+    fn move_checkpoint(
+        &self,
+        shard: &str,
+        from: Option<&Position>,
+        to: &Position,
+    ) -> Result<TransactWriteItem, TableError> {
         let mut update = Update::builder()
             .table_name(&*self.table)
             .set_key(Some(key(PROJECTION, &shard_row(shard))))
@@ -371,7 +385,11 @@ impl ReadModel {
             for row in self.rows(shop).await? {
                 let Some(key) = row.key().filter(|key| !sums.contains_key(key)) else { continue };
                 let declared = matches!(&row, ReadRow::Item(item) if item.item_description.is_some());
-                writes.push(if declared { self.set(&key, &Sum::default())? } else { self.delete(key.shop_id.as_str(), &key.row.to_string())? });
+                writes.push(if declared {
+                    self.set(&key, &Sum::default())?
+                } else {
+                    self.delete(key.shop_id.as_str(), &key.row.to_string())?
+                });
             }
         }
         for (key, sum) in sums {
@@ -447,7 +465,10 @@ impl ReadModel {
             .expression_attribute_values(":before", n(opening.unwrap_or_default()))
             .expression_attribute_values(":more", n(item.opening_stock - opening.unwrap_or_default()))
             .expression_attribute_values(":none", n(0));
-        update.send().await.map_err(TableError::unavailable::<SdkError<UpdateItemError>>("declare an item"))?;
+        update
+            .send()
+            .await
+            .map_err(TableError::unavailable::<SdkError<UpdateItemError>>("declare an item"))?;
         Ok(if opening.is_some() { Declared::Changed } else { Declared::Created })
     }
 
@@ -465,9 +486,10 @@ impl ReadModel {
 /// The first two writes of a step are the hold and the checkpoint; a refusal names them by place.
 fn step_error(error: SdkError<TransactWriteItemsError>) -> StepError {
     let refused = |place: usize| match error.as_service_error() {
-        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-            cancelled.cancellation_reasons().get(place).is_some_and(|r| r.code() == Some("ConditionalCheckFailed"))
-        }
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => cancelled
+            .cancellation_reasons()
+            .get(place)
+            .is_some_and(|r| r.code() == Some("ConditionalCheckFailed")),
         _ => false,
     };
     if refused(0) {

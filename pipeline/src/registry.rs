@@ -156,7 +156,9 @@ impl Registry {
         }));
         let puts = rows.into_iter().map(|row| {
             let put = Put::builder().table_name(&*self.table).set_item(Some(row)).build();
-            Ok(TransactWriteItem::builder().put(put.map_err(TableError::unavailable("register a shop"))?).build())
+            Ok(TransactWriteItem::builder()
+                .put(put.map_err(TableError::unavailable("register a shop"))?)
+                .build())
         });
         let puts = puts.collect::<Result<_, TableError>>()?;
         let write = self.client.transact_write_items().set_transact_items(Some(puts));

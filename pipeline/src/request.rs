@@ -78,8 +78,15 @@ pub fn parse(body: &[u8]) -> Result<Posted, Problem> {
         .map(|id| id.parse().map_err(|e| Problem::malformed("message_id", format!("{e}"))))
         .transpose()?;
     let envelope = match (fields.sealed, fields.content_base64) {
-        (Some(_), Some(_)) => return Err(Problem::malformed("sealed", "came with content_base64; send one of them")),
-        (None, None) => return Err(Problem::malformed("sealed", "is missing, and so is content_base64; send one of them")),
+        (Some(_), Some(_)) => {
+            return Err(Problem::malformed("sealed", "came with content_base64; send one of them"));
+        }
+        (None, None) => {
+            return Err(Problem::malformed(
+                "sealed",
+                "is missing, and so is content_base64; send one of them",
+            ));
+        }
         (Some(sealed), None) => self::sealed(string("sealed", sealed)?, sale_id.as_ref())?,
         (None, Some(content)) => classic(string("content_base64", content)?, sale_id.as_ref())?,
     };
@@ -89,7 +96,9 @@ pub fn parse(body: &[u8]) -> Result<Posted, Problem> {
 fn sealed(sealed: String, sale_id: Option<&SaleId>) -> Result<Envelope, Problem> {
     match sale_id {
         None => return Err(Problem::malformed("message_id", "is missing; a sealed sale has a UUIDv7")),
-        Some(id) if !id.is_uuid() => return Err(Problem::malformed("message_id", "must be a UUIDv7 for a sealed sale")),
+        Some(id) if !id.is_uuid() => {
+            return Err(Problem::malformed("message_id", "must be a UUIDv7 for a sealed sale"));
+        }
         Some(_) => {}
     }
     Jwe::parse(&sealed).map_err(|e| Problem::malformed("sealed", e.to_string()))?;
@@ -98,7 +107,10 @@ fn sealed(sealed: String, sale_id: Option<&SaleId>) -> Result<Envelope, Problem>
 
 fn classic(content_base64: String, sale_id: Option<&SaleId>) -> Result<Envelope, Problem> {
     if sale_id.is_some_and(SaleId::is_uuid) {
-        return Err(Problem::malformed("message_id", "must be <digits>-<yyyymmdd> for a classic sale, or absent"));
+        return Err(Problem::malformed(
+            "message_id",
+            "must be <digits>-<yyyymmdd> for a classic sale, or absent",
+        ));
     }
     match decode_content(&content_base64) {
         Some(content) if !content.is_empty() => Ok(Envelope::Classic { content_base64 }),
@@ -137,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_classic_sale_with_and_without_an_id_is_taken() {
-        let posted = parse(br#"{"shop_id":"AMIS1","content_base64":"AAAA","message_id":"7-20261122","x":1}"#).unwrap();
+        let posted =
+            parse(br#"{"shop_id":"AMIS1","content_base64":"AAAA","message_id":"7-20261122","x":1}"#).unwrap();
         assert_eq!(posted.sale_id.unwrap().as_str(), "7-20261122");
         assert!(parse(br#"{"shop_id":"AMIS1","content_base64":"AA"}"#).unwrap().sale_id.is_none());
     }
@@ -171,7 +184,10 @@ mod tests {
         refused(r#"{"shop_id":"a b","content_base64":"AAAA"}"#, "shop_id");
         refused(r#"{"shop_id":"A","content_base64":"AAAA","message_id":"x"}"#, "message_id");
         refused(r#"{"shop_id":"A","content_base64":"AAAA","message_id":7}"#, "message_id");
-        refused(r#"{"shop_id":"A","content_base64":"AAAA","message_id":"0193a4e8-6c00-7000-8000-000000000001"}"#, "message_id");
+        refused(
+            r#"{"shop_id":"A","content_base64":"AAAA","message_id":"0193a4e8-6c00-7000-8000-000000000001"}"#,
+            "message_id",
+        );
         refused(r#"{"shop_id":"A","content_base64":"*"}"#, "content_base64");
         refused(r#"{"shop_id":"A","content_base64":""}"#, "content_base64");
         refused(r#"{"shop_id":"A","content_base64":["AAAA"]}"#, "content_base64");
@@ -179,7 +195,10 @@ mod tests {
         refused(r#"{"shop_id":"A","sealed":"x","content_base64":"AAAA"}"#, "sealed");
         refused(r#"{"shop_id":"A","sealed":"x"}"#, "message_id");
         refused(r#"{"shop_id":"A","sealed":"x","message_id":"7-20261122"}"#, "message_id");
-        refused(r#"{"shop_id":"A","sealed":"a.b.c","message_id":"0193a4e8-6c00-7000-8000-000000000001"}"#, "sealed");
+        refused(
+            r#"{"shop_id":"A","sealed":"a.b.c","message_id":"0193a4e8-6c00-7000-8000-000000000001"}"#,
+            "sealed",
+        );
     }
 
     #[test]

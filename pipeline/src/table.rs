@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -43,8 +44,8 @@ pub fn s(text: impl Into<String>) -> AttributeValue {
 }
 
 /// A number attribute value.
-pub fn n(number: impl ToString) -> AttributeValue {
-    AttributeValue::N(number.to_string())
+pub fn n(number: impl fmt::Display) -> AttributeValue {
+    AttributeValue::N(format!("{number}"))
 }
 
 /// The text of a string or number attribute.

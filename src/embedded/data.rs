@@ -70,7 +70,8 @@ impl DataFolder {
     fn lock(path: &Path) -> Result<Self, OpenError> {
         let io = |why| OpenError::Io { folder: path.to_owned(), why };
         let file = path.join("shop.lock");
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file);
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file);
         let mut lock = options.map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {

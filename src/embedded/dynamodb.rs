@@ -2,13 +2,16 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::stream::{Image, Recent};
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Region, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use aws_sdk_dynamodb::{Client, Config};
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
@@ -19,7 +22,6 @@ use kassa_pipeline::event::RECORDED;
 use kassa_pipeline::table::TableError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use super::stream::{Image, Recent};
 
 /// What a sale that was answered "yes" survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -139,7 +141,8 @@ async fn create(client: &Client, table: &str, partition: &str, sort: &str) -> Re
     let doing = "create a table";
     let mut request = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
     for (name, role) in [(partition, KeyType::Hash), (sort, KeyType::Range)] {
-        let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
+        let attribute =
+            AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
         let key = KeySchemaElement::builder().attribute_name(name).key_type(role);
         request = request
             .attribute_definitions(attribute.build().map_err(TableError::unavailable(doing))?)
@@ -149,7 +152,7 @@ async fn create(client: &Client, table: &str, partition: &str, sort: &str) -> Re
 }
 
 impl Inner {
-    /// Answers one request of the DynamoDB JSON protocol.
+    /// Answers one request of the `DynamoDB` JSON protocol.
     fn answer(&self, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
         let db = &self.db;
         match operation {
@@ -171,7 +174,9 @@ impl Inner {
             "CreateTable" => call(body, |request| db.create_table(request)),
             "ListTables" => call(body, |request| db.list_tables(request)),
             "DescribeTable" => call(body, |request| db.describe_table(request)),
-            other => Err(DynoxideError::ValidationException(format!("{other} is not offered by the embedded table"))),
+            other => Err(DynoxideError::ValidationException(format!(
+                "{other} is not offered by the embedded table"
+            ))),
         }
     }
 
@@ -187,7 +192,8 @@ impl Inner {
             return self.db.transact_write_items(request);
         }
         let keys: Vec<_> = images.iter().map(|image| (image.get("stream"), image.get("event"))).collect();
-        let keys = serde_json::to_string(&keys).map_err(|e| DynoxideError::InternalServerError(e.to_string()))?;
+        let keys =
+            serde_json::to_string(&keys).map_err(|e| DynoxideError::InternalServerError(e.to_string()))?;
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         request.transact_items.push(self.change(*next, keys));
         let response = self.db.transact_write_items(request).map_err(without_last_reason)?;
@@ -199,9 +205,9 @@ impl Inner {
     /// The recorded sales that a transaction puts.
     fn recorded<'r>(&self, request: &'r TransactWriteItemsRequest) -> impl Iterator<Item = &'r Item> {
         let puts = request.transact_items.iter().filter_map(|item| item.put.as_ref());
-        puts.filter(|put| put.table_name == self.tables.events)
-            .map(|put| &put.item)
-            .filter(|item| matches!(item.get("event"), Some(AttributeValue::S(event)) if event.ends_with(RECORDED)))
+        puts.filter(|put| put.table_name == self.tables.events).map(|put| &put.item).filter(
+            |item| matches!(item.get("event"), Some(AttributeValue::S(event)) if event.ends_with(RECORDED)),
+        )
     }
 
     fn change(&self, sequence: u64, keys: String) -> TransactWriteItem {

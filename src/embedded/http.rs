@@ -51,7 +51,10 @@ async fn sale(
     headers: HeaderMap,
     body: Body,
 ) -> Response<Body> {
-    let busy = Problem::Unavailable { retry_after: 1, detail: "the shop is busy; send the sale again with the same message_id" };
+    let busy = Problem::Unavailable {
+        retry_after: 1,
+        detail: "the shop is busy; send the sale again with the same message_id",
+    };
     let Ok(_in_hand) = door.in_hand.try_acquire() else { return response(busy.answer()) };
     if !door.bus.has_room(Topic::ToDecrypt) {
         return response(busy.answer());
@@ -72,7 +75,8 @@ async fn key(State(door): State<Arc<Door>>, Path(shop_id): Path<String>) -> Resp
 }
 
 async fn health(State(door): State<Arc<Door>>) -> Response<Body> {
-    let counts: Map<_, _> = Metric::ALL.iter().map(|m| (m.name().to_owned(), json!(door.metrics.get(*m)))).collect();
+    let counts: Map<_, _> =
+        Metric::ALL.iter().map(|m| (m.name().to_owned(), json!(door.metrics.get(*m)))).collect();
     let queued = door.bus.outstanding();
     response(Answer::json(200, &json!({"status": "ok", "outstanding": queued, "counted": counts})))
 }
@@ -85,7 +89,9 @@ pub(super) fn response(answer: Answer) -> Response<Body> {
     if let Some(seconds) = answer.retry_after {
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
-    if let Some(cache) = answer.max_age.and_then(|s| HeaderValue::try_from(format!("public, max-age={s}")).ok()) {
+    if let Some(cache) =
+        answer.max_age.and_then(|s| HeaderValue::try_from(format!("public, max-age={s}")).ok())
+    {
         headers.insert(header::CACHE_CONTROL, cache);
     }
     response

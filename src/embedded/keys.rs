@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use async_trait::async_trait;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{
-    KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey, PublicKeyComponents,
+    KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
+    PublicKeyComponents,
 };
 use aws_lc_rs::signature::KeyPair as _;
 use kassa_bus::ShopId;
@@ -64,12 +65,14 @@ impl FileKeys {
         if path.exists() {
             return Ok(false);
         }
-        let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).map_err(|_| std::io::Error::other("no randomness"))?;
+        let key = PrivateDecryptingKey::generate(KeySize::Rsa2048)
+            .map_err(|_| std::io::Error::other("no randomness"))?;
         let der: Pkcs8V1Der = key.as_der().map_err(|_| std::io::Error::other("the key cannot be encoded"))?;
         let text = Zeroizing::new(pem::encode(&pem::Pem::new(PEM, der.as_ref())));
         // Written beside and renamed, so that a crash leaves no half key.
         let beside = path.with_extension("new");
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, &path)?;
@@ -130,7 +133,7 @@ fn load(path: &Path) -> Result<Key, KeyError> {
     if mode & 0o077 != 0 {
         return Err(unavailable("others can read this key; run chmod 600 on it"));
     }
-    let not_a_key = |_| unavailable("is not an RSA private key in PKCS#8 PEM");
+    let not_a_key = |()| unavailable("is not an RSA private key in PKCS#8 PEM");
     let pem = pem::parse(text.as_bytes()).map_err(|_| not_a_key(()))?;
     let der = Zeroizing::new(pem.into_contents());
     let pair = KeyPair::from_pkcs8(&der).map_err(|_| not_a_key(()))?;

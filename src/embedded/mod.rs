@@ -1,23 +1,23 @@
-/// `DynamoDB` in this process: dynoxide behind the AWS SDK.
-mod dynamodb;
-/// The event store's stream, of which `project` lives.
-mod stream;
-/// RSA keys in files.
-mod keys;
-/// Where dead letters are kept.
-mod dead_letters;
 /// The data folder: layout, lock, and who has it open.
 mod data;
-/// Tables, keys and stages of one data folder.
-mod store;
+/// Where dead letters are kept.
+mod dead_letters;
+/// `DynamoDB` in this process: dynoxide behind the AWS SDK.
+mod dynamodb;
 /// The shop's listener for tills.
 mod http;
+/// RSA keys in files.
+mod keys;
+/// `kassa up`: from a data folder to an open shop, and back.
+mod open;
 /// The shop's listener for questions.
 mod operator;
 /// Publishing again what was accepted and not settled.
 mod recover;
-/// `kassa up`: from a data folder to an open shop, and back.
-mod open;
+/// Tables, keys and stages of one data folder.
+mod store;
+/// The event store's stream, of which `project` lives.
+mod stream;
 
 pub use data::{DataFolder, Occupant, OpenError};
 pub use dynamodb::{Sync, Tables};

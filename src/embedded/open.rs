@@ -80,14 +80,20 @@ impl OpenShop {
 
         let metrics = Metrics::default();
         let bus = LocalBus::new(Redelivery::default(), metrics.clone());
-        let stages = Stages { store: &store, keys, publisher: bus.clone(), clock: &up.clock, metrics: &metrics };
+        let stages =
+            Stages { store: &store, keys, publisher: bus.clone(), clock: &up.clock, metrics: &metrics };
         let accept = stages.accept();
         let (on_stream, on_topics): (Vec<_>, Vec<_>) =
             stages.subscriptions().into_iter().partition(|s| s.source == Source::EventStream);
         let (closing, closed) = watch::channel(false);
         let mut tasks = Vec::new();
         for subscription in on_stream {
-            let run = store.stream.clone().run(subscription, store.events.clone(), store.read_model.clone(), closed.clone());
+            let run = store.stream.clone().run(
+                subscription,
+                store.events.clone(),
+                store.read_model.clone(),
+                closed.clone(),
+            );
             tasks.push(tokio::spawn(run));
         }
         let dead_letters: Arc<dyn DeadLetters> = Arc::new(LocalDeadLetters {
@@ -140,7 +146,9 @@ async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>) {
     match recover::recover(&store.events, &*bus).await {
         Ok(0) => {}
         Ok(republished) => tracing::info!(republished, "accepted before and not settled, published again"),
-        Err(error) => tracing::error!(%error, "cannot look for accepted sales that are not settled; restart to try again"),
+        Err(error) => {
+            tracing::error!(%error, "cannot look for accepted sales that are not settled; restart to try again");
+        }
     }
 }
 

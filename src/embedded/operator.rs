@@ -29,7 +29,11 @@ pub(super) fn router(questions: Arc<Questions>, token: &str) -> Router {
 }
 
 async fn authorize(State(bearer): State<Arc<str>>, request: Request, next: Next) -> Response<Body> {
-    let sent = request.headers().get(header::AUTHORIZATION).map(|h| h.as_bytes()).unwrap_or_default();
+    let sent = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .map(axum::http::HeaderValue::as_bytes)
+        .unwrap_or_default();
     match verify_slices_are_equal(sent, bearer.as_bytes()) {
         Ok(()) => next.run(request).await,
         Err(_) => response(Answer::json(401, &json!({"error": "the token in shop.lock is needed"}))),
@@ -40,7 +44,11 @@ fn answer<T: Serialize>(result: Result<T, QuestionError>) -> Response<Body> {
     response(match result {
         Ok(value) => Answer::json(200, &json!(value)),
         Err(error) => {
-            let status = if matches!(error, QuestionError::Table(_)) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NOT_FOUND };
+            let status = if matches!(error, QuestionError::Table(_)) {
+                StatusCode::SERVICE_UNAVAILABLE
+            } else {
+                StatusCode::NOT_FOUND
+            };
             Answer::json(status.as_u16(), &json!({"error": crate::show::chain(&error)}))
         }
     })
@@ -99,11 +107,15 @@ fn done<T: Serialize>(result: Result<T, QuestionError>) -> Value {
 }
 
 /// NDJSON, written as it comes about. Whoever reads slowly slows the writer down, not the memory up.
-fn lines<F: Future<Output = ()> + Send + 'static>(write: impl FnOnce(mpsc::Sender<Value>) -> F) -> Response<Body> {
+fn lines<F: Future<Output = ()> + Send + 'static>(
+    write: impl FnOnce(mpsc::Sender<Value>) -> F,
+) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(write(sender));
     let mut response = Response::new(Body::from_stream(stream(receiver)));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-ndjson"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-ndjson"));
     response
 }
 

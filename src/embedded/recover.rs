@@ -17,7 +17,10 @@ pub(super) async fn recover(store: &EventStore, publisher: &dyn Publisher) -> Re
         let page = store.scan(scan, cursor).await?;
         for event in page.events {
             // A sale's events come together.
-            if sale.first().is_some_and(|first| first.key.stream != event.key.stream || first.sale_id != event.sale_id) {
+            if sale
+                .first()
+                .is_some_and(|first| first.key.stream != event.key.stream || first.sale_id != event.sale_id)
+            {
                 republished += settle(store, publisher, &sale).await?;
                 sale.clear();
             }

@@ -75,7 +75,8 @@ impl Recent {
             && events.len() + images.len() <= batch
         {
             let numbered = (row * PER_ROW..).zip(images).filter(|(sequence, _)| *sequence > from);
-            let read: Option<Vec<_>> = numbered.map(|(n, image)| Some((n, StoredEvent::from_image(image).ok()?))).collect();
+            let read: Option<Vec<_>> =
+                numbered.map(|(n, image)| Some((n, StoredEvent::from_image(image).ok()?))).collect();
             let Some(read) = read else { break };
             events.extend(read);
             rows.pop_front();

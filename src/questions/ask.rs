@@ -89,14 +89,18 @@ impl Ask {
     ///
     /// # Errors
     /// [`AskError`].
-    pub async fn events(&self, filter: &DayFilter, mut each: impl FnMut(Value) -> bool) -> Result<(), AskError> {
+    pub async fn events(
+        &self,
+        filter: &DayFilter,
+        mut each: impl FnMut(Value) -> bool,
+    ) -> Result<(), AskError> {
         match self {
             Self::Closed(questions, _) => {
                 Ok(questions.events(filter, |event| std::future::ready(each(event))).await?)
             }
             Self::Open(remote) => {
                 let response = remote.send(remote.request(Method::GET, &["events"]).query(filter)).await?;
-                remote.lines(response, |line| each(line).then_some(()).ok_or(())).await.map(|_| ())
+                remote.lines(response, |line| each(line).then_some(()).ok_or(())).await
             }
         }
     }
@@ -147,7 +151,12 @@ impl Remote {
         response.json().await.map_err(|e| self.unreachable(e))
     }
 
-    async fn long<T: DeserializeOwned>(&self, method: Method, path: &str, progress: Progress<'_>) -> Result<T, AskError> {
+    async fn long<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        progress: Progress<'_>,
+    ) -> Result<T, AskError> {
         let response = self.send(self.request(method, &[path])).await?;
         let mut done = None;
         self.lines(response, |mut line| {
@@ -165,7 +174,11 @@ impl Remote {
     }
 
     /// Reads NDJSON until `each` has had enough. A line with `error` ends it as one.
-    async fn lines(&self, mut response: Response, mut each: impl FnMut(Value) -> Result<(), ()>) -> Result<(), AskError> {
+    async fn lines(
+        &self,
+        mut response: Response,
+        mut each: impl FnMut(Value) -> Result<(), ()>,
+    ) -> Result<(), AskError> {
         let mut buffer = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(e))? {
             buffer.extend_from_slice(&chunk);

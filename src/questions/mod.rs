@@ -133,7 +133,12 @@ impl SaleHistory {
         };
         let mut events: Vec<ShownEvent> = events.into_iter().map(ShownEvent::from).collect();
         events.sort_by_key(|event| event.at);
-        (!events.is_empty()).then(|| Self { sale_id: sale_id.clone(), shop_id: shop_id.clone(), status, events })
+        (!events.is_empty()).then(|| Self {
+            sale_id: sale_id.clone(),
+            shop_id: shop_id.clone(),
+            status,
+            events,
+        })
     }
 }
 
@@ -191,7 +196,11 @@ impl Questions {
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub async fn events<F>(&self, filter: &DayFilter, mut each: impl FnMut(Value) -> F) -> Result<(), QuestionError>
+    pub async fn events<F>(
+        &self,
+        filter: &DayFilter,
+        mut each: impl FnMut(Value) -> F,
+    ) -> Result<(), QuestionError>
     where
         F: Future<Output = bool>,
     {

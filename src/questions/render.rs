@@ -112,10 +112,18 @@ pub fn check(check: &Check) -> String {
     let mut text =
         format!("{accepted} accepted = {recorded} recorded + {rejected} rejected + {pending} pending\n");
     if mismatches.is_empty() {
-        text.push_str("The books balance: no sale is recorded twice, and every row is what the events add up to.\n");
+        text.push_str(
+            "The books balance: no sale is recorded twice, and every row is what the events add up to.\n",
+        );
     } else {
         text.push_str(&format!("{} mismatches:\n", mismatches.len()));
-        mismatches.iter().for_each(|mismatch| text.push_str(&format!("  {}\n", short(mismatch, 200))));
+        for mismatch in mismatches {
+            text.push_str(&format!(
+                "  {}
+",
+                short(mismatch, 200)
+            ));
+        }
         text.push_str("If the rows are wrong, run kassa rebuild: the events are what counts.\n");
     }
     text

@@ -6,7 +6,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents};
+use aws_lc_rs::rsa::{
+    OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents,
+};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::ValueEnum;
@@ -30,10 +32,10 @@ pub enum Format {
 
 /// Sales one content key seals, and for how long, at most.
 const SESSION_SALES: u32 = 1_000;
-const SESSION_TIME: Duration = Duration::from_secs(3600);
+const SESSION_TIME: Duration = Duration::from_hours(1);
 
 /// How long a fetched public key is used.
-const KEY_TIME: Duration = Duration::from_secs(3600);
+const KEY_TIME: Duration = Duration::from_hours(1);
 
 /// The most a till waits between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -113,14 +115,21 @@ impl Till {
     ///
     /// # Errors
     /// If no HTTP client can be made.
-    pub fn new(url: &str, shop: ShopId, name: &str, format: Format, clock: Clock) -> Result<Self, reqwest::Error> {
-        let client = Client::builder().timeout(Duration::from_secs(30)).pool_max_idle_per_host(1024).build()?;
+    pub fn new(
+        url: &str,
+        shop: ShopId,
+        name: &str,
+        format: Format,
+        clock: Clock,
+    ) -> Result<Self, reqwest::Error> {
+        let client =
+            Client::builder().timeout(Duration::from_secs(30)).pool_max_idle_per_host(1024).build()?;
         Ok(Self {
             key_of: shop.clone(),
             shop,
             name: name.to_owned(),
             format,
-            patience: Duration::from_secs(60),
+            patience: Duration::from_mins(1),
             url: url.trim_end_matches('/').to_owned(),
             client,
             clock,
@@ -178,7 +187,8 @@ impl Till {
         let number: u64 = rand::rng().random_range(0..10_000_000_000_000_000_000);
         let day = now.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d");
         let sale_id: SaleId = format!("{number}-{day}").parse().map_err(|_| TillError::Crypto)?;
-        let body = json!({"shop_id": self.shop, "message_id": sale_id, "content_base64": content_base64}).to_string();
+        let body = json!({"shop_id": self.shop, "message_id": sale_id, "content_base64": content_base64})
+            .to_string();
         Ok(Prepared { sale_id, body })
     }
 
@@ -219,7 +229,10 @@ impl Till {
 
     /// Sends the same request until it succeeds: exponential backoff with full jitter, never less
     /// than the shop's `Retry-After`.
-    async fn persist(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<(reqwest::Response, u32), TillError> {
+    async fn persist(
+        &self,
+        request: impl Fn() -> reqwest::RequestBuilder,
+    ) -> Result<(reqwest::Response, u32), TillError> {
         let begun = Instant::now();
         let mut backoff = Duration::from_millis(50);
         let mut retries = 0;
@@ -227,7 +240,10 @@ impl Till {
             let (why, at_least) = match request().send().await {
                 Ok(response) if response.status().is_success() => return Ok((response, retries)),
                 Ok(response) if may_pass(response.status()) => {
-                    let after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+                    let after = response
+                        .headers()
+                        .get(header::RETRY_AFTER)
+                        .and_then(|v| v.to_str().ok()?.parse().ok());
                     (response.status().to_string(), Duration::from_secs(after.unwrap_or(0)))
                 }
                 Ok(response) => return Err(refused(response).await),
@@ -246,13 +262,18 @@ impl Till {
 
 /// Whether the same request may succeed later.
 fn may_pass(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT
+    status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
 }
 
 async fn refused(response: reqwest::Response) -> TillError {
     let status = response.status().as_u16();
     let problem: Value = response.json().await.unwrap_or_default();
-    TillError::Refused { status, detail: problem["detail"].as_str().unwrap_or("without saying why").to_owned() }
+    TillError::Refused {
+        status,
+        detail: problem["detail"].as_str().unwrap_or("without saying why").to_owned(),
+    }
 }
 
 impl FetchedKey {

@@ -85,6 +85,12 @@ impl Goods {
     }
 }
 
+/// A microsecond to an hour, to three digits.
+#[expect(clippy::expect_used, reason = "constants, and in range")]
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("bounds in range")
+}
+
 struct Tally {
     accepted: AtomicU64,
     failed: AtomicU64,
@@ -94,17 +100,14 @@ struct Tally {
     last: Mutex<Option<String>>,
 }
 
-/// Sells until the count is reached or `stop` is set, and says how it went.
-///
-/// # Panics
-/// Never: the histogram's bounds are constants that are in range.
+/// Sells until the count is reached, and says how it went.
 pub async fn sell(till: Arc<Till>, goods: Arc<Goods>, pace: Pace, bar: ProgressBar) -> Summary {
     let begun = Instant::now();
     let tally = Arc::new(Tally {
         accepted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         retries: AtomicU64::new(0),
-        microseconds: Mutex::new(Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("a microsecond to an hour")),
+        microseconds: Mutex::new(histogram()),
         errors: Mutex::default(),
         last: Mutex::default(),
     });
@@ -112,7 +115,8 @@ pub async fn sell(till: Arc<Till>, goods: Arc<Goods>, pace: Pace, bar: ProgressB
     let next = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..pace.concurrency.max(1))
         .map(|_| {
-            let (till, goods, tally, next, bar) = (till.clone(), goods.clone(), tally.clone(), next.clone(), bar.clone());
+            let (till, goods, tally, next, bar) =
+                (till.clone(), goods.clone(), tally.clone(), next.clone(), bar.clone());
             tokio::spawn(async move {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
@@ -196,11 +200,9 @@ impl Tally {
 }
 
 /// A bar for one till; draws nothing where stderr is no terminal.
-///
-/// # Panics
-/// Never: the template is a constant that parses.
 #[must_use]
 pub fn progress_bar(name: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:>16} {bar:30.green} {pos:>7}/{len:7} {msg}").expect("a valid template");
+    let style = ProgressStyle::with_template("{prefix:>16} {bar:30.green} {pos:>7}/{len:7} {msg}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style).with_prefix(name.to_owned())
 }

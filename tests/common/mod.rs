@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents};
+use aws_lc_rs::rsa::{
+    OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents,
+};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
@@ -45,7 +47,8 @@ pub struct PostOffice {
 impl Publisher for PostOffice {
     async fn publish(&self, topic: Topic, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
         let take = |message: Message| {
-            let refused = self.refuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+            let refused =
+                self.refuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
             if refused {
                 return Err(PublishError { topic: topic.name(), why: "refused by the test".into() });
             }
@@ -113,10 +116,27 @@ impl World {
         let clock = Clock::from_fn(move || *ticking.lock().unwrap());
         apply(&shops, &*keys, &store.registry, &store.read_model, clock.now()).await.unwrap();
         let (post, metrics) = (Arc::new(PostOffice::default()), Metrics::default());
-        let wiring = Stages { store: &store, keys: keys.clone(), publisher: post.clone(), clock: &clock, metrics: &metrics };
+        let wiring = Stages {
+            store: &store,
+            keys: keys.clone(),
+            publisher: post.clone(),
+            clock: &clock,
+            metrics: &metrics,
+        };
         let (accept, stages) = (wiring.accept(), wiring.subscriptions());
         let questions = Questions::new(store.clone());
-        Self { store, keys, post, metrics, questions, now, accept, stages, streamed: Mutex::new(0), _folder: folder }
+        Self {
+            store,
+            keys,
+            post,
+            metrics,
+            questions,
+            now,
+            accept,
+            stages,
+            streamed: Mutex::new(0),
+            _folder: folder,
+        }
     }
 
     pub async fn posts(&self, body: impl AsRef<[u8]>) -> Answer {
@@ -178,11 +198,6 @@ impl World {
         self.questions.sale(id, None).await.unwrap()
     }
 
-    #[track_caller]
-    pub fn is(&self, history: &SaleHistory, status: Status) {
-        assert_eq!(history.status, status, "{:?}", history.events.iter().map(|e| &e.event).collect::<Vec<_>>());
-    }
-
     /// `(stock, gross_number, gross_turnover)` of an item.
     pub async fn stock(&self, shop: &str, item: &str) -> (String, String, String) {
         let rows = self.questions.stock(Some(shop)).await.unwrap();
@@ -198,7 +213,9 @@ impl World {
     pub async fn day(&self, shop: &str, day: &str) -> Option<(String, String)> {
         let rows = self.questions.stock(Some(shop)).await.unwrap();
         rows.into_iter().find_map(|row| match row {
-            ReadRow::Day(row) if row.record_type == day => Some((row.sales.to_string(), row.turnover.to_string())),
+            ReadRow::Day(row) if row.record_type == day => {
+                Some((row.sales.to_string(), row.turnover.to_string()))
+            }
             _ => None,
         })
     }
@@ -267,9 +284,7 @@ pub fn sealer(kid: &Thumbprint, key: &OaepPublicEncryptingKey) -> Sealer {
 }
 
 pub fn sales(lines: &[(&str, &str, &str)]) -> Value {
-    let line = |(item, number, turnover): &(&str, &str, &str)| {
-        json!({"item_no": item, "gross_number": number, "gross_turnover": turnover})
-    };
+    let line = |(item, number, turnover): &(&str, &str, &str)| json!({"item_no": item, "gross_number": number, "gross_turnover": turnover});
     lines.iter().map(line).collect()
 }
 
@@ -283,4 +298,10 @@ pub fn uuid(n: i64) -> String {
     let noon: Timestamp = NOON.parse().unwrap();
     let hex = format!("{:012x}", noon.as_millisecond() + n);
     format!("{}-{}-7000-8000-000000000000", &hex[..8], &hex[8..])
+}
+
+/// Then a sale stands so.
+#[track_caller]
+pub fn is(history: &SaleHistory, status: Status) {
+    assert_eq!(history.status, status, "{:?}", history.events.iter().map(|e| &e.event).collect::<Vec<_>>());
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,6 +13,8 @@ pub struct Up {
     child: Child,
     pub url: String,
     pub printed: Vec<String>,
+    /// What it wrote to stderr so far.
+    pub log: Arc<Mutex<Vec<u8>>>,
     // Kept open: a shop must not die of a closed pipe.
     _stdout: BufReader<ChildStdout>,
 }
@@ -40,30 +43,47 @@ impl Up {
     }
 
     pub fn start_with(data: &Path, more: &[&str]) -> Self {
-        let mut args = vec!["up", "--listen", "127.0.0.1:0", "--data", data.to_str().expect("a path in UTF-8")];
+        let mut args =
+            vec!["up", "--listen", "127.0.0.1:0", "--data", data.to_str().expect("a path in UTF-8")];
         args.extend(more);
-        let mut child = command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kassa starts");
+        Self::spawn(&mut command(&args))
+    }
+
+    /// With every log there is.
+    pub fn start_talkative(data: &Path) -> Self {
+        let data = data.to_str().expect("a path in UTF-8");
+        Self::spawn(command(&["up", "--listen", "127.0.0.1:0", "--data", data]).env("RUST_LOG", "trace"))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kassa starts");
+        // Both pipes are read from the start: a full one would stop the shop.
+        let log: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (mut stderr, written) = (child.stderr.take().expect("a pipe"), log.clone());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(read @ 1..) = stderr.read(&mut buffer) {
+                written.lock().expect("no panic").extend_from_slice(&buffer[..read]);
+            }
+        });
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut printed = Vec::new();
         let mut url = None;
         while !printed.last().is_some_and(|line: &String| line.starts_with("Ctrl-C")) {
             let mut line = String::new();
             if stdout.read_line(&mut line).expect("readable") == 0 {
-                let mut why = String::new();
-                let _ = child.stderr.take().expect("a pipe").read_to_string(&mut why);
-                panic!("the shop did not open: {why}");
+                let _ = child.wait();
+                panic!("the shop did not open: {}", String::from_utf8_lossy(&log.lock().expect("no panic")));
             }
             url = url.or_else(|| line.trim().strip_prefix("Kassa is open at ").map(str::to_owned));
             printed.push(line);
         }
-        // Logs are read to their end by a thread, so that the pipe never fills.
-        let mut stderr = child.stderr.take().expect("a pipe");
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Self { child, url: url.expect("a line with the URL"), printed, _stdout: stdout }
+        Self { child, url: url.expect("a line with the URL"), printed, log, _stdout: stdout }
     }
 
     pub fn health(&self) -> Value {
-        let output = Command::new("curl").args(["-s", &format!("{}/health", self.url)]).output().expect("curl runs");
+        let output =
+            Command::new("curl").args(["-s", &format!("{}/health", self.url)]).output().expect("curl runs");
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
@@ -76,7 +96,7 @@ impl Up {
             if health["outstanding"] == 0 && counted("projected") >= counted("recorded") {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "not settled after a minute: {health}");
+            assert!(begun.elapsed() < Duration::from_mins(1), "not settled after a minute: {health}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -79,8 +79,12 @@ fn only_genuine_opens(text: &str) {
     let covered = |text: &str| -> Vec<String> {
         text.split('.').enumerate().filter(|(part, _)| *part != 1).map(|(_, text)| text.to_owned()).collect()
     };
-    let genuine = GENUINE.iter().find(|genuine| covered(genuine) == covered(text)).expect("what opens was sealed");
-    assert!(text == genuine || encrypted_key != parsed(genuine).encrypted_key, "the same envelope in other letters");
+    let genuine =
+        GENUINE.iter().find(|genuine| covered(genuine) == covered(text)).expect("what opens was sealed");
+    assert!(
+        text == genuine || encrypted_key != parsed(genuine).encrypted_key,
+        "the same envelope in other letters"
+    );
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -1,0 +1,182 @@
+//! The invariants of the README, held by machine.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str, ending: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && !["target", "fuzz"].contains(&name) {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == ending) {
+                found.push((path.clone(), fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no {ending} files in {folder}");
+    found
+}
+
+/// The code of a file, without its tests and comments.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn dependencies(manifest: &str) -> Vec<String> {
+    let manifest: toml::Table = fs::read_to_string(root().join(manifest)).unwrap().parse().unwrap();
+    let table = |name: &str| manifest.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default();
+    table("dependencies").into_iter().chain(table("dev-dependencies")).map(|(name, _)| name).collect()
+}
+
+#[test]
+fn pipeline_and_subscribers_depend_on_bus_and_never_on_each_other() {
+    let ours =
+        |manifest| dependencies(manifest).into_iter().filter(|d| d.starts_with("kassa")).collect::<Vec<_>>();
+    assert_eq!(ours("bus/Cargo.toml"), Vec::<String>::new());
+    assert_eq!(ours("pipeline/Cargo.toml"), ["kassa-bus"]);
+    assert_eq!(ours("subscribers/Cargo.toml"), ["kassa-bus"]);
+    for (path, text) in files("pipeline/src", "rs") {
+        for subscriber in ["auditor", "alerter", "webhook"] {
+            assert!(!code(&text).contains(subscriber), "{} names a subscriber", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_aws_sdk_is_named_only_in_adapters() {
+    let adapters = [
+        "pipeline/src/event_store.rs",
+        "pipeline/src/read_model.rs",
+        "pipeline/src/registry.rs",
+        "pipeline/src/table.rs",
+        "src/embedded/dead_letters.rs",
+        "src/embedded/dynamodb.rs",
+        "src/embedded/store.rs",
+        "src/embedded/stream.rs",
+    ];
+    let sources =
+        ["bus/src", "pipeline/src", "subscribers/src", "src"].into_iter().flat_map(|f| files(f, "rs"));
+    for (path, text) in sources {
+        let named = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        let uses = code(&text).contains("aws_sdk_dynamodb::") || code(&text).contains("aws_smithy_runtime_api::");
+        assert_eq!(uses, adapters.contains(&named.as_str()), "{named}");
+    }
+}
+
+#[test]
+fn dynoxide_is_behind_one_file() {
+    for (path, text) in files("src", "rs").into_iter().chain(files("pipeline/src", "rs")) {
+        let allowed = ["dynamodb.rs", "store.rs"].contains(&path.file_name().unwrap().to_str().unwrap());
+        assert!(allowed || !code(&text).contains("dynoxide"), "{}", path.display());
+    }
+}
+
+#[test]
+fn decisions_are_pure() {
+    // The files that say what a request, an envelope, a sale or an event is do nothing but say it.
+    for name in ["request", "jwe", "content", "event", "problem", "json"] {
+        let text = fs::read_to_string(root().join(format!("pipeline/src/{name}.rs"))).unwrap();
+        assert!(!code(&text).contains("async "), "{name}.rs does I/O");
+    }
+}
+
+#[test]
+fn what_holds_plaintext_or_keys_cannot_be_printed() {
+    let secrets = BTreeMap::from([
+        ("bus/src/sale.rs", vec!["struct Line"]),
+        ("bus/src/message.rs", vec!["struct DecryptedSale", "struct Message"]),
+        ("pipeline/src/content.rs", vec!["struct Content"]),
+        ("pipeline/src/event.rs", vec!["struct Recorded", "struct Event", "struct StoredEvent", "enum Fact"]),
+        ("pipeline/src/jwe.rs", vec!["struct ContentKey", "struct Sealer"]),
+        ("src/embedded/keys.rs", vec!["struct Key", "struct Job", "struct FileKeys"]),
+    ]);
+    for (file, types) in secrets {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        for name in types {
+            let at = text
+                .find(&format!("{name} {{"))
+                .or_else(|| text.find(&format!("{name}(")))
+                .unwrap_or_else(|| panic!("{file} has no {name}"));
+            let before = &text[..at];
+            let attributes = &before[before.rfind("\n\n").unwrap_or(0)..];
+            assert!(!code(attributes).contains("Debug"), "{file}: {name} derives Debug");
+        }
+    }
+}
+
+#[test]
+fn configuration_is_read_in_the_command_only() {
+    let sources =
+        ["bus/src", "pipeline/src", "subscribers/src", "src"].into_iter().flat_map(|f| files(f, "rs"));
+    for (path, text) in sources {
+        let reads = code(&text).contains("env::var");
+        assert!(!reads || path.ends_with("src/cli.rs"), "{} reads the environment", path.display());
+    }
+}
+
+#[test]
+fn the_stages_are_files_of_their_own_and_the_shop_starts_each() {
+    let open = fs::read_to_string(root().join("src/embedded/open.rs")).unwrap();
+    for (file, stage) in
+        [("accept", "Accept"), ("decrypt", "Decrypt"), ("process", "Process"), ("project", "Project")]
+    {
+        let text = fs::read_to_string(root().join(format!("pipeline/src/{file}.rs"))).unwrap();
+        assert!(
+            text.contains(&format!("pub const NAME: &str = \"{file}\";")),
+            "{file}.rs names its function"
+        );
+        assert!(open.contains(stage), "the embedded shop starts {stage}");
+    }
+    assert!(open.contains("kassa_subscribers::all()"));
+}
+
+#[test]
+fn the_lambda_profile_keeps_the_runtimes_panic_handling_and_release_builds_quickly() {
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let profile = |name: &str| manifest["profile"][name].clone();
+    assert!(profile("release").get("lto").is_none(), "a newcomer does not wait for LTO");
+    assert_eq!(profile("lambda")["lto"].as_str(), Some("fat"));
+    for name in ["release", "lambda"] {
+        assert!(profile(name).get("panic").is_none());
+    }
+}
+
+#[test]
+fn every_crate_shares_the_workspaces_versions_and_lints() {
+    for manifest in ["Cargo.toml", "bus/Cargo.toml", "pipeline/Cargo.toml", "subscribers/Cargo.toml"] {
+        let table: toml::Table = fs::read_to_string(root().join(manifest)).unwrap().parse().unwrap();
+        assert_eq!(table["lints"]["workspace"].as_bool(), Some(true), "{manifest}");
+        for section in ["dependencies", "dev-dependencies"] {
+            for (name, dependency) in table.get(section).and_then(toml::Value::as_table).into_iter().flatten()
+            {
+                assert_eq!(
+                    dependency.get("workspace").and_then(toml::Value::as_bool),
+                    Some(true),
+                    "{manifest}: {name}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_only_what_there_is() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for line in readme.lines().filter(|line| line.contains("](") && !line.contains("](http")) {
+        for link in line.split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap();
+            assert!(target.is_empty() || Path::new(&root()).join(target).exists(), "README links {target}");
+        }
+    }
+}
