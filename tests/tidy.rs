@@ -69,7 +69,8 @@ fn the_aws_sdk_is_named_only_in_adapters() {
         ["bus/src", "pipeline/src", "subscribers/src", "src"].into_iter().flat_map(|f| files(f, "rs"));
     for (path, text) in sources {
         let named = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-        let uses = code(&text).contains("aws_sdk_dynamodb::") || code(&text).contains("aws_smithy_runtime_api::");
+        let uses =
+            code(&text).contains("aws_sdk_dynamodb::") || code(&text).contains("aws_smithy_runtime_api::");
         assert_eq!(uses, adapters.contains(&named.as_str()), "{named}");
     }
 }
@@ -85,7 +86,7 @@ fn dynoxide_is_behind_one_file() {
 #[test]
 fn decisions_are_pure() {
     // The files that say what a request, an envelope, a sale or an event is do nothing but say it.
-    for name in ["request", "jwe", "content", "event", "problem", "json"] {
+    for name in ["request", "jwe", "content", "event", "posting", "row", "problem", "json"] {
         let text = fs::read_to_string(root().join(format!("pipeline/src/{name}.rs"))).unwrap();
         assert!(!code(&text).contains("async "), "{name}.rs does I/O");
     }
@@ -178,5 +179,14 @@ fn the_readme_names_only_what_there_is() {
             let target = link.split([')', '#']).next().unwrap();
             assert!(target.is_empty() || Path::new(&root()).join(target).exists(), "README links {target}");
         }
+    }
+}
+
+#[test]
+fn the_readmes_clients_are_those_that_are_tested() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for client in ["sealed.py", "classic.sh"] {
+        let text = fs::read_to_string(root().join("tests/clients").join(client)).unwrap();
+        assert!(readme.contains(text.trim()), "the README's {client} is not the file's");
     }
 }

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent};
 use crate::event_store::{EventStore, Scan};
-use crate::read_model::{Position, ReadModel, ReadRow, Row, RowKey, Sum, Sums, add, postings};
+use crate::posting::{Position, Row, RowKey, Sum, Sums, add, postings};
+use crate::read_model::ReadModel;
 use crate::rebuild::{Changes, Later};
 use crate::registry::Registry;
+use crate::row::ReadRow;
 use crate::table::TableError;
 
 /// Whether the books balance.

@@ -31,9 +31,13 @@ pub mod request;
 pub mod event;
 /// The append-only table of events.
 pub mod event_store;
-/// Stock and turnover: which rows a sale changes, and the table they are in.
+/// Which rows a sale changes, by how much; and how far a projection has come.
+pub mod posting;
+/// Stock and turnover: the table they are in.
 pub mod read_model;
 /// Which shops there are.
 pub mod registry;
+/// Its rows as questions show them.
+pub mod row;
 /// What goes wrong with a table, and what to do about it.
 pub mod table;

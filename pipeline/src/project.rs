@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{RECORDED, StoredEvent, Unreadable};
-use crate::read_model::{
-    Position, ReadModel, Row, RowKey, STEP_ROWS, Sequence, StepError, Sum, Sums, add, postings,
-};
+use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums, add, postings};
+use crate::read_model::{ReadModel, STEP_ROWS, StepError};
 use crate::table::TableError;
 
 /// Keeps stock and turnover from the event store's stream, each event exactly once.

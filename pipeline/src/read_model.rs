@@ -1,5 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -7,117 +6,12 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ConditionCheck, Delete, TransactWriteItem, Update};
-use jiff::civil::Date;
 use kassa_bus::amount::Amount;
 use kassa_bus::{ItemNo, ShopId};
-use serde::{Deserialize, Serialize};
 
-use crate::event::Recorded;
+use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums};
+use crate::row::{ReadRow, from_item};
 use crate::table::{Item, PAGE, TableError, n, s, text};
-
-/// A row that sales change.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RowKey {
-    pub shop_id: ShopId,
-    pub row: Row,
-}
-
-/// Its sort key: `s-00098` for an item's stock, `d-2026-11-22` for a day's turnover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Row {
-    Day(Date),
-    Item(ItemNo),
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Day(date) => write!(f, "d-{date}"),
-            Self::Item(item) => write!(f, "s-{item:05}"),
-        }
-    }
-}
-
-impl Row {
-    fn parse(record_type: &str) -> Option<Self> {
-        match record_type.split_at_checked(2)? {
-            ("d-", date) => date.parse().ok().map(Self::Day),
-            ("s-", item) => item.parse().ok().map(Self::Item),
-            _ => None,
-        }
-    }
-}
-
-/// What sales add up to on one row: for an item how many were sold, for a day how many sales.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sum {
-    pub number: Amount,
-    pub turnover: Amount,
-}
-
-/// Sums by row: what the read models are, when it comes from all events.
-pub type Sums = BTreeMap<RowKey, Sum>;
-
-/// What a recorded sale adds to which rows. The order is part of the checkpoint: never change it.
-#[must_use]
-pub fn postings(shop: &ShopId, sale: &Recorded) -> Vec<(RowKey, Sum)> {
-    let day = Sum { number: Amount::from(1), turnover: sale.totals.gross_turnover };
-    let lines = sale.lines.iter().map(|line| {
-        (Row::Item(line.item_no), Sum { number: line.gross_number, turnover: line.gross_turnover })
-    });
-    std::iter::once((Row::Day(sale.business_date), day))
-        .chain(lines)
-        .map(|(row, sum)| (RowKey { shop_id: shop.clone(), row }, sum))
-        .collect()
-}
-
-/// Adds postings up.
-pub fn add(sums: &mut Sums, postings: impl IntoIterator<Item = (RowKey, Sum)>) {
-    for (row, more) in postings {
-        let sum = sums.entry(row).or_default();
-        *sum = Sum { number: sum.number + more.number, turnover: sum.turnover + more.turnover };
-    }
-}
-
-/// A stream record's place in its shard. `DynamoDB`'s are decimals of up to 40 digits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sequence(pub String);
-
-impl PartialOrd for Sequence {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Sequence {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let digits = |s: &Self| s.0.trim_start_matches('0').len();
-        let value = |s: &Self| s.0.trim_start_matches('0').to_owned();
-        digits(self).cmp(&digits(other)).then_with(|| value(self).cmp(&value(other)))
-    }
-}
-
-/// How far the read models have come in a shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// The last event they contain.
-    pub sequence: Sequence,
-    /// If not all of it: the last of its postings that they contain.
-    pub partial: Option<usize>,
-}
-
-impl PartialOrd for Position {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Position {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let posting = |p: &Self| p.partial.unwrap_or(usize::MAX);
-        self.sequence.cmp(&other.sequence).then_with(|| posting(self).cmp(&posting(other)))
-    }
-}
 
 /// Why a step was not written.
 #[derive(Debug, thiserror::Error)]
@@ -130,50 +24,6 @@ pub enum StepError {
     Held,
     #[error(transparent)]
     Table(#[from] TableError),
-}
-
-/// An item's row as questions show it: the table's attributes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ItemRow {
-    pub shop_id: ShopId,
-    pub record_type: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub item_description: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selling_price: Option<Amount>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opening_stock: Option<Amount>,
-    pub stock: Amount,
-    pub gross_number: Amount,
-    pub gross_turnover: Amount,
-}
-
-/// A day's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DayRow {
-    pub shop_id: ShopId,
-    pub record_type: String,
-    pub sales: Amount,
-    pub turnover: Amount,
-}
-
-/// One of the two.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum ReadRow {
-    Item(ItemRow),
-    Day(DayRow),
-}
-
-impl ReadRow {
-    #[must_use]
-    pub fn key(&self) -> Option<RowKey> {
-        let (shop_id, record_type) = match self {
-            Self::Item(row) => (&row.shop_id, &row.record_type),
-            Self::Day(row) => (&row.shop_id, &row.record_type),
-        };
-        Some(RowKey { shop_id: shop_id.clone(), row: Row::parse(record_type)? })
-    }
 }
 
 /// An item as a shop declares it.
@@ -507,60 +357,4 @@ fn shard_row(shard: &str) -> String {
 
 fn key(shop: &str, record_type: &str) -> Item {
     HashMap::from([("shop_id".into(), s(shop)), ("record_type".into(), s(record_type))])
-}
-
-/// Rows that are neither an item's nor a day's are not the read models'.
-fn from_item(shop: &ShopId, item: &Item) -> Result<Option<ReadRow>, TableError> {
-    let record_type = text(item, "record_type").unwrap_or_default().to_owned();
-    let wrong = |attribute| TableError::Attribute { row: format!("{shop} {record_type}"), attribute };
-    let optional = |attribute| {
-        text(item, attribute).map(|t| Amount::from_stored(t).map_err(|_| wrong(attribute))).transpose()
-    };
-    let required = |attribute| optional(attribute)?.ok_or_else(|| wrong(attribute));
-    let shop_id = shop.clone();
-    Ok(match Row::parse(&record_type) {
-        None => None,
-        Some(Row::Item(_)) => Some(ReadRow::Item(ItemRow {
-            shop_id,
-            item_description: text(item, "item_description").map(str::to_owned),
-            selling_price: optional("selling_price")?,
-            opening_stock: optional("opening_stock")?,
-            stock: required("stock")?,
-            gross_number: required("gross_number")?,
-            gross_turnover: required("gross_turnover")?,
-            record_type,
-        })),
-        Some(Row::Day(_)) => Some(ReadRow::Day(DayRow {
-            shop_id,
-            sales: required("sales")?,
-            turnover: required("turnover")?,
-            record_type,
-        })),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sequences_are_numbers_not_texts() {
-        let sequence = |text: &str| Sequence(text.into());
-        assert!(sequence("9") < sequence("10"));
-        assert!(sequence("0099") < sequence("100"));
-        assert!(sequence("21458450000000001745043909") < sequence("121458450000000001745043909"));
-    }
-
-    #[test]
-    fn rows_are_named_as_the_design_names_them() {
-        for (row, name) in [
-            (Row::Item("98".parse().unwrap()), "s-00098"),
-            (Row::Item("1234567".parse().unwrap()), "s-1234567"),
-            (Row::Day("2026-11-22".parse().unwrap()), "d-2026-11-22"),
-        ] {
-            assert_eq!(row.to_string(), name);
-            assert_eq!(Row::parse(name), Some(row));
-        }
-        assert_eq!(Row::parse("info"), None);
-    }
 }

@@ -9,7 +9,8 @@ use tokio::sync::Mutex;
 
 use crate::event::{EventKey, RECORDED};
 use crate::event_store::{EventStore, Scan};
-use crate::read_model::{Position, ReadModel, Sequence, Sums, add, postings};
+use crate::posting::{Position, Sequence, Sums, add, postings};
+use crate::read_model::ReadModel;
 use crate::registry::Registry;
 use crate::table::TableError;
 

@@ -57,8 +57,12 @@ pub struct OpenShop {
     pub store: Store,
     pub metrics: Metrics,
     bus: Arc<LocalBus>,
+    /// Tells the listeners to take no more.
     closing: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    tills: JoinHandle<()>,
+    /// Tells the projection that nothing more will come.
+    ending: watch::Sender<bool>,
+    projections: Vec<JoinHandle<()>>,
     // Held, and with it the lock, until the shop is closed.
     _folder: DataFolder,
 }
@@ -86,15 +90,16 @@ impl OpenShop {
         let (on_stream, on_topics): (Vec<_>, Vec<_>) =
             stages.subscriptions().into_iter().partition(|s| s.source == Source::EventStream);
         let (closing, closed) = watch::channel(false);
-        let mut tasks = Vec::new();
+        let (ending, ended) = watch::channel(false);
+        let mut projections = Vec::new();
         for subscription in on_stream {
             let run = store.stream.clone().run(
                 subscription,
                 store.events.clone(),
                 store.read_model.clone(),
-                closed.clone(),
+                ended.clone(),
             );
-            tasks.push(tokio::spawn(run));
+            projections.push(tokio::spawn(run));
         }
         let dead_letters: Arc<dyn DeadLetters> = Arc::new(LocalDeadLetters {
             client: store.client.clone(),
@@ -109,23 +114,36 @@ impl OpenShop {
         let token = uuid::Uuid::new_v4().simple().to_string();
         let occupant = Occupant { pid: std::process::id(), url, operator_url, token };
         let door = Door::new(accept, bus.clone(), metrics.clone()).router();
-        tasks.push(serve(tills, door, closed.clone()));
+        let tills = serve(tills, door, closed.clone());
         // Questions may stream for minutes, so these are cut off at the end.
         tokio::spawn(serve(operators, operator::router(questions.clone(), &occupant.token), closed));
         folder.announce(&occupant)?;
 
         tokio::spawn(resume(questions, store.clone(), bus.clone()));
-        Ok(Self { occupant, changed, store, metrics, bus, closing, tasks, _folder: folder })
+        Ok(Self {
+            occupant,
+            changed,
+            store,
+            metrics,
+            bus,
+            closing,
+            tills,
+            ending,
+            projections,
+            _folder: folder,
+        })
     }
 
     /// Takes no more sales, and ends what was begun. Says how many messages were left.
     pub async fn close(self) -> usize {
         self.closing.send_replace(true);
-        // The listener and the projection end by themselves, the latter once the stream is at its end.
+        // In the order a sale takes: what was let in, what is on its way, what is recorded.
         let ended = async {
+            let _ = self.tills.await;
             self.bus.drained().await;
-            for task in self.tasks {
-                let _ = task.await;
+            self.ending.send_replace(true);
+            for projection in self.projections {
+                let _ = projection.await;
             }
         };
         let _ = tokio::time::timeout(DRAIN, ended).await;

@@ -7,7 +7,8 @@ use aws_sdk_dynamodb::Client;
 use kassa_bus::{Message, Subscription};
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
-use kassa_pipeline::read_model::{ReadModel, Sequence};
+use kassa_pipeline::posting::Sequence;
+use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::Changes;
 use kassa_pipeline::table::{Item, TableError, s, text};
 use tokio::sync::{Notify, watch};
@@ -185,12 +186,6 @@ impl LocalStream {
         }
         *position = Some(last);
         Ok(true)
-    }
-
-    /// The stream as a port for rebuild and check.
-    #[must_use]
-    pub fn changes(&self) -> Arc<dyn Changes> {
-        Arc::new(self.clone())
     }
 }
 

@@ -2,8 +2,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use kassa_pipeline::check::Check;
-use kassa_pipeline::read_model::ReadRow;
 use kassa_pipeline::rebuild::Rebuilt;
+use kassa_pipeline::row::ReadRow;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

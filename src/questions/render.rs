@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kassa_pipeline::check::Check;
-use kassa_pipeline::read_model::{DayRow, ItemRow, ReadRow};
 use kassa_pipeline::rebuild::Rebuilt;
+use kassa_pipeline::row::{DayRow, ItemRow, ReadRow};
 use serde_json::Value;
 
 use super::{SaleHistory, ShownEvent};

@@ -26,7 +26,7 @@ use kassa_pipeline::check::Check;
 use kassa_pipeline::jwe::{ContentKey, Sealer};
 use kassa_pipeline::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_pipeline::problem::Answer;
-use kassa_pipeline::read_model::ReadRow;
+use kassa_pipeline::row::ReadRow;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use zeroize::Zeroizing;

@@ -1,0 +1,80 @@
+use kassa_bus::ShopId;
+use kassa_bus::amount::Amount;
+use serde::{Deserialize, Serialize};
+
+use crate::posting::{Row, RowKey};
+use crate::table::{Item, TableError, text};
+
+/// An item's row as questions show it: the table's attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemRow {
+    pub shop_id: ShopId,
+    pub record_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_description: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selling_price: Option<Amount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening_stock: Option<Amount>,
+    pub stock: Amount,
+    pub gross_number: Amount,
+    pub gross_turnover: Amount,
+}
+
+/// A day's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DayRow {
+    pub shop_id: ShopId,
+    pub record_type: String,
+    pub sales: Amount,
+    pub turnover: Amount,
+}
+
+/// One of the two.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ReadRow {
+    Item(ItemRow),
+    Day(DayRow),
+}
+
+impl ReadRow {
+    #[must_use]
+    pub fn key(&self) -> Option<RowKey> {
+        let (shop_id, record_type) = match self {
+            Self::Item(row) => (&row.shop_id, &row.record_type),
+            Self::Day(row) => (&row.shop_id, &row.record_type),
+        };
+        Some(RowKey { shop_id: shop_id.clone(), row: Row::parse(record_type)? })
+    }
+}
+
+/// Rows that are neither an item's nor a day's are not the read models'.
+pub(crate) fn from_item(shop: &ShopId, item: &Item) -> Result<Option<ReadRow>, TableError> {
+    let record_type = text(item, "record_type").unwrap_or_default().to_owned();
+    let wrong = |attribute| TableError::Attribute { row: format!("{shop} {record_type}"), attribute };
+    let optional = |attribute| {
+        text(item, attribute).map(|t| Amount::from_stored(t).map_err(|_| wrong(attribute))).transpose()
+    };
+    let required = |attribute| optional(attribute)?.ok_or_else(|| wrong(attribute));
+    let shop_id = shop.clone();
+    Ok(match Row::parse(&record_type) {
+        None => None,
+        Some(Row::Item(_)) => Some(ReadRow::Item(ItemRow {
+            shop_id,
+            item_description: text(item, "item_description").map(str::to_owned),
+            selling_price: optional("selling_price")?,
+            opening_stock: optional("opening_stock")?,
+            stock: required("stock")?,
+            gross_number: required("gross_number")?,
+            gross_turnover: required("gross_turnover")?,
+            record_type,
+        })),
+        Some(Row::Day(_)) => Some(ReadRow::Day(DayRow {
+            shop_id,
+            sales: required("sales")?,
+            turnover: required("turnover")?,
+            record_type,
+        })),
+    })
+}
