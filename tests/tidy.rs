@@ -57,6 +57,7 @@ fn pipeline_and_subscribers_depend_on_bus_and_never_on_each_other() {
 fn the_aws_sdk_is_named_only_in_adapters() {
     let adapters = [
         "pipeline/src/event_store.rs",
+        "pipeline/src/group_commit.rs",
         "pipeline/src/read_model.rs",
         "pipeline/src/registry.rs",
         "pipeline/src/table.rs",

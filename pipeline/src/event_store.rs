@@ -1,18 +1,14 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{
-    CancellationReason, KeysAndAttributes, Put, ReturnValuesOnConditionCheckFailure as OnFailure,
-    TransactWriteItem,
-};
+use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure as OnFailure};
 use jiff::civil::Date;
 use kassa_bus::{SaleId, ShopId};
-use tokio::sync::{mpsc, oneshot};
 
 use crate::event::{Event, EventKey, StoredEvent};
+use crate::group_commit::GroupCommit;
 use crate::table::{Item, PAGE, TableError, n, s, text};
 
 /// What an append did. There is no third way: an event is never overwritten.
@@ -41,12 +37,7 @@ pub enum Appends {
 pub struct EventStore {
     client: Client,
     table: Arc<str>,
-    group: Option<mpsc::Sender<Append>>,
-}
-
-struct Append {
-    event: StoredEvent,
-    done: oneshot::Sender<Result<Appended, TableError>>,
+    group: Option<GroupCommit>,
 }
 
 /// Where a scan or query goes on.
@@ -58,7 +49,7 @@ pub struct Page {
     pub next: Cursor,
 }
 
-const ABSENT: &str = "attribute_not_exists(#event)";
+pub(crate) const ABSENT: &str = "attribute_not_exists(#event)";
 
 /// Keys one `BatchGetItem` takes.
 const BATCH_GET: usize = 100;
@@ -67,13 +58,12 @@ impl EventStore {
     /// Must be called within a Tokio runtime if appends are grouped.
     #[must_use]
     pub fn new(client: Client, table: impl Into<Arc<str>>, appends: Appends) -> Self {
-        let mut store = Self { client, table: table.into(), group: None };
-        if let Appends::Grouped(size) = appends {
-            let (sender, receiver) = mpsc::channel(4 * size.max(1));
-            tokio::spawn(store.clone().write_groups(receiver, size.clamp(1, 100)));
-            store.group = Some(sender);
-        }
-        store
+        let table = table.into();
+        let group = match appends {
+            Appends::Single => None,
+            Appends::Grouped(size) => Some(GroupCommit::start(client.clone(), Arc::clone(&table), size)),
+        };
+        Self { client, table, group }
     }
 
     /// Appends an event unless its key is taken. Durable when it answers.
@@ -81,11 +71,10 @@ impl EventStore {
     /// # Errors
     /// [`TableError::Unavailable`]: whether it was appended is unknown, appending again is safe.
     pub async fn append(&self, event: &Event) -> Result<Appended, TableError> {
-        let Some(group) = &self.group else { return self.put(event.to_stored()).await };
-        let (done, answer) = oneshot::channel();
-        let closed = TableError::unavailable("append an event: the store is shut down");
-        group.send(Append { event: event.to_stored(), done }).await.map_err(|_| closed(std::fmt::Error))?;
-        answer.await.map_err(|_| closed(std::fmt::Error))?
+        match &self.group {
+            None => self.put(event.to_stored()).await,
+            Some(group) => group.append(event.to_stored()).await,
+        }
     }
 
     async fn put(&self, event: StoredEvent) -> Result<Appended, TableError> {
@@ -104,54 +93,6 @@ impl EventStore {
                 _ => Err(TableError::unavailable("append an event")(error)),
             },
         }
-    }
-
-    /// One group at a time: what comes while one is being written makes the next the larger.
-    async fn write_groups(self, mut appends: mpsc::Receiver<Append>, size: usize) {
-        let mut waiting = Vec::new();
-        while appends.recv_many(&mut waiting, size).await > 0 {
-            while !waiting.is_empty() {
-                let group = distinct_keys(&mut waiting);
-                self.write_group(group).await;
-            }
-        }
-    }
-
-    /// Writes a group in one transaction. A refused transaction names the keys that were taken: those
-    /// are answered, and the others go again without them.
-    async fn write_group(&self, mut group: Vec<Append>) {
-        while !group.is_empty() {
-            let puts = group.iter().map(|append| self.conditional_put(&append.event)).collect();
-            let written = self.client.transact_write_items().set_transact_items(Some(puts)).send().await;
-            let reasons = match written {
-                Ok(_) => return answer_all(group, &Ok(Appended::New)),
-                Err(error) => match taken_keys(error.as_service_error()) {
-                    Some(reasons) if reasons.len() == group.len() => reasons,
-                    _ => return answer_all(group, &Err(TableError::unavailable("append events")(error))),
-                },
-            };
-            let mut others = Vec::with_capacity(group.len());
-            for (append, reason) in group.into_iter().zip(reasons) {
-                if reason.code() == Some(TAKEN) {
-                    // Whoever waited may have gone away.
-                    let _ = append.done.send(exists(reason.item()));
-                } else {
-                    others.push(append);
-                }
-            }
-            group = others;
-        }
-    }
-
-    fn conditional_put(&self, event: &StoredEvent) -> TransactWriteItem {
-        let put = Put::builder()
-            .table_name(&*self.table)
-            .set_item(Some(to_item(event.clone())))
-            .condition_expression(ABSENT)
-            .expression_attribute_names("#event", "event")
-            .return_values_on_condition_check_failure(OnFailure::AllOld);
-        // The builder fails on a missing table or item only, and both are set.
-        TransactWriteItem::builder().set_put(put.build().ok()).build()
     }
 
     /// One sale's events, in the order of their keys.
@@ -299,33 +240,7 @@ impl Default for Scan {
     }
 }
 
-/// Takes a group whose keys all differ, which a transaction requires; what repeats a key waits.
-fn distinct_keys(waiting: &mut Vec<Append>) -> Vec<Append> {
-    let mut keys = HashSet::with_capacity(waiting.len());
-    let (group, later) =
-        std::mem::take(waiting).into_iter().partition(|a: &Append| keys.insert(a.event.key.clone()));
-    *waiting = later;
-    group
-}
-
-fn answer_all(group: Vec<Append>, answer: &Result<Appended, TableError>) {
-    for append in group {
-        // Whoever waited may have gone away.
-        let _ = append.done.send(answer.clone());
-    }
-}
-
-const TAKEN: &str = "ConditionalCheckFailed";
-
-/// The reasons of a transaction that was refused for nothing but taken keys.
-fn taken_keys(error: Option<&TransactWriteItemsError>) -> Option<Vec<CancellationReason>> {
-    let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error else { return None };
-    let reasons = cancelled.cancellation_reasons();
-    let only_taken = reasons.iter().all(|r| matches!(r.code(), Some(TAKEN | "None") | None));
-    (only_taken && reasons.iter().any(|r| r.code() == Some(TAKEN))).then(|| reasons.to_vec())
-}
-
-fn exists(item: Option<&Item>) -> Result<Appended, TableError> {
+pub(crate) fn exists(item: Option<&Item>) -> Result<Appended, TableError> {
     let item =
         item.cloned().ok_or(TableError::Attribute { row: "of the taken key".into(), attribute: "event" })?;
     from_item(item).map(|event| Appended::Exists(Box::new(event)))

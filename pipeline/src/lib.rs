@@ -31,6 +31,8 @@ pub mod request;
 pub mod event;
 /// The append-only table of events.
 pub mod event_store;
+/// Concurrent appends in one transaction.
+pub mod group_commit;
 /// Which rows a sale changes, by how much; and how far a projection has come.
 pub mod posting;
 /// Stock and turnover: the table they are in.
