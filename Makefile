@@ -50,7 +50,7 @@ docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps
 
 kill:
-	KASSA_KILL_ROUNDS=300 $(CARGO) nextest run --release --locked --test kill --no-capture
+	KASSA_KILL_ROUNDS=300 $(CARGO) nextest run --profile long --release --locked --test kill --no-capture
 
 bench:
 	$(CARGO) bench --locked --bench shop

@@ -15,6 +15,10 @@ mod selling;
 
 use std::error::Error;
 
+/// The limits get the allocator that the command has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// One figure of the report.

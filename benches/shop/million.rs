@@ -61,12 +61,19 @@ pub async fn figures() -> Outcome<()> {
         let data = folder.path();
         Shop::open(data, "normal").await?.close()?;
         fill(data, events).await?;
+        let sales = events / 2 / 128 * 128;
+        let shop = Shop::open(data, "normal").await?;
+        shop.projected(sales).await?;
+        shop.close()?;
         let store = Store::open(Some(&data.join("shop.db")), Sync::Normal).await?;
         let scanned = raw_scan(&store).await?;
         let before = peak_mb()?;
         let begun = Instant::now();
         let rebuilt = Questions::new(store).rebuild(&|_| {}).await?;
         let time = begun.elapsed();
+        if rebuilt.sales != sales {
+            return Err(format!("{} sales were rebuilt, not {sales}", rebuilt.sales).into());
+        }
         let speed = rate(rebuilt.events, time);
         let ratio = speed / scanned;
         let limit = format!("a raw scan: {scanned:.0} events/s");

@@ -29,8 +29,9 @@ pub enum StoreError {
     Table(#[from] TableError),
 }
 
-/// Appends that share one transaction and its fsync at most: where the rate stops growing.
-const GROUP: usize = 50;
+/// Appends that share one transaction and its fsync at most: what a transaction takes, less one for the
+/// stream.
+const GROUP: usize = 99;
 
 impl Store {
     /// Opens the database file, or one in memory if there is none, and makes what tables it lacks.

@@ -13,6 +13,7 @@ use libfuzzer_sys::fuzz_target;
 /// Longer than any error that only names the place and what is wrong.
 const MAX_ERROR: usize = 200;
 
+const MAX_DIGITS: usize = 18;
 const MAX_DECIMALS: usize = 17;
 const ONE: i128 = 10_i128.pow(MAX_DECIMALS as u32);
 const LIMIT: i128 = 1_000_000_000_000 * ONE;
@@ -27,6 +28,11 @@ fn units(amount: Amount) -> i128 {
     assert!(fraction.len() <= MAX_DECIMALS, "too many decimals: {text}");
     assert!(sign == 1 || digits != "0", "minus zero");
     sign * format!("{whole}{fraction:0<MAX_DECIMALS$}").parse::<i128>().expect("digits and one point")
+}
+
+/// How many digits the amount has without leading zeros.
+fn digits(amount: Amount) -> usize {
+    amount.to_string().replace(['-', '.'], "").trim_start_matches('0').len()
 }
 
 fuzz_target!(|json: &[u8]| {
@@ -46,6 +52,7 @@ fuzz_target!(|json: &[u8]| {
         for amount in [line.gross_number, line.gross_turnover] {
             assert_eq!(amount.to_string().parse(), Ok(amount));
             assert!(units(amount).abs() < LIMIT);
+            assert!(digits(amount) <= MAX_DIGITS);
         }
         assert!(units(line.gross_number).signum() * units(line.gross_turnover).signum() != -1, "mixed signs");
     }
