@@ -11,7 +11,7 @@ help:
 	@echo "make test    formatting, lints, licences, all tests (kills included), documentation"
 	@echo "make kill    300 rounds of kill -9 against the release build"
 	@echo "make bench   the figures of the README, each against its limit"
-	@echo "make fuzz    ten minutes on the parsers (needs the nightly toolchain)"
+	@echo "make fuzz    ten minutes on the parsers (needs the nightly toolchain and cargo-fuzz)"
 
 test: setup format lint deny tests docs
 
@@ -57,4 +57,4 @@ bench:
 
 fuzz:
 	@for target in request envelope content; do \
-	  (cd pipeline && $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=200 -max_len=4096) || exit 1; done
+	  (cd pipeline && mkdir -p fuzz/corpus/$$target && $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=200 -max_len=4096) || exit 1; done

@@ -3,8 +3,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use kassa_bus::message::Envelope;
 use kassa_bus::{SaleId, ShopId};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::json::object;
 use crate::jwe::Jwe;
@@ -36,23 +36,24 @@ pub struct Posted {
     pub envelope: Envelope,
 }
 
-/// The fields as JSON values, so that one of the wrong type can be named.
+/// The fields as the JSON text they were sent as, so that one of the wrong type can be named. Nothing
+/// is built of what is not a string: however deep it nests, it is only skipped.
 #[derive(Deserialize)]
-struct Fields {
-    #[serde(default, deserialize_with = "present")]
-    shop_id: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    message_id: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    content_base64: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    sealed: Option<Value>,
+struct Fields<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    shop_id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    message_id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    content_base64: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    sealed: Option<&'a RawValue>,
 }
 
 /// `null` is not absent: a till whose id is null by mistake must hear of it, or each of its retries
 /// would be a sale of its own.
-fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(value).map(Some)
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
 }
 
 /// Reads a request body. Fields that are not ours are ignored.
@@ -119,18 +120,21 @@ fn classic(content_base64: String, sale_id: Option<&SaleId>) -> Result<Envelope,
     }
 }
 
-fn required(field: &'static str, value: Option<Value>) -> Result<String, Problem> {
+fn required(field: &'static str, value: Option<&RawValue>) -> Result<String, Problem> {
     string(field, value.ok_or_else(|| Problem::malformed(field, "is missing"))?)
 }
 
-fn string(field: &'static str, value: Value) -> Result<String, Problem> {
-    let kind = match value {
-        Value::String(text) => return Ok(text),
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+fn string(field: &'static str, value: &RawValue) -> Result<String, Problem> {
+    let kind = match value.get().as_bytes().first() {
+        Some(b'"') => {
+            let text = serde_json::from_str(value.get());
+            return text.map_err(|_| Problem::malformed(field, "is not a string of Unicode characters"));
+        }
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'[') => "an array",
+        Some(b'{') => "an object",
+        _ => "a number",
     };
     Err(Problem::malformed(field, format!("must be a string, not {kind}")))
 }
@@ -199,6 +203,21 @@ mod tests {
             r#"{"shop_id":"A","sealed":"a.b.c","message_id":"0193a4e8-6c00-7000-8000-000000000001"}"#,
             "sealed",
         );
+    }
+
+    #[test]
+    fn nothing_but_a_string_is_a_string_however_it_is_nested() {
+        // given what serde_json itself would take for JSON in a string, and read again
+        let hidden = r#"{"$serde_json::private::RawValue":"\"A\""}"#;
+        refused(&format!(r#"{{"shop_id":{hidden},"content_base64":"AAAA"}}"#), "shop_id");
+        // and that within itself, 60 times over, with 120 arrays around each: some 50 KB
+        let escaped = |text: String| text.replace('\\', r"\u005c").replace('"', r"\u0022");
+        let nested = (0..60).fold("1".to_owned(), |text, _| {
+            let hidden = format!(r#"{{"$serde_json::private::RawValue":"{}"}}"#, escaped(text));
+            format!("{}{hidden}{}", "[".repeat(120), "]".repeat(120))
+        });
+        refused(&format!(r#"{{"shop_id":{nested},"content_base64":"AAAA"}}"#), "shop_id");
+        refused(&format!(r#"{{"shop_id":{}{}}}"#, "[".repeat(60_000), "]".repeat(60_000)), "shop_id");
     }
 
     #[test]
