@@ -16,7 +16,7 @@ fn client(file: &str, up: &Up, more: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");
     let script = root.join("tests/clients").join(file);
-    let mut command = if file.ends_with(".py") {
+    let mut command = if Path::new(file).extension().is_some_and(|ending| ending == "py") {
         assert!(python.exists(), "there is no .venv; `make setup` makes it");
         let mut command = Command::new(python);
         command.arg(script);
