@@ -23,5 +23,5 @@ pub use data::{DataFolder, Occupant, OpenError};
 pub use dynamodb::{Sync, Tables};
 pub use keys::FileKeys;
 pub use open::{OpenShop, Stages, Up, UpError};
-pub use store::Store;
+pub use store::{Store, StoreError};
 pub use stream::{LocalStream, SHARD};
