@@ -13,7 +13,7 @@ help:
 	@echo "make bench   the figures of the README, each against its limit"
 	@echo "make fuzz    ten minutes on the parsers (needs the nightly toolchain and cargo-fuzz)"
 
-test: setup format lint deny tests docs
+test: setup format lint deny docs tests
 
 # Installs what the tests need beside Rust: two cargo commands and a Python environment of our own.
 setup: $(VENV)/installed

@@ -12,6 +12,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// what a till that adds up in floats sends (0.30000000000000004), and so few that sums up to 10¹¹ stay
 /// exact whatever they are of, within a [`Decimal`]'s 28 digits and a `DynamoDB` number's 38. Minus zero
 /// is zero.
+///
+/// ```
+/// # fn main() -> Result<(), kassa_bus::amount::InvalidAmount> {
+/// use kassa_bus::amount::Amount;
+/// let sum = "0.1".parse::<Amount>()? + "0.2".parse()?;
+/// assert_eq!(sum, "0.3".parse()?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(Decimal);
 

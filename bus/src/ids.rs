@@ -73,6 +73,15 @@ impl FromStr for ShopId {
 /// `accept`): a `UUIDv7` (RFC 9562) or the classic `<digits>-<yyyymmdd>`.
 ///
 /// It carries the sale's time, so the event store's partition follows from it alone.
+///
+/// ```
+/// # fn main() -> Result<(), kassa_bus::ids::InvalidId> {
+/// let classic: kassa_bus::SaleId = "7-20261122".parse()?;
+/// assert_eq!(classic.utc_date().to_string(), "2026-11-22");
+/// assert!("7-20261332".parse::<kassa_bus::SaleId>().is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SaleId {
