@@ -254,14 +254,14 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Check(ask) => {
             let bar = events_bar("checking");
-            let check = Ask::at(&ask.data).await?.check(&|events| bar.set_position(events)).await?;
+            let check = Ask::at(&ask.data).await?.check(&|read, of| advance(&bar, read, of)).await?;
             bar.finish_and_clear();
             print(&if ask.json { format!("{}\n", json!(check)) } else { render::check(&check) });
             Ok(if check.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Rebuild(ask) => {
             let bar = events_bar("rebuilding");
-            let rebuilt = Ask::at(&ask.data).await?.rebuild(&|events| bar.set_position(events)).await?;
+            let rebuilt = Ask::at(&ask.data).await?.rebuild(&|read, of| advance(&bar, read, of)).await?;
             bar.finish_and_clear();
             print(&if ask.json { format!("{}\n", json!(rebuilt)) } else { render::rebuilt(&rebuilt) });
             Ok(ExitCode::SUCCESS)
@@ -281,10 +281,14 @@ fn print(text: &str) {
 
 /// Counts events read; draws nothing where stderr is no terminal.
 fn events_bar(doing: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {prefix} {human_pos} events, {per_sec}");
-    ProgressBar::new_spinner()
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-        .with_prefix(doing)
+    let style =
+        ProgressStyle::with_template("{prefix} {bar:30.green} {human_pos}/{human_len} events, {per_sec}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_prefix(doing)
+}
+
+fn advance(bar: &ProgressBar, read: u64, of: u64) {
+    bar.set_length(of.max(read));
+    bar.set_position(read);
 }
 
 async fn up(args: UpArgs) -> Result<ExitCode, Failure> {

@@ -181,13 +181,13 @@ async fn twice_and_rubbish(url: &str) -> Result<String, Failure> {
 /// The check, once nothing is pending any more.
 async fn settled(ask: &Ask) -> Result<Check, Failure> {
     for _ in 0..100 {
-        let check = ask.check(&|_| {}).await?;
+        let check = ask.check(&|_, _| {}).await?;
         if check.pending == 0 && check.mismatches.is_empty() {
             return Ok(check);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(ask.check(&|_| {}).await?)
+    Ok(ask.check(&|_, _| {}).await?)
 }
 
 async fn rejected(ask: &Ask) -> Result<String, Failure> {

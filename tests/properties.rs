@@ -112,7 +112,7 @@ async fn take(world: &World, step: &Step, accepted: &mut BTreeMap<i64, Vec<Post>
             let batch = world.stream(from.saturating_sub(back * 1000), *most).await;
             world.project_batch(&batch).await.into_iter().for_each(Result::unwrap);
         }
-        Step::Rebuild => drop(world.questions.rebuild(&|_| {}).await.unwrap()),
+        Step::Rebuild => drop(world.questions.rebuild(&|_, _| {}).await.unwrap()),
     }
 }
 
@@ -156,7 +156,7 @@ async fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut accepted = BTreeMap::new();
     for step in steps {
         take(&world, step, &mut accepted).await;
-        let check = world.questions.check(&|_| {}).await.unwrap();
+        let check = world.questions.check(&|_, _| {}).await.unwrap();
         prop_assert_eq!(check.accepted, check.recorded + check.rejected + check.pending);
         prop_assert_eq!(check.mismatches, Vec::<String>::new(), "after {:?}", step);
     }
@@ -171,7 +171,7 @@ async fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     }
     // Rebuilt from the events, the read models are what they are.
     let before = world.questions.stock(None).await.unwrap();
-    world.questions.rebuild(&|_| {}).await.unwrap();
+    world.questions.rebuild(&|_, _| {}).await.unwrap();
     prop_assert_eq!(before, world.questions.stock(None).await.unwrap());
     Ok(())
 }

@@ -447,7 +447,7 @@ async fn events_of_an_older_version_count_as_they_did() {
     // when the stream and a rebuild read it
     world.project().await;
     let projected = world.stock("AMIS1", "s-00098").await;
-    world.questions.rebuild(&|_| {}).await.unwrap();
+    world.questions.rebuild(&|_, _| {}).await.unwrap();
     // then it counts like one of today
     assert_eq!(projected, owned(("99998", "2", "37.9")));
     assert_eq!(world.stock("AMIS1", "s-00098").await, projected);
@@ -473,9 +473,9 @@ async fn the_check_tells_what_does_not_agree_and_a_rebuild_mends_it() {
             .await
             .unwrap();
     }
-    let check = world.questions.check(&|_| {}).await.unwrap();
+    let check = world.questions.check(&|_, _| {}).await.unwrap();
     assert_eq!(check.mismatches.len(), 2, "{:?}", check.mismatches);
-    world.questions.rebuild(&|_| {}).await.unwrap();
+    world.questions.rebuild(&|_, _| {}).await.unwrap();
     world.balanced().await;
     // and the projection goes on from where it was
     world.posts(world.sealed(&uuid(2), &[("98", "1", "18.95")]).await).await;

@@ -69,7 +69,7 @@ pub async fn figures() -> Outcome<()> {
         let scanned = raw_scan(&store).await?;
         let before = peak_mb()?;
         let begun = Instant::now();
-        let rebuilt = Questions::new(store).rebuild(&|_| {}).await?;
+        let rebuilt = Questions::new(store).rebuild(&|_, _| {}).await?;
         let time = begun.elapsed();
         if rebuilt.sales != sales {
             return Err(format!("{} sales were rebuilt, not {sales}", rebuilt.sales).into());

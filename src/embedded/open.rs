@@ -155,7 +155,7 @@ impl OpenShop {
 async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>) {
     match store.read_model.is_held().await {
         Ok(false) => {}
-        Ok(true) => match questions.rebuild(&|_| {}).await {
+        Ok(true) => match questions.rebuild(&|_, _| {}).await {
             Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "finished an interrupted rebuild"),
             Err(error) => tracing::error!(%error, "cannot finish an interrupted rebuild; run kassa rebuild"),
         },

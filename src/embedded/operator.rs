@@ -81,7 +81,7 @@ async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<Da
 
 async fn check(State(questions): State<Arc<Questions>>) -> Response<Body> {
     lines(move |line| async move {
-        let progress = |events| drop(line.try_send(json!({"events": events})));
+        let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
         let end = done(questions.check(&progress).await);
         let _ = line.send(end).await;
     })
@@ -91,7 +91,7 @@ async fn rebuild(State(questions): State<Arc<Questions>>) -> Response<Body> {
     lines(move |line| async move {
         // Goes on to its end even if whoever asked goes away.
         let work = tokio::spawn(async move {
-            let progress = |events| drop(line.try_send(json!({"events": events})));
+            let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
             let end = done(questions.rebuild(&progress).await);
             let _ = line.send(end).await;
         });

@@ -160,8 +160,8 @@ impl Remote {
         let response = self.send(self.request(method, &[path])).await?;
         let mut done = None;
         self.lines(response, |mut line| {
-            if let Some(events) = line["events"].as_u64() {
-                progress(events);
+            if let (Some(events), Some(of)) = (line["events"].as_u64(), line["of"].as_u64()) {
+                progress(events, of);
             } else if line.get("done").is_some() {
                 done = Some(line["done"].take());
             }

@@ -142,8 +142,8 @@ impl SaleHistory {
     }
 }
 
-/// Called with how many events were read so far.
-pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+/// Called with how many events were read so far, and of about how many.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 impl Questions {
     #[must_use]
@@ -233,7 +233,8 @@ impl Questions {
     /// [`QuestionError`].
     pub async fn check(&self, progress: Progress<'_>) -> Result<Check, QuestionError> {
         let Store { events, read_model, registry, stream, .. } = &self.store;
-        Ok(check(events, read_model, registry, stream, SHARD, progress).await?)
+        let of = events.approximate_count().await?;
+        Ok(check(events, read_model, registry, stream, SHARD, &|read| progress(read, of)).await?)
     }
 
     /// Makes the read models anew.
@@ -243,13 +244,10 @@ impl Questions {
     pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, QuestionError> {
         let _one = self.rebuilding.lock().await;
         let Store { events, read_model, registry, stream, .. } = &self.store;
+        let of = events.approximate_count().await?;
+        let progress = |read| progress(read, of);
         // One segment: the embedded table has one connection, and would sort itself for each segment.
-        Ok(rebuild(events, read_model, registry, stream as &dyn Changes, SHARD, 1, progress).await?)
-    }
-
-    /// About how many events there are, for a progress bar.
-    pub async fn size(&self) -> u64 {
-        self.store.events.approximate_count().await.unwrap_or(0)
+        Ok(rebuild(events, read_model, registry, stream as &dyn Changes, SHARD, 1, &progress).await?)
     }
 }
 

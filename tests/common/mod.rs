@@ -222,7 +222,7 @@ impl World {
 
     /// The check, which must find no mismatch.
     pub async fn balanced(&self) -> Check {
-        let check = self.questions.check(&|_| {}).await.unwrap();
+        let check = self.questions.check(&|_, _| {}).await.unwrap();
         assert_eq!(check.mismatches, Vec::<String>::new());
         assert_eq!(check.accepted, check.recorded + check.rejected + check.pending);
         check
