@@ -31,3 +31,42 @@ impl DeadLetters for LocalDeadLetters {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use kassa_bus::Message;
+    use kassa_pipeline::table::text;
+
+    use super::*;
+    use crate::embedded::{Store, Sync};
+
+    #[tokio::test]
+    async fn a_dead_letter_is_in_its_table_with_why_it_failed() {
+        let store = Store::open(None, Sync::Normal).await.unwrap();
+        let table = store.tables.dead_letters.clone();
+        let clock = Clock::from_fn(|| "2026-11-22T12:00:00Z".parse().unwrap());
+        let letters = LocalDeadLetters { client: store.client.clone(), table: table.clone(), clock };
+        let attributes = HashMap::from([("shop_id".to_owned(), "AMIS1".to_owned())]);
+        for id in ["one", "two"] {
+            let message = Message {
+                id: id.into(),
+                attributes: attributes.clone(),
+                body: format!("body of {id}").into(),
+            };
+            let letter = DeadLetter { queue: "decrypt", message, receives: 5, why: "no key".into() };
+            letters.keep(letter).await.unwrap();
+        }
+        let kept = store.client.scan().table_name(table).limit(10).send().await.unwrap();
+        let mut bodies: Vec<_> = kept.items().iter().filter_map(|item| text(item, "body")).collect();
+        bodies.sort_unstable();
+        assert_eq!(bodies, ["body of one", "body of two"]);
+        let first = &kept.items()[0];
+        assert_eq!((text(first, "queue"), text(first, "receives")), (Some("decrypt"), Some("5")));
+        assert_eq!(
+            (text(first, "why"), text(first, "attributes")),
+            (Some("no key"), Some(r#"{"shop_id":"AMIS1"}"#))
+        );
+    }
+}

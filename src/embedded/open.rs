@@ -62,6 +62,8 @@ pub struct OpenShop {
     tills: JoinHandle<()>,
     /// Tells the projection that nothing more will come.
     ending: watch::Sender<bool>,
+    /// Finishes what an earlier process left.
+    resuming: JoinHandle<()>,
     projections: Vec<JoinHandle<()>>,
     // Held, and with it the lock, until the shop is closed.
     _folder: DataFolder,
@@ -119,7 +121,7 @@ impl OpenShop {
         tokio::spawn(serve(operators, operator::router(questions.clone(), &occupant.token), closed));
         folder.announce(&occupant)?;
 
-        tokio::spawn(resume(questions, store.clone(), bus.clone()));
+        let resuming = tokio::spawn(resume(questions, store.clone(), bus.clone()));
         Ok(Self {
             occupant,
             changed,
@@ -129,6 +131,7 @@ impl OpenShop {
             closing,
             tills,
             ending,
+            resuming,
             projections,
             _folder: folder,
         })
@@ -137,6 +140,8 @@ impl OpenShop {
     /// Takes no more sales, and ends what was begun. Says how many messages were left.
     pub async fn close(self) -> usize {
         self.closing.send_replace(true);
+        // The next start looks again for what is not settled.
+        self.resuming.abort();
         // In the order a sale takes: what was let in, what is on its way, what is recorded.
         let ended = async {
             let _ = self.tills.await;
