@@ -1,31 +1,55 @@
 # make          what there is
-# make test     everything that must hold, on a machine with Rust, a C compiler, Python 3, curl and openssl
+# make test     everything that must hold, on a machine with Rust, a C compiler, Python 3, Node.js, curl and openssl
 
 CARGO ?= cargo
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: help setup test format lint deny tests docs kill bench fuzz
+.PHONY: help setup tools test format lint deny bootstraps tests docs kill bench figures fuzz cloud cloud-down
 
 help:
 	@echo "make test    formatting, lints, licences, all tests (kills included), documentation"
+	@echo "make cloud   the shop deployed on an emulated AWS on this machine; make cloud-down ends it"
 	@echo "make kill    300 rounds of kill -9 against the release build"
 	@echo "make bench   the figures of the README, each against its limit"
+	@echo "make figures the deployed shop's: cold starts, what a sale uses, how long a deployment takes"
 	@echo "make fuzz    ten minutes on the parsers (needs the nightly toolchain and cargo-fuzz)"
 
-test: setup format lint deny docs tests
+test: setup format lint deny docs bootstraps tests
 
-# Installs what the tests need beside Rust: two cargo commands and a Python environment of our own.
-setup: $(VENV)/installed
-	@for tool in cc curl openssl; do \
-	  command -v $$tool >/dev/null || { echo "make: $$tool is missing; install it first (Debian: apt-get install build-essential curl openssl)"; exit 1; }; done
+# Installs what the tests need beside Rust: two cargo commands, a Python environment and node modules of our own.
+setup: tools $(VENV)/installed node_modules/.package-lock.json tests/serverless-3/node_modules/.package-lock.json
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
 
-$(VENV)/installed: tests/clients/requirements.txt
+tools:
+	@for tool in cc curl openssl npm ps; do \
+	  command -v $$tool >/dev/null || { echo "make: $$tool is missing; install it first (Debian: apt-get install build-essential curl openssl npm procps)"; exit 1; }; done
+
+$(VENV)/installed: tests/clients/requirements.txt deploy/requirements.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "make: Python 3 with venv is missing (Debian: apt-get install python3-venv)"; exit 1; }
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt -r deploy/requirements.txt
+	@cp deploy/requirements.txt $(VENV)/deploy-requirements.txt
 	@touch $@
+
+node_modules/.package-lock.json: package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@
+
+tests/serverless-3/node_modules/.package-lock.json: tests/serverless-3/package-lock.json
+	npm ci --no-audit --no-fund --prefix tests/serverless-3
+	@touch $@
+
+# The room's bootstrap as `serverless deploy` builds it, once for all tests that deploy.
+bootstraps: setup
+	npx serverless package --stage local
+	@mkdir -p target/lambda-zip && cp .serverless/pipeline.zip target/lambda-zip/
+
+cloud: setup
+	deploy/local-cloud.sh up
+
+cloud-down:
+	deploy/local-cloud.sh down
 
 format:
 	$(CARGO) fmt --all --check
@@ -54,6 +78,9 @@ kill:
 
 bench:
 	$(CARGO) bench --locked --bench shop
+
+figures: bootstraps
+	$(CARGO) bench --locked --bench cloud
 
 fuzz:
 	@for target in request envelope content; do \

@@ -6,13 +6,18 @@ use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use kassa_bus::{Clock, ShopId};
+use kassa_bus::{Clock, ShopId, telemetry};
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::cloud::{Stage, StageName};
+use crate::cost::{self, CostArgs};
 use crate::embedded::{OpenShop, Sync, Up};
+use crate::plan::Plan;
 use crate::questions::DayFilter;
-use crate::questions::ask::Ask;
+use crate::questions::ask::{Ask, AskError};
 use crate::questions::render;
 use crate::shops::Shops;
 use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale, sell};
@@ -23,7 +28,8 @@ use crate::{demo, show};
 /// anything that cares subscribe.
 ///
 /// On this machine one process is the whole shop: `kassa up` opens it, `kassa sell` is a till, and
-/// the other commands ask about sales, whether the shop is open or closed.
+/// the other commands ask about sales, whether the shop is open or closed. With `--stage` they speak
+/// to the shop that `npx serverless deploy` put on AWS.
 #[derive(Debug, Parser)]
 #[command(name = "kassa", version, after_long_help = EXAMPLES)]
 pub struct Cli {
@@ -42,6 +48,8 @@ const EXAMPLES: &str = "Examples:
   kassa stock --shop AMIS1                      what is left, and what was earned
   kassa events --shop AMIS1 --day 2026-11-22 | jq .kind
   kassa check --json                            do the books balance?
+  kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
+  kassa stock --stage dev                       ask the shop on AWS
   kassa completions bash > ~/.local/share/bash-completion/completions/kassa
 
 Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what was asked for was done.";
@@ -50,6 +58,8 @@ Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what wa
 enum Command {
     /// Open the shop: take sales until Ctrl-C
     Up(UpArgs),
+    /// Make a deployed stage match shops.toml: keys, registry, items and opening stock
+    Apply(ApplyArgs),
     /// Be a till: seal sales, post each until it is accepted
     Sell(SellArgs),
     /// Show one sale's events in order, and where it stands
@@ -62,6 +72,8 @@ enum Command {
     Check(AskArgs),
     /// Make stock and turnover anew from the events, while sales go on
     Rebuild(AskArgs),
+    /// What the shop costs on AWS, by measured units and list prices
+    Cost(CostArgs),
     /// A tour: two shops, tills good and bad, a crash, and the books afterwards
     Demo,
     /// Print a completion script for a shell
@@ -107,6 +119,11 @@ struct SellArgs {
     /// Where the shop takes sales
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
+    /// Sell to a deployed stage, whose URL is looked up
+    #[arg(long, conflicts_with = "url")]
+    stage: Option<StageName>,
+    #[command(flatten)]
+    service: Service,
     /// Sell this sale
     #[arg(long, value_name = "FILE", conflicts_with = "count")]
     file: Option<PathBuf>,
@@ -146,11 +163,65 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Which shop is asked: one on this machine, or a deployed one.
 #[derive(Debug, Args)]
-struct AskArgs {
+struct Where {
     /// The shop's folder
     #[arg(long, default_value = "./kassa-data", value_name = "FOLDER")]
     data: PathBuf,
+    /// A deployed stage instead, with the AWS credentials and region of the environment
+    #[arg(long, conflicts_with = "data")]
+    stage: Option<StageName>,
+    #[command(flatten)]
+    service: Service,
+}
+
+#[derive(Debug, Args)]
+struct Service {
+    /// The service's name in serverless.yml
+    #[arg(long, default_value = "kassa", hide_short_help = true)]
+    service: String,
+}
+
+impl Where {
+    async fn ask(&self) -> Result<Ask, AskError> {
+        match &self.stage {
+            Some(stage) => Ask::stage(&self.service.service, stage).await,
+            None => Ask::at(&self.data).await,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Changes what differs and nothing else; applying again changes nothing. It never deletes
+anything, a key least of all.
+
+Examples:
+  kassa apply --stage dev --dry-run
+  kassa apply --stage prod --shops shops.toml"
+)]
+struct ApplyArgs {
+    /// The deployed stage
+    #[arg(long)]
+    stage: StageName,
+    #[command(flatten)]
+    service: Service,
+    /// Shops and items [default: ./shops.toml, or the one Kassa ships with]
+    #[arg(long, value_name = "FILE")]
+    shops: Option<PathBuf>,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the plan as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct AskArgs {
+    #[command(flatten)]
+    shop: Where,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -180,29 +251,11 @@ struct EventsArgs {
     /// Only sales whose id is of this UTC date, as 2026-11-22
     #[arg(long)]
     day: Option<String>,
-    /// The shop's folder
-    #[arg(long, default_value = "./kassa-data", value_name = "FOLDER")]
-    data: PathBuf,
+    #[command(flatten)]
+    at: Where,
     /// Events are JSON anyway
     #[arg(long, hide = true)]
     json: bool,
-}
-
-/// Our own crates log at the level asked for. Those that carry sales for us would log them whole.
-fn filter(level: &str) -> Result<EnvFilter, Failure> {
-    let carriers = [
-        "aws_sdk_dynamodb",
-        "aws_smithy_runtime",
-        "aws_smithy_runtime_api",
-        "hyper",
-        "hyper_util",
-        "reqwest",
-    ];
-    let mut filter = EnvFilter::try_new(level)?;
-    for carrier in carriers {
-        filter = filter.add_directive(format!("{carrier}=warn").parse()?);
-    }
-    Ok(filter)
 }
 
 /// Anything that ends a command.
@@ -229,24 +282,26 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     let quiet = !matches!(command, Command::Up(_));
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| if quiet { "error" } else { "info" }.into());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter(&level)?).with_writer(std::io::stderr);
-    logs.with_ansi(std::io::stderr().is_terminal()).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_filter(telemetry::filter(&level)?);
+    tracing_subscriber::registry().with(lines).init();
     match command {
         Command::Up(args) => up(args).await,
+        Command::Apply(args) => apply(args).await,
         Command::Sell(args) => sell_command(args).await,
         Command::Sale(SaleArgs { id, shop: ShopArgs { shop, ask } }) => {
-            let history = Ask::at(&ask.data).await?.sale(&id, shop).await?;
+            let history = ask.shop.ask().await?.sale(&id, shop).await?;
             print(&if ask.json { format!("{}\n", json!(history)) } else { render::sale(&history) });
             Ok(ExitCode::SUCCESS)
         }
         Command::Stock(ShopArgs { shop, ask }) => {
-            let rows = Ask::at(&ask.data).await?.stock(shop).await?;
+            let rows = ask.shop.ask().await?.stock(shop).await?;
             print(&if ask.json { format!("{}\n", json!(rows)) } else { render::stock(&rows) });
             Ok(ExitCode::SUCCESS)
         }
-        Command::Events(EventsArgs { shop, day, data, json: _ }) => {
+        Command::Events(EventsArgs { shop, day, at, json: _ }) => {
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            let asked = Ask::at(&data).await?;
+            let asked = at.ask().await?;
             // `kassa events | head` ends when head has enough.
             asked.events(&DayFilter { shop, day }, |event| writeln!(out, "{event}").is_ok()).await?;
             let _ = out.flush();
@@ -254,16 +309,20 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Check(ask) => {
             let bar = events_bar("checking");
-            let check = Ask::at(&ask.data).await?.check(&|read, of| advance(&bar, read, of)).await?;
+            let check = ask.shop.ask().await?.check(&|read, of| advance(&bar, read, of)).await?;
             bar.finish_and_clear();
             print(&if ask.json { format!("{}\n", json!(check)) } else { render::check(&check) });
             Ok(if check.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Rebuild(ask) => {
             let bar = events_bar("rebuilding");
-            let rebuilt = Ask::at(&ask.data).await?.rebuild(&|read, of| advance(&bar, read, of)).await?;
+            let rebuilt = ask.shop.ask().await?.rebuild(&|read, of| advance(&bar, read, of)).await?;
             bar.finish_and_clear();
             print(&if ask.json { format!("{}\n", json!(rebuilt)) } else { render::rebuilt(&rebuilt) });
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Cost(args) => {
+            print(&cost::run(&args)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Demo => demo::run().await,
@@ -297,8 +356,8 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
     let up = Up { listen: args.listen, data: args.data, shops, sync: args.sync, clock: Clock::system() };
     let shop = OpenShop::open(up).await?;
     let mut text = String::new();
-    for line in &shop.changed {
-        text.push_str(&format!("  {line}\n"));
+    for change in &shop.applied.changes {
+        text.push_str(&format!("  {}\n", show::marked(&change.to_string())));
     }
     let url = &shop.occupant.url;
     text.push_str(&format!("Kassa is open at {url}\n"));
@@ -315,6 +374,38 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
         left => eprintln!("{left} messages were left; they are published again when the shop opens"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
+    let shops = Shops::read(args.shops.as_deref())?;
+    let stage = Stage::find(&args.service.service, &args.stage).await?;
+    let (books, keys) = (stage.books().await?, stage.keys()?);
+    let plan = Plan::make(&shops, &keys, &books.registry, &books.read_model).await?;
+    print(&if args.json { format!("{}\n", json!(plan)) } else { plan_text(&plan) });
+    if !args.dry_run {
+        plan.carry_out(&keys, &books.registry, &books.read_model, Clock::system().now()).await?;
+    }
+    if !args.json {
+        let stack = &stage.stack;
+        print(&match (plan.changes.len(), args.dry_run) {
+            (0, _) => format!("{stack} is as declared\n"),
+            (n, true) => format!("{n} changes to {stack} are planned, none was made\n"),
+            (n, false) => format!("{n} changes to {stack} were made\n"),
+        });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Green for what is new, yellow for what changes.
+fn plan_text(plan: &Plan) -> String {
+    let mut text = String::new();
+    for change in &plan.changes {
+        text.push_str(&format!("  {}\n", show::marked(&change.to_string())));
+    }
+    for shop in &plan.undeclared {
+        text.push_str(&format!("  = {shop} is registered and not declared; it stays as it is\n"));
+    }
+    text
 }
 
 async fn asked_to_stop() -> std::io::Result<()> {
@@ -335,7 +426,11 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
         }
         Goods::Random(items)
     };
-    let mut till = Till::new(&args.url, args.shop, &args.till, args.format, Clock::system())?;
+    let url = match &args.stage {
+        Some(stage) => Stage::find(&args.service.service, stage).await?.url()?.to_owned(),
+        None => args.url,
+    };
+    let mut till = Till::new(&url, args.shop, &args.till, args.format, Clock::system())?;
     if let Some(other) = args.key_of {
         till.key_of = other;
     }

@@ -2,10 +2,16 @@
 
 /// The command line.
 pub mod cli;
+/// The shop on AWS, as the command sees it.
+pub mod cloud;
+/// What AWS asks for it: measured units times list prices.
+pub mod cost;
 /// The guided tour.
 pub mod demo;
 /// The shop on one machine: everything AWS would be, in one process.
 pub mod embedded;
+/// What must change for a shop to be as `shops.toml` declares it.
+pub mod plan;
 /// What can be asked about sales, of an open shop and of a closed one.
 pub mod questions;
 /// `shops.toml`: which shops there are and what they sell.

@@ -3,11 +3,8 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 use kassa_bus::amount::Amount;
 use kassa_bus::{ItemNo, ShopId};
-use kassa_pipeline::keys::{KeyError, ShopKeys};
-use kassa_pipeline::read_model::{Declared, DeclaredItem, ReadModel};
-use kassa_pipeline::registry::{Registry, Shop, ShopKey};
-use kassa_pipeline::table::TableError;
-use serde::Deserialize;
+use kassa_pipeline::read_model::DeclaredItem;
+use serde::{Deserialize, Serialize};
 
 /// The file Kassa ships with, for whoever runs it somewhere else.
 const SHIPPED: &str = include_str!("../shops.toml");
@@ -20,7 +17,7 @@ pub struct Shops {
 }
 
 /// A shop as declared.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclaredShop {
     pub id: ShopId,
@@ -107,65 +104,6 @@ impl Shops {
         };
         Ok(Self { shops: file.shops, items: file.items.into_iter().map(item).collect() })
     }
-}
-
-/// Why the shops could not be applied.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    #[error("the key of {shop_id}")]
-    Key { shop_id: ShopId, source: KeyError },
-    #[error(transparent)]
-    Table(#[from] TableError),
-}
-
-/// Makes the registry and the opening stock match the declaration. The shops' keys must be there.
-/// Says what it changed, a line each; applying again changes nothing. Nothing is ever deleted.
-///
-/// # Errors
-/// [`ApplyError`]; what was applied by then stays.
-pub async fn apply(
-    shops: &Shops,
-    keys: &dyn ShopKeys,
-    registry: &Registry,
-    read_model: &ReadModel,
-    now: jiff::Timestamp,
-) -> Result<Vec<String>, ApplyError> {
-    let mut changed = Vec::new();
-    for declared in &shops.shops {
-        let key = keys.public_key(&declared.id).await;
-        let key = key.map_err(|source| ApplyError::Key { shop_id: declared.id.clone(), source })?;
-        let before = registry.shop(&declared.id).await?;
-        let mut shop = Shop {
-            shop_id: declared.id.clone(),
-            name: declared.name.clone(),
-            time_zone: declared.time_zone.clone(),
-            language: declared.language.clone(),
-            manager_phone: declared.manager_phone.clone(),
-            manager_email: declared.manager_email.clone(),
-            keys: before.as_ref().map_or_else(Vec::new, |shop| shop.keys.clone()),
-        };
-        if !shop.has_key(key.kid()) {
-            shop.keys.push(ShopKey { kid: key.kid().clone(), since: now });
-        }
-        if before.as_deref() != Some(&shop) {
-            changed.push(format!(
-                "{} shop {} ({})",
-                if before.is_some() { "~" } else { "+" },
-                shop.shop_id,
-                shop.name
-            ));
-            registry.register(&shop).await?;
-        }
-        for item in &shops.items {
-            let mark = match read_model.declare(&shop.shop_id, item).await? {
-                Declared::Created => "+",
-                Declared::Changed => "~",
-                Declared::AsItWas => continue,
-            };
-            changed.push(format!("{mark} {} item {} ({})", shop.shop_id, item.item_no, item.description));
-        }
-    }
-    Ok(changed)
 }
 
 #[cfg(test)]

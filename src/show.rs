@@ -40,6 +40,17 @@ pub fn money(amount: Amount) -> String {
     if decimals < 2 { format!("{amount:.2}") } else { exact }
 }
 
+/// A line of a plan, coloured by its mark on a terminal: what is new is green, what changes is yellow.
+#[must_use]
+pub fn marked(line: &str) -> String {
+    let colour = match line.chars().next() {
+        Some('+') => console::Style::new().green(),
+        Some('~') => console::Style::new().yellow(),
+        _ => console::Style::new(),
+    };
+    colour.apply_to(line).to_string()
+}
+
 /// The first characters of a long text.
 #[must_use]
 pub fn short(text: &str, length: usize) -> String {

@@ -1,6 +1,8 @@
 //! One suite per port, over each of its adapters: what the port's documentation says an adapter MUST do.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "common/cloud.rs"]
+mod cloud;
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
@@ -9,13 +11,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cloud::Cloud;
 use common::{encrypting, wrap};
 use kassa::embedded::FileKeys;
 use kassa_bus::local::{DeadLetter, DeadLetters, LocalBus, Redelivery};
+use kassa_bus::sns::Sns;
 use kassa_bus::{
     Message, Metrics, Publisher, Retry, ShopId, Source, Subscriber, Subscription, Topic, Verdict,
 };
 use kassa_pipeline::keys::{KeyError, ShopKeys};
+use kassa_pipeline::kms::KmsKeys;
 
 fn shop(id: &str) -> ShopId {
     id.parse().unwrap()
@@ -58,6 +63,65 @@ async fn file_keys_keep_the_contract_of_shop_keys() {
     shop_keys(&keys).await;
     // and again from the files alone
     shop_keys(&FileKeys::open(folder.path()).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_aws_kms_keys_keep_the_contract_of_shop_keys() {
+    let cloud = Cloud::deployed().await;
+    cloud
+        .boto("kms = aws('kms'); key = kms.create_key(KeySpec='RSA_2048', KeyUsage='ENCRYPT_DECRYPT')['KeyMetadata']['KeyId']; kms.create_alias(AliasName='alias/kassa-local-BROKEN', TargetKeyId=key); kms.disable_key(KeyId=key); print('null')")
+        .await;
+    let client = aws_sdk_kms::Client::new(&cloud.sdk_config().await);
+    shop_keys(&KmsKeys::new(client.clone(), "kassa-local-")).await;
+    // and by another name, which is a parameter
+    let renamed = KmsKeys::new(client, "kassa-local-AMIS");
+    assert!(renamed.public_key(&shop("1")).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_aws_a_publisher_answers_for_each_message_and_loses_none() {
+    // given a topic with two queues, and one that is not there
+    let cloud = Cloud::deployed().await;
+    let made = "
+topic, q = aws('sns').create_topic(Name='contract')['TopicArn'], aws('sqs')
+for name in ('one', 'two'):
+    queue = q.create_queue(QueueName=name)['QueueUrl']
+    arn = q.get_queue_attributes(QueueUrl=queue, AttributeNames=['QueueArn'])['Attributes']['QueueArn']
+    policy = {'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Principal': '*', 'Action': 'sqs:SendMessage', 'Resource': arn}]}
+    q.set_queue_attributes(QueueUrl=queue, Attributes={'Policy': json.dumps(policy)})
+    aws('sns').subscribe(TopicArn=topic, Protocol='sqs', Endpoint=arn, Attributes={'RawMessageDelivery': 'true'})
+print(json.dumps(topic))";
+    let topic: String = serde_json::from_value(cloud.boto(made).await).unwrap();
+    let topics = [(Topic::ToProcess, topic.clone()), (Topic::ToDecrypt, format!("{topic}-gone"))];
+    let sns = Sns::new(aws_sdk_sns::Client::new(&cloud.sdk_config().await), topics.into());
+    // when 24 messages are published, of which one is larger than SNS takes
+    let (mut all, ids) = messages(24);
+    for message in &mut all {
+        message.attributes.insert("shop_id".into(), "AMIS1".into());
+    }
+    all[7].body = "x".repeat(300 * 1024).into();
+    let answers = sns.publish(Topic::ToProcess, all).await;
+    // then that one is refused and no other
+    let refused: Vec<usize> =
+        answers.iter().enumerate().filter(|(_, a)| a.is_err()).map(|(n, _)| n).collect();
+    assert_eq!(refused, [7]);
+    let received = "
+def drained(name):
+    q, bodies = aws('sqs'), []
+    url = q.get_queue_url(QueueName=name)['QueueUrl']
+    while True:
+        batch = q.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=['All']).get('Messages', [])
+        if not batch:
+            return sorted(bodies)
+        bodies += [[json.loads(m['Body']), m['MessageAttributes']['shop_id']['StringValue']] for m in batch]
+print(json.dumps([drained('one'), drained('two')]))";
+    let published: Vec<_> = ids.into_iter().filter(|id| id != "0007").map(|id| (id, "AMIS1")).collect();
+    assert_eq!(cloud.boto(received).await, serde_json::json!([published, published]));
+    // and a topic that is not there, or not this function's, refuses each
+    for topic in [Topic::ToDecrypt, Topic::DecryptErrors] {
+        assert!(sns.publish(topic, messages(12).0).await.iter().all(Result::is_err));
+    }
+    assert!(sns.publish(Topic::ToProcess, Vec::new()).await.is_empty());
 }
 
 #[tokio::test]

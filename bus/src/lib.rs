@@ -9,6 +9,8 @@ pub mod amount;
 pub mod clock;
 /// Identifiers that are right by construction: shop, sale, item, key.
 pub mod ids;
+/// A Lambda function around a subscriber.
+pub mod lambda;
 /// The in-process bus: queues, retries and dead letters on one machine.
 pub mod local;
 /// The published contract: one type per topic, and the envelope around it.
@@ -19,8 +21,12 @@ pub mod metrics;
 pub mod publish;
 /// What a till sold: lines and totals.
 pub mod sale;
+/// Topics on SNS.
+pub mod sns;
 /// `Subscriber`: how a stage takes a batch, and what it may answer.
 pub mod subscriber;
+/// What may be logged.
+pub mod telemetry;
 
 pub use clock::Clock;
 pub use ids::{ItemNo, SaleId, ShopId, Thumbprint};

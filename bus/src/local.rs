@@ -1,16 +1,14 @@
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::FutureExt;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::message::{Message, Topic};
 use crate::metrics::{Metric, Metrics};
 use crate::publish::{PublishError, Publisher};
-use crate::subscriber::{Retry, Source, Subscription, Verdict};
+use crate::subscriber::{Retry, Source, Subscription, isolated};
 
 /// How a message that failed comes back.
 #[derive(Debug, Clone, Copy)]
@@ -161,7 +159,7 @@ impl LocalBus {
             }
             let (messages, slots): (Vec<_>, Vec<_>) =
                 batch.drain(..).map(|d| (d.message, (d.receives + 1, d.slot))).unzip();
-            let verdicts = queue.handle(&messages).await;
+            let verdicts = isolated(&*queue.subscription.subscriber, &messages).await;
             for ((message, verdict), (receives, slot)) in messages.into_iter().zip(verdicts).zip(slots) {
                 if let Err(why) = verdict {
                     self.failed(&queue, &dead_letters, Delivery { message, receives, slot }, &why).await;
@@ -211,25 +209,6 @@ impl Queue {
         let (sender, receiver) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(QUEUE_KIB as usize));
         Some(Self { subscription, topic, sender, receiver: Mutex::new(receiver), room })
-    }
-
-    /// A batch that panics is handled again one by one, so that the poison is alone in failing.
-    async fn handle(&self, messages: &[Message]) -> Vec<Verdict> {
-        if let Some(verdicts) = self.attempt(messages).await {
-            return verdicts;
-        }
-        let mut verdicts = Vec::with_capacity(messages.len());
-        for message in messages {
-            let verdict = self.attempt(std::slice::from_ref(message)).await.and_then(|mut v| v.pop());
-            verdicts.push(verdict.unwrap_or_else(|| Err(Retry::because("the subscriber panicked"))));
-        }
-        verdicts
-    }
-
-    async fn attempt(&self, messages: &[Message]) -> Option<Vec<Verdict>> {
-        let verdicts =
-            AssertUnwindSafe(self.subscription.subscriber.handle(messages)).catch_unwind().await.ok()?;
-        (verdicts.len() == messages.len()).then_some(verdicts)
     }
 }
 

@@ -45,6 +45,12 @@ impl Message {
     pub fn of<C: Contract>(content: &C) -> Self {
         // The contracts are plain structs with string keys: serde_json cannot fail on them.
         let body = Zeroizing::new(serde_json::to_string(content).unwrap_or_default());
+        // SQS refuses two characters that JSON has nothing against.
+        let body = if body.contains(['\u{fffe}', '\u{ffff}']) {
+            Zeroizing::new(body.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"))
+        } else {
+            body
+        };
         Self { id: content.id(), attributes: content.attributes(), body }
     }
 

@@ -1,9 +1,11 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 
 use crate::message::{Message, Topic};
 
@@ -58,6 +60,25 @@ where
     Fut: Future<Output = Verdict>,
 {
     futures::future::join_all(batch.iter().map(handle)).await
+}
+
+/// Has a subscriber take a batch. One that panics is taken again message by message, so that the poison
+/// is alone in failing.
+pub async fn isolated(subscriber: &dyn Subscriber, batch: &[Message]) -> Vec<Verdict> {
+    if let Some(verdicts) = attempt(subscriber, batch).await {
+        return verdicts;
+    }
+    let mut verdicts = Vec::with_capacity(batch.len());
+    for message in batch {
+        let verdict = attempt(subscriber, std::slice::from_ref(message)).await.and_then(|mut v| v.pop());
+        verdicts.push(verdict.unwrap_or_else(|| Err(Retry::because("the subscriber panicked"))));
+    }
+    verdicts
+}
+
+async fn attempt(subscriber: &dyn Subscriber, batch: &[Message]) -> Option<Vec<Verdict>> {
+    let verdicts = AssertUnwindSafe(subscriber.handle(batch)).catch_unwind().await.ok()?;
+    (verdicts.len() == batch.len()).then_some(verdicts)
 }
 
 /// Where a subscriber's messages come from.

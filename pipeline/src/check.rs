@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent};
 use crate::event_store::{EventStore, Scan};
-use crate::posting::{Position, Row, RowKey, Sum, Sums, add, postings};
+use crate::posting::{Position, Row, RowKey, Sums, add, postings};
 use crate::read_model::ReadModel;
 use crate::rebuild::{Changes, Later};
 use crate::registry::Registry;
@@ -40,57 +40,53 @@ pub async fn check(
     read_model: &ReadModel,
     registry: &Registry,
     changes: &dyn Changes,
-    shard: &str,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Check, TableError> {
-    let (position, rows) = rows_at_checkpoint(read_model, registry, shard).await?;
-    let mut later = Later::new(changes, position.as_ref());
+    let (checkpoints, rows) = rows_at_checkpoints(read_model, registry).await?;
+    let mut later = Later::than(&checkpoints, changes).await?;
     let mut tally = Tally::default();
-    if position.is_some_and(|p| p.partial.is_some()) {
+    if checkpoints.values().any(|position| position.partial.is_some()) {
         tally.mismatch("the projection stopped in the middle of a sale".into());
     }
-    let mut sums = Sums::new();
     let mut cursor = None;
     let mut scanned = 0;
     loop {
         let page = store.scan(Scan::default(), cursor).await?;
-        later.catch_up().await?;
         scanned += page.events.len() as u64;
         progress(scanned);
-        for event in page.events {
-            tally.take(&event);
-            if event.kind == RECORDED && !later.contains(&event.key) {
-                match event.recorded() {
-                    Ok(sale) => add(&mut sums, postings(&event.shop_id, &sale)),
-                    Err(error) => tally.mismatch(error.to_string()),
-                }
-            }
+        for event in &page.events {
+            tally.take(event);
+        }
+        for event in later.contained(page.events).await? {
+            tally.sum(&event);
         }
         cursor = page.next;
         if cursor.is_none() {
             break;
         }
     }
+    for event in later.settled(store).await? {
+        tally.sum(&event);
+    }
     tally.end_of_sale();
-    compare(&mut tally, &rows, sums);
+    compare(&mut tally, &rows);
     Ok(tally.check)
 }
 
-/// Rows and checkpoint as they belong together: read again while steps come between.
-async fn rows_at_checkpoint(
+/// Rows and checkpoints as they belong together: read again while steps come between.
+async fn rows_at_checkpoints(
     read_model: &ReadModel,
     registry: &Registry,
-    shard: &str,
-) -> Result<(Option<Position>, Vec<ReadRow>), TableError> {
+) -> Result<(BTreeMap<String, Position>, Vec<ReadRow>), TableError> {
     let mut tries = 0;
     loop {
-        let before = read_model.checkpoint(shard).await?;
+        let before = read_model.checkpoints().await?;
         let mut rows = Vec::new();
         for shop in registry.shops().await? {
             rows.extend(read_model.rows(&shop).await?);
         }
-        let within_a_sale = before.as_ref().is_some_and(|p| p.partial.is_some());
-        if read_model.checkpoint(shard).await? == before && (!within_a_sale || tries == PATIENCE) {
+        let within_a_sale = before.values().any(|position| position.partial.is_some());
+        if read_model.checkpoints().await? == before && (!within_a_sale || tries == PATIENCE) {
             return Ok((before, rows));
         }
         if within_a_sale {
@@ -107,6 +103,7 @@ const PATIENCE: u32 = 100;
 #[derive(Default)]
 struct Tally {
     check: Check,
+    sums: Sums,
     sale: Option<(String, SaleId)>,
     seen: Seen,
 }
@@ -136,6 +133,14 @@ impl Tally {
         }
     }
 
+    /// Adds up a sale that the read models contain.
+    fn sum(&mut self, event: &StoredEvent) {
+        match event.recorded() {
+            Ok(sale) => add(&mut self.sums, postings(&event.shop_id, &sale)),
+            Err(error) => self.mismatch(error.to_string()),
+        }
+    }
+
     fn end_of_sale(&mut self) {
         let Some((_, sale)) = self.sale.take() else { return };
         let seen = std::mem::take(&mut self.seen);
@@ -162,8 +167,8 @@ impl Tally {
 }
 
 /// Every row is what the events add up to, and every sum has its row.
-fn compare(tally: &mut Tally, rows: &[ReadRow], sums: Sums) {
-    let mut sums: BTreeMap<RowKey, Sum> = sums;
+fn compare(tally: &mut Tally, rows: &[ReadRow]) {
+    let mut sums = std::mem::take(&mut tally.sums);
     for row in rows {
         let Some(key) = row.key() else { continue };
         let sum = sums.remove(&key).unwrap_or_default();

@@ -8,12 +8,16 @@ pub mod check;
 pub mod content;
 /// Stage two: open the envelope.
 pub mod decrypt;
+/// `accept` behind API Gateway.
+pub mod gateway;
 /// JSON objects, and nothing else in their place.
 mod json;
 /// Compact JWE: what a sealed envelope is.
 pub mod jwe;
 /// The keys port, public keys as JWK, and the cache of till sessions.
 pub mod keys;
+/// The keys in KMS.
+pub mod kms;
 /// RFC 9457 answers to a till.
 pub mod problem;
 /// Stage three: record the sale, once.

@@ -18,6 +18,13 @@ impl Answer {
         let body = body.to_string();
         Self { status, content_type: "application/json", retry_after: None, max_age: None, body }
     }
+
+    /// The headers, by their names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let retry_after = self.retry_after.map(|seconds| ("retry-after", seconds.to_string()));
+        let cached = self.max_age.map(|seconds| ("cache-control", format!("public, max-age={seconds}")));
+        [("content-type", self.content_type.to_owned())].into_iter().chain(retry_after).chain(cached)
+    }
 }
 
 /// Why a request is refused (RFC 9457).

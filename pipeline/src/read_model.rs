@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ConditionCheck, Delete, TransactWriteItem, Update};
 use kassa_bus::amount::Amount;
 use kassa_bus::{ItemNo, ShopId};
+use serde::Serialize;
 
 use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums};
 use crate::row::{ReadRow, from_item};
@@ -27,20 +28,12 @@ pub enum StepError {
 }
 
 /// An item as a shop declares it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeclaredItem {
     pub item_no: ItemNo,
     pub description: String,
     pub price: Amount,
     pub opening_stock: Amount,
-}
-
-/// What declaring an item did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Declared {
-    Created,
-    Changed,
-    AsItWas,
 }
 
 /// The read models, in the shops table: stock and turnover per shop.
@@ -53,6 +46,11 @@ pub struct ReadModel {
 /// Partition of rows about projecting itself; no shop can have this id.
 const PROJECTION: &str = "#projection";
 const HOLD: &str = "rebuild";
+const HOLDS: &str = "holder = :holder";
+const SHARD: &str = "shard#";
+
+/// The right to write rows while projecting is stopped.
+pub struct Hold(String);
 
 /// Rows one step may change: a transaction takes 100 writes, two are the checkpoint and the hold.
 pub const STEP_ROWS: usize = 98;
@@ -68,27 +66,8 @@ impl ReadModel {
     /// # Errors
     /// [`TableError`].
     pub async fn rows(&self, shop: &ShopId) -> Result<Vec<ReadRow>, TableError> {
-        let mut rows = Vec::new();
-        let mut cursor = None;
-        loop {
-            let query = self
-                .client
-                .query()
-                .table_name(&*self.table)
-                .consistent_read(true)
-                .limit(PAGE)
-                .set_exclusive_start_key(cursor)
-                .key_condition_expression("shop_id = :shop")
-                .expression_attribute_values(":shop", s(shop.as_str()));
-            let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
-            for item in page.items() {
-                rows.extend(from_item(shop, item)?);
-            }
-            cursor = page.last_evaluated_key;
-            if cursor.is_none() {
-                return Ok(rows);
-            }
-        }
+        let items = self.partition(shop.as_str()).await?;
+        items.iter().filter_map(|item| from_item(shop, item).transpose()).collect()
     }
 
     /// Whether somebody declared the item.
@@ -105,14 +84,40 @@ impl ReadModel {
     /// # Errors
     /// [`TableError`].
     pub async fn checkpoint(&self, shard: &str) -> Result<Option<Position>, TableError> {
-        let wrong = |attribute| TableError::Attribute {
-            row: format!("{PROJECTION} {}", shard_row(shard)),
-            attribute,
-        };
-        let Some(row) = self.get(PROJECTION, &shard_row(shard)).await? else { return Ok(None) };
-        let sequence = text(&row, "sequence").ok_or_else(|| wrong("sequence"))?;
-        let partial = text(&row, "partial").map(|t| t.parse().map_err(|_| wrong("partial"))).transpose()?;
-        Ok(Some(Position { sequence: Sequence(sequence.to_owned()), partial }))
+        self.get(PROJECTION, &shard_row(shard)).await?.as_ref().map(position).transpose()
+    }
+
+    /// How far each shard has come that has come anywhere.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn checkpoints(&self) -> Result<BTreeMap<String, Position>, TableError> {
+        let rows = self.partition(PROJECTION).await?;
+        let shards =
+            rows.iter().filter_map(|row| Some((text(row, "record_type")?.strip_prefix(SHARD)?, row)));
+        shards.map(|(shard, row)| Ok((shard.to_owned(), position(row)?))).collect()
+    }
+
+    async fn partition(&self, shop: &str) -> Result<Vec<Item>, TableError> {
+        let mut rows = Vec::new();
+        let mut cursor = None;
+        loop {
+            let query = self
+                .client
+                .query()
+                .table_name(&*self.table)
+                .consistent_read(true)
+                .limit(PAGE)
+                .set_exclusive_start_key(cursor)
+                .key_condition_expression("shop_id = :shop")
+                .expression_attribute_values(":shop", s(shop));
+            let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
+            rows.extend(page.items.unwrap_or_default());
+            cursor = page.last_evaluated_key;
+            if cursor.is_none() {
+                return Ok(rows);
+            }
+        }
     }
 
     /// Adds sums to their rows and moves the shard's checkpoint, both or neither.
@@ -143,6 +148,17 @@ impl ReadModel {
             .condition_expression("attribute_not_exists(record_type)")
             .build()
             .map_err(TableError::unavailable("check for a rebuild"))?;
+        Ok(TransactWriteItem::builder().condition_check(check).build())
+    }
+
+    fn while_holding(&self, hold: &Hold) -> Result<TransactWriteItem, TableError> {
+        let check = ConditionCheck::builder()
+            .table_name(&*self.table)
+            .set_key(Some(key(PROJECTION, HOLD)))
+            .condition_expression(HOLDS)
+            .expression_attribute_values(":holder", s(&hold.0))
+            .build()
+            .map_err(TableError::unavailable("check the hold"))?;
         Ok(TransactWriteItem::builder().condition_check(check).build())
     }
 
@@ -194,22 +210,38 @@ impl ReadModel {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// Stops projecting until [`ReadModel::release`], also across a crash.
+    /// Stops projecting until [`ReadModel::release`], also across a crash. Whoever held it before has
+    /// lost it: a rebuild that was cut off is begun anew, and of two at once the first gives up.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn hold(&self) -> Result<(), TableError> {
-        let put = self.client.put_item().table_name(&*self.table).set_item(Some(key(PROJECTION, HOLD)));
-        put.send().await.map(|_| ()).map_err(TableError::unavailable("hold the projection"))
+    pub async fn hold(&self) -> Result<Hold, TableError> {
+        let hold = Hold(uuid::Uuid::new_v4().to_string());
+        let mut row = key(PROJECTION, HOLD);
+        row.insert("holder".into(), s(&hold.0));
+        let put = self.client.put_item().table_name(&*self.table).set_item(Some(row));
+        put.send().await.map(|_| hold).map_err(TableError::unavailable("hold the projection"))
     }
 
-    /// Lets projecting go on after a rebuild up to `position`, whose event the rows now contain whole.
+    /// Lets projecting go on after a rebuild up to the checkpoints, whose events the rows now contain
+    /// whole.
     ///
     /// # Errors
-    /// [`TableError`].
-    pub async fn release(&self, shard: &str, position: Option<&Position>) -> Result<(), TableError> {
-        let mut writes = vec![self.delete(PROJECTION, HOLD)?];
-        if let Some(position) = position {
+    /// [`TableError`], also if another rebuild took the hold over.
+    pub async fn release(
+        &self,
+        hold: &Hold,
+        checkpoints: &BTreeMap<String, Position>,
+    ) -> Result<(), TableError> {
+        let delete = Delete::builder()
+            .table_name(&*self.table)
+            .set_key(Some(key(PROJECTION, HOLD)))
+            .condition_expression(HOLDS)
+            .expression_attribute_values(":holder", s(&hold.0))
+            .build()
+            .map_err(TableError::unavailable("release the projection"))?;
+        let mut writes = vec![TransactWriteItem::builder().delete(delete).build()];
+        for (shard, position) in checkpoints.iter().filter(|(_, position)| position.partial.is_some()) {
             let whole = Position { partial: None, ..position.clone() };
             writes.push(self.move_checkpoint(shard, Some(position), &whole)?);
         }
@@ -225,11 +257,12 @@ impl ReadModel {
         Ok(self.get(PROJECTION, HOLD).await?.is_some())
     }
 
-    /// Makes the shops' rows what the sums say, whatever they were. Only while held.
+    /// Makes the shops' rows what the sums say, whatever they were, while held.
     ///
     /// # Errors
-    /// [`TableError`]; some rows may have been written, writing them again is safe.
-    pub async fn replace(&self, shops: &[ShopId], sums: &Sums) -> Result<(), TableError> {
+    /// [`TableError`], also if another rebuild took the hold over; some rows may have been written,
+    /// writing them again is safe.
+    pub async fn replace(&self, hold: &Hold, shops: &[ShopId], sums: &Sums) -> Result<(), TableError> {
         let mut writes = Vec::new();
         for shop in shops {
             for row in self.rows(shop).await? {
@@ -246,7 +279,8 @@ impl ReadModel {
             writes.push(self.set(key, sum)?);
         }
         for chunk in writes.chunks(STEP_ROWS) {
-            let write = self.client.transact_write_items().set_transact_items(Some(chunk.to_vec()));
+            let writes = [&[self.while_holding(hold)?], chunk].concat();
+            let write = self.client.transact_write_items().set_transact_items(Some(writes));
             write.send().await.map_err(TableError::unavailable("replace rows"))?;
         }
         Ok(())
@@ -285,18 +319,11 @@ impl ReadModel {
     ///
     /// # Errors
     /// [`TableError`]; also if two do it at once, of whom one succeeded.
-    pub async fn declare(&self, shop: &ShopId, item: &DeclaredItem) -> Result<Declared, TableError> {
+    pub async fn declare(&self, shop: &ShopId, item: &DeclaredItem) -> Result<(), TableError> {
         let record_type = Row::Item(item.item_no).to_string();
         let before = self.get(shop.as_str(), &record_type).await?;
-        let stored = |name| before.as_ref().and_then(|row| text(row, name));
-        let amount = |name| stored(name).and_then(|t| Amount::from_stored(t).ok());
-        let opening = amount("opening_stock");
-        if stored("item_description") == Some(&item.description)
-            && amount("selling_price") == Some(item.price)
-            && opening == Some(item.opening_stock)
-        {
-            return Ok(Declared::AsItWas);
-        }
+        let opening = before.as_ref().and_then(|row| text(row, "opening_stock"));
+        let opening = opening.and_then(|t| Amount::from_stored(t).ok());
         let update = self
             .client
             .update_item()
@@ -318,8 +345,8 @@ impl ReadModel {
         update
             .send()
             .await
-            .map_err(TableError::unavailable::<SdkError<UpdateItemError>>("declare an item"))?;
-        Ok(if opening.is_some() { Declared::Changed } else { Declared::Created })
+            .map(|_| ())
+            .map_err(TableError::unavailable::<SdkError<UpdateItemError>>("declare an item"))
     }
 
     async fn get(&self, shop: &str, record_type: &str) -> Result<Option<Item>, TableError> {
@@ -352,7 +379,15 @@ fn step_error(error: SdkError<TransactWriteItemsError>) -> StepError {
 }
 
 fn shard_row(shard: &str) -> String {
-    format!("shard#{shard}")
+    format!("{SHARD}{shard}")
+}
+
+fn position(row: &Item) -> Result<Position, TableError> {
+    let name = text(row, "record_type").unwrap_or_default();
+    let wrong = |attribute| TableError::Attribute { row: format!("{PROJECTION} {name}"), attribute };
+    let sequence = text(row, "sequence").ok_or_else(|| wrong("sequence"))?;
+    let partial = text(row, "partial").map(|t| t.parse().map_err(|_| wrong("partial"))).transpose()?;
+    Ok(Position { sequence: Sequence(sequence.to_owned()), partial })
 }
 
 fn key(shop: &str, record_type: &str) -> Item {

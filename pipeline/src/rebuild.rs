@@ -1,13 +1,14 @@
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
-use crate::event::{EventKey, RECORDED};
+use crate::event::{EventKey, RECORDED, StoredEvent};
 use crate::event_store::{EventStore, Scan};
 use crate::posting::{Position, Sequence, Sums, add, postings};
 use crate::read_model::ReadModel;
@@ -17,42 +18,101 @@ use crate::table::TableError;
 /// The event store's stream, read by whoever must know what the projection has not seen yet.
 #[async_trait]
 pub trait Changes: Send + Sync {
-    /// Keys of events appended after `from` (all, if there is no `from`), and where to go on.
+    /// The shards there are now, as checkpoints name them.
+    async fn shards(&self) -> Result<Vec<String>, TableError>;
+
+    /// Keys of events in a shard after `from` (all, if there is no `from`), in order, and where to go on;
+    /// nowhere, once there are no more.
     ///
-    /// An adapter MUST return every event whose append was over before the call, in order.
-    async fn after(&self, from: Option<&Sequence>) -> Result<(Vec<EventKey>, Option<Sequence>), TableError>;
+    /// An adapter MUST return every event that was stamped longer than [`Changes::lag`] before the call.
+    async fn after(
+        &self,
+        shard: &str,
+        from: Option<&Sequence>,
+    ) -> Result<(Vec<EventKey>, Option<Sequence>), TableError>;
+
+    /// How long after its own time an event may come to the stream: zero where an event that can be
+    /// read is in the stream already.
+    fn lag(&self) -> SignedDuration;
 }
 
-/// The recorded sales that come after a checkpoint: the projection will count those itself.
+/// Tells the recorded sales that the read models contain from those that the projection will count yet.
+///
+/// What is in the stream after a shard's checkpoint comes later. What is too young to be sure of is put
+/// aside until the stream must have it.
 pub struct Later<'a> {
     changes: &'a dyn Changes,
-    from: Option<Sequence>,
+    reached: HashMap<String, Sequence>,
     keys: HashSet<EventKey>,
+    /// When the stream was last read to its end.
+    caught_up: Timestamp,
+    aside: Vec<(Timestamp, EventKey)>,
 }
 
 impl<'a> Later<'a> {
-    #[must_use]
-    pub fn new(changes: &'a dyn Changes, from: Option<&Position>) -> Self {
-        Self { changes, from: from.map(|p| p.sequence.clone()), keys: HashSet::new() }
-    }
-
-    /// Learns of every event appended so far. Called after a page was read, so that whatever of the
-    /// page came after the checkpoint is known.
+    /// Reads the stream from the checkpoints to its end.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn catch_up(&mut self) -> Result<(), TableError> {
-        loop {
-            let (keys, upto) = self.changes.after(self.from.as_ref()).await?;
-            let Some(upto) = upto else { return Ok(()) };
-            self.keys.extend(keys.into_iter().filter(|key| key.event.ends_with(RECORDED)));
-            self.from = Some(upto);
-        }
+    pub async fn than(
+        checkpoints: &BTreeMap<String, Position>,
+        changes: &'a dyn Changes,
+    ) -> Result<Self, TableError> {
+        let reached = checkpoints.iter().map(|(shard, at)| (shard.clone(), at.sequence.clone())).collect();
+        let (keys, aside, caught_up) = (HashSet::new(), Vec::new(), Timestamp::now());
+        let mut this = Self { changes, reached, keys, caught_up, aside };
+        this.catch_up().await?;
+        Ok(this)
     }
 
-    #[must_use]
-    pub fn contains(&self, key: &EventKey) -> bool {
-        self.keys.contains(key)
+    async fn catch_up(&mut self) -> Result<(), TableError> {
+        let now = Timestamp::now();
+        for shard in self.changes.shards().await? {
+            while let (more, Some(upto)) = self.changes.after(&shard, self.reached.get(&shard)).await? {
+                self.keys.extend(more.into_iter().filter(|key| key.event.ends_with(RECORDED)));
+                self.reached.insert(shard.clone(), upto);
+            }
+        }
+        self.caught_up = now;
+        Ok(())
+    }
+
+    /// The recorded sales of a page that the read models contain for sure.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn contained(&mut self, page: Vec<StoredEvent>) -> Result<Vec<StoredEvent>, TableError> {
+        let lag = self.changes.lag();
+        if Timestamp::now().duration_since(self.caught_up) >= lag {
+            self.catch_up().await?;
+        }
+        let mut contained = Vec::with_capacity(page.len());
+        for event in page.into_iter().filter(|event| event.kind == RECORDED) {
+            if self.keys.contains(&event.key) {
+                continue;
+            }
+            if !lag.is_zero() && self.caught_up.duration_since(event.at) <= lag {
+                self.aside.push((event.at, event.key));
+            } else {
+                contained.push(event);
+            }
+        }
+        Ok(contained)
+    }
+
+    /// Of those put aside, the ones that the read models contain. Waits until that is sure.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn settled(mut self, store: &EventStore) -> Result<Vec<StoredEvent>, TableError> {
+        let Some(youngest) = self.aside.iter().map(|(at, _)| *at).max() else { return Ok(Vec::new()) };
+        let sure = youngest + self.changes.lag();
+        let wait = Duration::try_from(sure.duration_since(Timestamp::now())).unwrap_or_default();
+        tokio::time::sleep(wait).await;
+        self.catch_up().await?;
+        let keys = self.aside.into_iter().map(|(_, key)| key);
+        let contained: Vec<EventKey> = keys.filter(|key| !self.keys.contains(key)).collect();
+        store.get(&contained).await
     }
 }
 
@@ -80,27 +140,44 @@ pub async fn rebuild(
     read_model: &ReadModel,
     registry: &Registry,
     changes: &dyn Changes,
-    shard: &str,
     segments: i32,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Rebuilt, TableError> {
-    read_model.hold().await?;
-    let position = read_model.checkpoint(shard).await?;
-    let later = Mutex::new(Later::new(changes, position.as_ref()));
-    let scanned = Arc::new(AtomicU64::new(0));
+    let hold = read_model.hold().await?;
+    let checkpoints = read_model.checkpoints().await?;
+    let later = Mutex::new(Later::than(&checkpoints, changes).await?);
+    let scanned = AtomicU64::new(0);
     let folds = (0..segments).map(|segment| {
         let scan = Scan { segment, segments, ..Scan::default() };
         fold(store, scan, &later, &scanned, progress)
     });
-    let mut total = Sums::new();
-    let mut sales = 0;
-    for (sums, folded) in try_join_all(folds).await? {
-        add(&mut total, sums);
-        sales += folded;
+    let mut total = Folded::default();
+    for folded in try_join_all(folds).await? {
+        add(&mut total.sums, folded.sums);
+        total.sales += folded.sales;
     }
-    read_model.replace(&registry.shops().await?, &total).await?;
-    read_model.release(shard, position.as_ref()).await?;
-    Ok(Rebuilt { events: scanned.load(Ordering::Relaxed), sales, rows: total.len() as u64 })
+    for event in later.into_inner().settled(store).await? {
+        total.take(&event)?;
+    }
+    read_model.replace(&hold, &registry.shops().await?, &total.sums).await?;
+    read_model.release(&hold, &checkpoints).await?;
+    let Folded { sums, sales } = total;
+    Ok(Rebuilt { events: scanned.load(Ordering::Relaxed), sales, rows: sums.len() as u64 })
+}
+
+/// What sales add up to.
+#[derive(Default)]
+struct Folded {
+    sums: Sums,
+    sales: u64,
+}
+
+impl Folded {
+    fn take(&mut self, event: &StoredEvent) -> Result<(), TableError> {
+        add(&mut self.sums, postings(&event.shop_id, &event.recorded()?));
+        self.sales += 1;
+        Ok(())
+    }
 }
 
 async fn fold(
@@ -109,24 +186,19 @@ async fn fold(
     later: &Mutex<Later<'_>>,
     scanned: &AtomicU64,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<(Sums, u64), TableError> {
-    let mut sums = Sums::new();
-    let mut sales = 0;
+) -> Result<Folded, TableError> {
+    let mut folded = Folded::default();
     let mut cursor = None;
     loop {
         let page = store.scan(scan, cursor).await?;
-        let mut later = later.lock().await;
-        later.catch_up().await?;
         let count = page.events.len() as u64;
-        for event in page.events.into_iter().filter(|e| e.kind == RECORDED && !later.contains(&e.key)) {
-            add(&mut sums, postings(&event.shop_id, &event.recorded()?));
-            sales += 1;
+        for event in later.lock().await.contained(page.events).await? {
+            folded.take(&event)?;
         }
-        drop(later);
         progress(scanned.fetch_add(count, Ordering::Relaxed) + count);
         cursor = page.next;
         if cursor.is_none() {
-            return Ok((sums, sales));
+            return Ok(folded);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::routing::{get, post};
 use kassa_bus::local::LocalBus;
 use kassa_bus::{Metric, Metrics, Topic};
@@ -82,17 +82,13 @@ async fn health(State(door): State<Arc<Door>>) -> Response<Body> {
 }
 
 pub(super) fn response(answer: Answer) -> Response<Body> {
+    let headers: Vec<_> = answer.headers().collect();
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
-    if let Some(seconds) = answer.retry_after {
-        headers.insert(header::RETRY_AFTER, seconds.into());
-    }
-    if let Some(cache) =
-        answer.max_age.and_then(|s| HeaderValue::try_from(format!("public, max-age={s}")).ok())
-    {
-        headers.insert(header::CACHE_CONTROL, cache);
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
     }
     response
 }

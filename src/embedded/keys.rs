@@ -17,6 +17,8 @@ use kassa_pipeline::keys::{KeyError, PublicKey, ShopKeys};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use crate::plan::MakeKeys;
+
 /// The shops' private keys, one PKCS#8 PEM file each, readable by their owner only.
 pub struct FileKeys {
     folder: PathBuf,
@@ -143,6 +145,13 @@ fn load(path: &Path) -> Result<Key, KeyError> {
         private: OaepPrivateDecryptingKey::new(private).map_err(|_| not_a_key(()))?,
         public: PublicKey::new(&components.n, &components.e).map_err(|_| not_a_key(()))?,
     })
+}
+
+#[async_trait]
+impl MakeKeys for FileKeys {
+    async fn make(&self, shop: &ShopId) -> Result<(), KeyError> {
+        self.ensure(shop).map(|_| ()).map_err(KeyError::unavailable)
+    }
 }
 
 #[async_trait]

@@ -22,8 +22,9 @@ use super::http::Door;
 use super::keys::FileKeys;
 use super::store::{Store, StoreError};
 use super::{operator, recover};
+use crate::plan::{ApplyError, Plan};
 use crate::questions::Questions;
-use crate::shops::{ApplyError, Shops, apply};
+use crate::shops::Shops;
 
 /// What `kassa up` is told.
 pub struct Up {
@@ -52,8 +53,8 @@ pub enum UpError {
 /// A shop that takes sales and answers questions, until it is closed.
 pub struct OpenShop {
     pub occupant: Occupant,
-    /// What applying `shops.toml` changed, a line each.
-    pub changed: Vec<String>,
+    /// What was changed to make the shop what `shops.toml` declares.
+    pub applied: Plan,
     pub store: Store,
     pub metrics: Metrics,
     bus: Arc<LocalBus>,
@@ -81,8 +82,10 @@ impl OpenShop {
     pub async fn open(up: Up) -> Result<Self, UpError> {
         let mut folder = DataFolder::create(&up.data)?;
         let store = Store::open(Some(&folder.database()), up.sync).await?;
-        let keys = open_keys(&folder, &up.shops)?;
-        let changed = apply(&up.shops, &*keys, &store.registry, &store.read_model, up.clock.now()).await?;
+        let failed = |why| UpError::Keys { folder: folder.keys(), why };
+        let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);
+        let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
+        plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
 
         let metrics = Metrics::default();
         let bus = LocalBus::new(Redelivery::default(), metrics.clone());
@@ -110,7 +113,7 @@ impl OpenShop {
         });
         bus.start(on_topics, &dead_letters);
 
-        let questions = Arc::new(Questions::new(store.clone()));
+        let questions = Arc::new(Questions::new(store.books()));
         let (tills, url) = listen(up.listen).await?;
         let (operators, operator_url) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let token = uuid::Uuid::new_v4().simple().to_string();
@@ -124,7 +127,7 @@ impl OpenShop {
         let resuming = tokio::spawn(resume(questions, store.clone(), bus.clone()));
         Ok(Self {
             occupant,
-            changed,
+            applied: plan,
             store,
             metrics,
             bus,
@@ -173,15 +176,6 @@ async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>) {
             tracing::error!(%error, "cannot look for accepted sales that are not settled; restart to try again");
         }
     }
-}
-
-fn open_keys(folder: &DataFolder, shops: &Shops) -> Result<Arc<FileKeys>, UpError> {
-    let failed = |why| UpError::Keys { folder: folder.keys(), why };
-    let keys = FileKeys::open(&folder.keys()).map_err(failed)?;
-    for shop in &shops.shops {
-        keys.ensure(&shop.id).map_err(failed)?;
-    }
-    Ok(Arc::new(keys))
 }
 
 /// What stages are made of.

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use kassa_pipeline::event_store::{Appends, EventStore};
@@ -8,6 +9,7 @@ use kassa_pipeline::table::TableError;
 
 use super::dynamodb::{Embedded, Sync, Tables};
 use super::stream::LocalStream;
+use crate::questions::Books;
 
 /// The tables of one embedded shop, open.
 #[derive(Clone)]
@@ -51,5 +53,17 @@ impl Store {
             tables,
             client,
         })
+    }
+
+    #[must_use]
+    pub fn books(&self) -> Books {
+        Books {
+            events: self.events.clone(),
+            registry: self.registry.clone(),
+            read_model: self.read_model.clone(),
+            changes: Arc::new(self.stream.clone()),
+            // The table has one connection, and would sort itself for each segment.
+            segments: 1,
+        }
     }
 }

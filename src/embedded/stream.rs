@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
+use jiff::SignedDuration;
 use kassa_bus::{Message, Subscription};
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
@@ -191,10 +192,23 @@ impl LocalStream {
 
 #[async_trait]
 impl Changes for LocalStream {
-    async fn after(&self, from: Option<&Sequence>) -> Result<(Vec<EventKey>, Option<Sequence>), TableError> {
+    async fn shards(&self) -> Result<Vec<String>, TableError> {
+        Ok(vec![SHARD.to_owned()])
+    }
+
+    async fn after(
+        &self,
+        _: &str,
+        from: Option<&Sequence>,
+    ) -> Result<(Vec<EventKey>, Option<Sequence>), TableError> {
         let changes = self.read(from.map_or(0, number)).await?;
         let upto = changes.last().map(|(sequence, _)| Sequence(sequence.to_string()));
         Ok((changes.into_iter().map(|(_, key)| key).collect(), upto))
+    }
+
+    /// An event and its place in the stream are one transaction.
+    fn lag(&self) -> SignedDuration {
+        SignedDuration::ZERO
     }
 }
 

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{DayFilter, Progress, QuestionError, Questions, SaleHistory, ShopFilter};
+use crate::cloud::{Stage, StageError, StageName};
 use crate::embedded::{DataFolder, Occupant, OpenError, Store, Sync};
 
 /// A shop that can be asked.
@@ -18,6 +19,8 @@ pub enum Ask {
     Open(Box<Remote>),
     /// It is closed: we have its file, and its lock, to ourselves.
     Closed(Box<Questions>, DataFolder),
+    /// It is on AWS.
+    Deployed(Box<Questions>),
 }
 
 /// An open shop's operator listener.
@@ -36,6 +39,8 @@ pub enum AskError {
     #[error("the shop (process {pid}) does not answer at {url}")]
     Unreachable { pid: u32, url: String, source: reqwest::Error },
     #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error(transparent)]
     Question(#[from] QuestionError),
 }
 
@@ -51,7 +56,7 @@ impl Ask {
                 Ok(folder) => {
                     let store = Store::open(Some(&folder.database()), Sync::Full).await;
                     let store = store.map_err(|e| AskError::Store(crate::show::chain(&e)))?;
-                    return Ok(Self::Closed(Box::new(Questions::new(store)), folder));
+                    return Ok(Self::Closed(Box::new(Questions::new(store.books())), folder));
                 }
                 Err(OpenError::Open { by, .. }) => {
                     let occupant = *by;
@@ -67,11 +72,22 @@ impl Ask {
         }
     }
 
+    /// Makes ready to ask a deployed stage.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn stage(service: &str, stage: &StageName) -> Result<Self, AskError> {
+        let stage = Stage::find(service, stage).await?;
+        Ok(Self::Deployed(Box::new(Questions::new(stage.books().await?))))
+    }
+
     /// # Errors
     /// [`AskError`].
     pub async fn sale(&self, sale_id: &str, shop: Option<String>) -> Result<SaleHistory, AskError> {
         match self {
-            Self::Closed(questions, _) => Ok(questions.sale(sale_id, shop.as_deref()).await?),
+            Self::Closed(questions, _) | Self::Deployed(questions) => {
+                Ok(questions.sale(sale_id, shop.as_deref()).await?)
+            }
             Self::Open(remote) => remote.get(&["sales", sale_id], &ShopFilter { shop }).await,
         }
     }
@@ -80,7 +96,9 @@ impl Ask {
     /// [`AskError`].
     pub async fn stock(&self, shop: Option<String>) -> Result<Vec<ReadRow>, AskError> {
         match self {
-            Self::Closed(questions, _) => Ok(questions.stock(shop.as_deref()).await?),
+            Self::Closed(questions, _) | Self::Deployed(questions) => {
+                Ok(questions.stock(shop.as_deref()).await?)
+            }
             Self::Open(remote) => remote.get(&["stock"], &ShopFilter { shop }).await,
         }
     }
@@ -95,7 +113,7 @@ impl Ask {
         mut each: impl FnMut(Value) -> bool,
     ) -> Result<(), AskError> {
         match self {
-            Self::Closed(questions, _) => {
+            Self::Closed(questions, _) | Self::Deployed(questions) => {
                 Ok(questions.events(filter, |event| std::future::ready(each(event))).await?)
             }
             Self::Open(remote) => {
@@ -109,7 +127,7 @@ impl Ask {
     /// [`AskError`].
     pub async fn check(&self, progress: Progress<'_>) -> Result<Check, AskError> {
         match self {
-            Self::Closed(questions, _) => Ok(questions.check(progress).await?),
+            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.check(progress).await?),
             Self::Open(remote) => remote.long(Method::GET, "check", progress).await,
         }
     }
@@ -118,7 +136,7 @@ impl Ask {
     /// [`AskError`].
     pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, AskError> {
         match self {
-            Self::Closed(questions, _) => Ok(questions.rebuild(progress).await?),
+            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.rebuild(progress).await?),
             Self::Open(remote) => remote.long(Method::POST, "rebuild", progress).await,
         }
     }

@@ -4,24 +4,36 @@ pub mod ask;
 pub mod render;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::{SaleId, ShopId};
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::event::{ACCEPTED, RECORDED, StoredEvent};
-use kassa_pipeline::event_store::{Page, Scan};
+use kassa_pipeline::event_store::{EventStore, Page, Scan};
+use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::{Changes, Rebuilt, rebuild};
+use kassa_pipeline::registry::Registry;
 use kassa_pipeline::row::ReadRow;
 use kassa_pipeline::table::TableError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::embedded::{SHARD, Store};
+/// A shop's events and what was made of them, wherever they are kept.
+#[derive(Clone)]
+pub struct Books {
+    pub events: EventStore,
+    pub registry: Registry,
+    pub read_model: ReadModel,
+    pub changes: Arc<dyn Changes>,
+    /// Parts in which the events are scanned side by side.
+    pub segments: i32,
+}
 
-/// Answers questions about the sales of one store. Reads only, but for rebuilding.
+/// Answers questions about the sales in some books. Reads only, but for rebuilding.
 pub struct Questions {
-    store: Store,
+    books: Books,
     /// Rebuilds do not run side by side.
     rebuilding: tokio::sync::Mutex<()>,
 }
@@ -147,13 +159,13 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 impl Questions {
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store, rebuilding: tokio::sync::Mutex::new(()) }
+    pub fn new(books: Books) -> Self {
+        Self { books, rebuilding: tokio::sync::Mutex::new(()) }
     }
 
     /// The shop of this name, or all shops.
     async fn shops(&self, shop: Option<&str>) -> Result<Vec<ShopId>, QuestionError> {
-        let all = self.store.registry.shops().await?;
+        let all = self.books.registry.shops().await?;
         let Some(text) = shop else { return Ok(all) };
         let shop: ShopId = text.parse().map_err(|e| QuestionError::NotAShopId(text.to_owned(), e))?;
         if all.contains(&shop) { Ok(vec![shop]) } else { Err(QuestionError::NoSuchShop(shop, names(&all))) }
@@ -167,7 +179,7 @@ impl Questions {
         let id: SaleId = sale_id.parse().map_err(|e| QuestionError::NotASaleId(sale_id.to_owned(), e))?;
         let mut found = Vec::new();
         for shop in self.shops(shop).await? {
-            found.extend(SaleHistory::of(&id, &shop, self.store.events.sale(&shop, &id).await?));
+            found.extend(SaleHistory::of(&id, &shop, self.books.events.sale(&shop, &id).await?));
         }
         match (found.pop(), found.is_empty()) {
             (None, _) => Err(QuestionError::NoSuchSale(id)),
@@ -186,7 +198,7 @@ impl Questions {
     pub async fn stock(&self, shop: Option<&str>) -> Result<Vec<ReadRow>, QuestionError> {
         let mut rows = Vec::new();
         for shop in self.shops(shop).await? {
-            rows.extend(self.store.read_model.rows(&shop).await?);
+            rows.extend(self.books.read_model.rows(&shop).await?);
         }
         Ok(rows)
     }
@@ -211,8 +223,8 @@ impl Questions {
         let mut cursor = None;
         loop {
             let Page { events, next } = match day {
-                Some(day) => self.store.events.day(&shop, day, cursor).await?,
-                None => self.store.events.scan(Scan::default(), cursor).await?,
+                Some(day) => self.books.events.day(&shop, day, cursor).await?,
+                None => self.books.events.scan(Scan::default(), cursor).await?,
             };
             for event in events.into_iter().filter(|event| event.shop_id == shop) {
                 let shown = serde_json::to_value(ShownEvent::from(event)).unwrap_or_default();
@@ -232,9 +244,9 @@ impl Questions {
     /// # Errors
     /// [`QuestionError`].
     pub async fn check(&self, progress: Progress<'_>) -> Result<Check, QuestionError> {
-        let Store { events, read_model, registry, stream, .. } = &self.store;
+        let Books { events, read_model, registry, changes, .. } = &self.books;
         let of = events.approximate_count().await?;
-        Ok(check(events, read_model, registry, stream, SHARD, &|read| progress(read, of)).await?)
+        Ok(check(events, read_model, registry, &**changes, &|read| progress(read, of)).await?)
     }
 
     /// Makes the read models anew.
@@ -243,11 +255,10 @@ impl Questions {
     /// [`QuestionError`].
     pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, QuestionError> {
         let _one = self.rebuilding.lock().await;
-        let Store { events, read_model, registry, stream, .. } = &self.store;
+        let Books { events, read_model, registry, changes, segments } = &self.books;
         let of = events.approximate_count().await?;
         let progress = |read| progress(read, of);
-        // One segment: the embedded table has one connection, and would sort itself for each segment.
-        Ok(rebuild(events, read_model, registry, stream as &dyn Changes, SHARD, 1, &progress).await?)
+        Ok(rebuild(events, read_model, registry, &**changes, *segments, &progress).await?)
     }
 }
 

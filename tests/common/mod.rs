@@ -14,8 +14,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use kassa::embedded::{FileKeys, SHARD, Stages, Store, Sync};
+use kassa::plan::Plan;
 use kassa::questions::{Questions, SaleHistory, Status};
-use kassa::shops::{Shops, apply};
+use kassa::shops::Shops;
 use kassa_bus::message::RejectedSale;
 use kassa_bus::{
     Clock, Message, Metric, Metrics, PublishError, Publisher, ShopId, Source, Subscriber, Subscription,
@@ -107,14 +108,12 @@ impl World {
         let store = Store::open(None, Sync::Normal).await.unwrap();
         let shops = Shops::read(None).unwrap();
         let files = FileKeys::open(folder.path()).unwrap();
-        for shop in &shops.shops {
-            files.ensure(&shop.id).unwrap();
-        }
         let keys = Arc::new(Keys { files, unavailable: AtomicBool::new(false), asked: AtomicU32::new(0) });
         let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new(NOON.parse().unwrap()));
         let ticking = now.clone();
         let clock = Clock::from_fn(move || *ticking.lock().unwrap());
-        apply(&shops, &*keys, &store.registry, &store.read_model, clock.now()).await.unwrap();
+        let plan = Plan::make(&shops, &*keys, &store.registry, &store.read_model).await.unwrap();
+        plan.carry_out(&keys.files, &store.registry, &store.read_model, clock.now()).await.unwrap();
         let (post, metrics) = (Arc::new(PostOffice::default()), Metrics::default());
         let wiring = Stages {
             store: &store,
@@ -124,7 +123,7 @@ impl World {
             metrics: &metrics,
         };
         let (accept, stages) = (wiring.accept(), wiring.subscriptions());
-        let questions = Questions::new(store.clone());
+        let questions = Questions::new(store.books());
         Self {
             store,
             keys,

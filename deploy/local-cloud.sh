@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# An AWS on this machine, emulated by MiniStack, with the shop deployed on it.
+#
+#   deploy/local-cloud.sh up      starts it, deploys stage local, applies shops.toml
+#   deploy/local-cloud.sh down    ends it; what it held is gone
+#   eval "$(deploy/local-cloud.sh env)"   lets aws, kassa and serverless talk to it
+#
+# All of it is in this folder: .venv, node_modules, and $KASSA_CLOUD (.cloud): pid, log, endpoint.
+# $KASSA is the command to apply with, $KASSA_ARTIFACTS a folder of bootstraps to deploy instead of building,
+# $KASSA_CLOUD_PORT where it listens (else any free port), $KASSA_LAMBDA_ENDPOINT what the functions take for AWS
+# (tests put a proxy there).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cloud=${KASSA_CLOUD:-.cloud}
+[[ $cloud == /* ]] || cloud=$PWD/$cloud
+region=eu-west-1
+
+# The number may be another process's by now.
+running() { [[ -f $cloud/pid && $(ps -o args= -p "$(<"$cloud/pid")") == *ministack* ]]; }
+
+settings() {
+    cat <<END
+export AWS_ENDPOINT_URL=$(<"$cloud/endpoint")
+export AWS_REGION=$region AWS_DEFAULT_REGION=$region
+export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
+unset AWS_PROFILE AWS_SESSION_TOKEN
+END
+}
+
+install() {
+    [[ -x .venv/bin/python ]] || python3 -m venv .venv
+    cmp -s deploy/requirements.txt .venv/deploy-requirements.txt || {
+        .venv/bin/pip install --quiet --disable-pip-version-check -r deploy/requirements.txt
+        cp deploy/requirements.txt .venv/deploy-requirements.txt
+    }
+    [[ -d node_modules ]] || npm ci --no-audit --no-fund
+}
+
+# MiniStack hands its whole environment on to the functions. AWS would not: so it gets what it needs and no more.
+start() {
+    local port
+    port=${KASSA_CLOUD_PORT:-$(.venv/bin/python -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')}
+    mkdir -p "$cloud/tmp"
+    echo "http://127.0.0.1:$port" >"$cloud/endpoint"
+    # AUTH: each function acts as its own role, and policies hold. The address must be an IP for S3 to work by path.
+    env -i PATH="$PATH" HOME="$HOME" TMPDIR="$cloud/tmp" \
+        GATEWAY_PORT="$port" BIND_HOST=127.0.0.1 AUTH=true MINISTACK_REGION=$region \
+        AWS_ENDPOINT_URL="${KASSA_LAMBDA_ENDPOINT:-http://127.0.0.1:$port}" IOT_MTLS_ENABLED=0 SFTP_ENABLED=0 \
+        .venv/bin/ministack >"$cloud/log" 2>&1 </dev/null &
+    echo $! >"$cloud/pid"
+    for _ in {1..300}; do
+        curl --silent --fail --output /dev/null "$(<"$cloud/endpoint")/_ministack/health" && return
+        running || break
+        sleep 0.1
+    done
+    tail "$cloud/log" >&2
+    echo "MiniStack does not start; its log is $cloud/log" >&2
+    exit 1
+}
+
+up() {
+    local shop
+    install
+    running || start
+    eval "$(settings)"
+    # The framework's pace is for AWS, where a deployment takes minutes.
+    SLS_AWS_MONITORING_FREQUENCY=200 NODE_NO_WARNINGS=1 npx serverless deploy --stage local
+    ${KASSA:-cargo run --release --quiet --} apply --stage local
+    shop=$(url)
+    cat <<END
+
+The shop is open: $shop
+  eval "\$(deploy/local-cloud.sh env)"
+  kassa sell --stage local --shop AMIS1 --count 100
+  kassa check --stage local
+END
+}
+
+url() {
+    .venv/bin/python - <<'END'
+import boto3
+[stack] = boto3.client("cloudformation").describe_stacks(StackName="kassa-local")["Stacks"]
+[url] = [o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "ShopUrl"]
+print(url)
+END
+}
+
+down() {
+    if running; then
+        local pid
+        pid=$(<"$cloud/pid")
+        kill "$pid"
+        while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+    fi
+    rm -rf "$cloud"
+}
+
+case ${1:-} in
+up) up ;;
+down) down ;;
+env) running || { echo "no local cloud is up in $cloud" >&2; exit 1; }; settings ;;
+*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac

@@ -1,0 +1,100 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::error::SdkError;
+use aws_sdk_kms::operation::decrypt::DecryptError;
+use aws_sdk_kms::operation::get_public_key::GetPublicKeyError;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::{EncryptionAlgorithmSpec, KeySpec, KeyUsageType};
+use kassa_bus::ShopId;
+use moka::future::Cache;
+use pkcs1::RsaPublicKey;
+use pkcs1::der::Decode;
+use spki::SubjectPublicKeyInfoRef;
+use zeroize::Zeroizing;
+
+use crate::jwe::RSA_2048_BYTES;
+use crate::keys::{KeyError, PublicKey, ShopKeys};
+
+/// The shops' keys in KMS, each under the alias `alias/<keyPrefix><shop_id>`.
+pub struct KmsKeys {
+    client: Client,
+    prefix: String,
+    public: Cache<ShopId, PublicKey>,
+}
+
+/// How long a public key is given out before KMS is asked again.
+const PUBLIC_KEY_TIME: Duration = Duration::from_mins(5);
+
+impl KmsKeys {
+    #[must_use]
+    pub fn new(client: Client, prefix: impl Into<String>) -> Self {
+        let public = Cache::builder().max_capacity(10_000).time_to_live(PUBLIC_KEY_TIME).build();
+        Self { client, prefix: prefix.into(), public }
+    }
+
+    /// The alias a shop's key is found by.
+    #[must_use]
+    pub fn alias(&self, shop: &ShopId) -> String {
+        format!("alias/{}{shop}", self.prefix)
+    }
+
+    async fn fetch(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
+        let request = self.client.get_public_key().key_id(self.alias(shop));
+        let answer = request.send().await.map_err(|error| match error.as_service_error() {
+            Some(GetPublicKeyError::NotFoundException(_)) => KeyError::NoSuchKey,
+            _ => KeyError::unavailable(error),
+        })?;
+        if (answer.key_spec.as_ref(), answer.key_usage.as_ref())
+            != (Some(&KeySpec::Rsa2048), Some(&KeyUsageType::EncryptDecrypt))
+        {
+            let wrong = format!("{} is not an RSA_2048 key for ENCRYPT_DECRYPT", self.alias(shop));
+            return Err(KeyError::unavailable(wrong));
+        }
+        let der =
+            answer.public_key.ok_or_else(|| KeyError::unavailable("KMS answered without a public key"))?;
+        let not_rsa = |_| KeyError::unavailable(format!("{} is not an RSA key", self.alias(shop)));
+        let info = SubjectPublicKeyInfoRef::from_der(der.as_ref()).map_err(|e| not_rsa(e.to_string()))?;
+        let key = RsaPublicKey::from_der(info.subject_public_key.raw_bytes())
+            .map_err(|e| not_rsa(e.to_string()))?;
+        PublicKey::new(key.modulus.as_bytes(), key.public_exponent.as_bytes()).map_err(KeyError::unavailable)
+    }
+}
+
+#[async_trait]
+impl ShopKeys for KmsKeys {
+    async fn decrypt(&self, shop: &ShopId, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        // KMS would answer with an error that it has for other things as well.
+        if ciphertext.len() != RSA_2048_BYTES {
+            return Err(KeyError::DoesNotOpen);
+        }
+        let request = self
+            .client
+            .decrypt()
+            .key_id(self.alias(shop))
+            .encryption_algorithm(EncryptionAlgorithmSpec::RsaesOaepSha256)
+            .ciphertext_blob(Blob::new(ciphertext));
+        let answer = request.send().await.map_err(key_error)?;
+        let plaintext =
+            answer.plaintext.ok_or_else(|| KeyError::unavailable("KMS answered without a plaintext"))?;
+        Ok(Zeroizing::new(plaintext.into_inner()))
+    }
+
+    async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
+        let key = self.public.try_get_with_by_ref(shop, self.fetch(shop)).await;
+        key.map_err(|error: Arc<KeyError>| KeyError::clone(&error))
+    }
+}
+
+/// A key that is disabled or about to be deleted may be mended, and then opens what waits.
+fn key_error(error: SdkError<DecryptError>) -> KeyError {
+    match error.as_service_error() {
+        Some(DecryptError::NotFoundException(_)) => KeyError::NoSuchKey,
+        Some(DecryptError::InvalidCiphertextException(_) | DecryptError::IncorrectKeyException(_)) => {
+            KeyError::DoesNotOpen
+        }
+        _ => KeyError::unavailable(error),
+    }
+}

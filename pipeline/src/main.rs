@@ -1,0 +1,131 @@
+//! The pipeline's Lambda bootstrap: the stage that the handler names, with that stage's clients only.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use kassa_bus::lambda::{self, Error, Function, SettingError};
+use kassa_bus::sns::Sns;
+use kassa_bus::{Clock, Metrics, Publisher, Topic};
+use kassa_pipeline::accept::Accept;
+use kassa_pipeline::decrypt::Decrypt;
+use kassa_pipeline::event_store::{Appends, EventStore};
+use kassa_pipeline::gateway;
+use kassa_pipeline::keys::{ContentKeys, ShopKeys};
+use kassa_pipeline::kms::KmsKeys;
+use kassa_pipeline::process::Process;
+use kassa_pipeline::project::Project;
+use kassa_pipeline::read_model::ReadModel;
+use kassa_pipeline::registry::Registry;
+use kassa_pipeline::reject::Reject;
+
+// One thread: Lambda gives a function this small a fraction of a core.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the function does not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Error> {
+    let parts = Parts { function: Function::start()?, metrics: Metrics::default(), clock: Clock::system() };
+    match parts.function.handler()? {
+        Accept::NAME => gateway::serve(parts.accept()?).await,
+        Decrypt::NAME => lambda::drive(parts.decrypt()?.subscription(), None).await,
+        Process::NAME => lambda::drive(parts.process()?.subscription(), None).await,
+        Project::NAME => {
+            let only_shard = parts.function.settings.optional("STREAM_SHARD");
+            lambda::drive(parts.project()?.subscription(), only_shard).await
+        }
+        _ => {
+            Err(SettingError::Wrong { name: "_HANDLER", what: "accept, decrypt, process or project" }.into())
+        }
+    }
+}
+
+/// What stages are made of.
+struct Parts {
+    function: Function,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+impl Parts {
+    fn accept(&self) -> Result<Accept, SettingError> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
+        Ok(Accept {
+            store: self.events(&dynamodb)?,
+            registry: self.registry(dynamodb)?,
+            keys: self.keys()?,
+            publisher: self.publisher(&[(Topic::ToDecrypt, "TO_DECRYPT_TOPIC")])?,
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    fn decrypt(&self) -> Result<Decrypt, SettingError> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
+        let publisher = self.publisher(&[
+            (Topic::ToProcess, "TO_PROCESS_TOPIC"),
+            (Topic::DecryptErrors, "DECRYPT_ERRORS_TOPIC"),
+        ])?;
+        let keys = self.keys()?;
+        Ok(Decrypt {
+            content_keys: ContentKeys::new(Arc::clone(&keys), self.metrics.clone()),
+            keys,
+            reject: self.reject(self.events(&dynamodb)?, Arc::clone(&publisher)),
+            registry: self.registry(dynamodb)?,
+            publisher,
+        })
+    }
+
+    fn process(&self) -> Result<Process, SettingError> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
+        let store = self.events(&dynamodb)?;
+        let publisher = self.publisher(&[(Topic::DecryptErrors, "DECRYPT_ERRORS_TOPIC")])?;
+        Ok(Process {
+            reject: self.reject(store.clone(), publisher),
+            store,
+            registry: self.registry(dynamodb)?,
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    fn project(&self) -> Result<Project, SettingError> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
+        Ok(Project::new(ReadModel::new(dynamodb, self.table("SHOPS_TABLE")?), self.metrics.clone()))
+    }
+
+    fn table(&self, name: &'static str) -> Result<&str, SettingError> {
+        self.function.settings.table(name)
+    }
+
+    fn events(&self, dynamodb: &aws_sdk_dynamodb::Client) -> Result<EventStore, SettingError> {
+        Ok(EventStore::new(dynamodb.clone(), self.table("EVENTS_TABLE")?, Appends::Single))
+    }
+
+    fn registry(&self, dynamodb: aws_sdk_dynamodb::Client) -> Result<Registry, SettingError> {
+        Ok(Registry::new(dynamodb, self.table("SHOPS_TABLE")?))
+    }
+
+    fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError> {
+        let client = aws_sdk_kms::Client::new(&self.function.aws);
+        Ok(Arc::new(KmsKeys::new(client, self.function.settings.key_prefix("KEY_PREFIX")?)))
+    }
+
+    fn publisher(&self, topics: &[(Topic, &'static str)]) -> Result<Arc<dyn Publisher>, SettingError> {
+        let arn = |name| self.function.settings.topic(name).map(str::to_owned);
+        let topics: HashMap<Topic, String> =
+            topics.iter().map(|(topic, name)| Ok((*topic, arn(name)?))).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Sns::new(aws_sdk_sns::Client::new(&self.function.aws), topics)))
+    }
+
+    fn reject(&self, store: EventStore, publisher: Arc<dyn Publisher>) -> Reject {
+        Reject { store, publisher, clock: self.clock.clone(), metrics: self.metrics.clone() }
+    }
+}

@@ -1,0 +1,10 @@
+/// The event store's stream on AWS.
+mod changes;
+/// Keys made in KMS.
+mod keys;
+/// A deployed stage, found by its name.
+mod stage;
+
+pub use changes::StreamChanges;
+pub use keys::KmsKeyMaker;
+pub use stage::{Stage, StageError, StageName};

@@ -1,0 +1,151 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use kassa_pipeline::event_store::{Appends, EventStore};
+use kassa_pipeline::read_model::ReadModel;
+use kassa_pipeline::registry::Registry;
+
+use super::{KmsKeyMaker, StreamChanges};
+use crate::questions::Books;
+use crate::show::chain;
+
+/// A stage's name, as `serverless deploy --stage` takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageName(String);
+
+impl FromStr for StageName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let right = (1..=32).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if right { Ok(Self(text.to_owned())) } else { Err("a stage is letters, digits and '-', as dev") }
+    }
+}
+
+impl fmt::Display for StageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A deployed stage: what its stack says it consists of.
+pub struct Stage {
+    /// `<service>-<stage>`: the stack's name, and how all names begin.
+    pub stack: String,
+    config: SdkConfig,
+    outputs: HashMap<String, String>,
+}
+
+/// Why a stage cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error(
+        "there is no stack {stack} in {region}: deploy it with `npx serverless deploy --stage {stage}`, or \
+         choose another --stage, AWS_PROFILE or AWS_REGION"
+    )]
+    NotDeployed { stack: String, stage: String, region: String },
+    #[error("AWS_ENDPOINT_URL is {0:?}, which is no http or https URL; set it to one, or unset it")]
+    NotAnEndpoint(String),
+    #[error("no AWS region is set; set AWS_REGION, or a region in the profile")]
+    NoRegion,
+    #[error(
+        "cannot ask AWS about {stack} (are AWS_PROFILE or AWS_ACCESS_KEY_ID, and AWS_ENDPOINT_URL, as they should be?): {why}"
+    )]
+    Unreachable { stack: String, why: String },
+    #[error("the stack {stack} has no output {output}; deploy it again with this version")]
+    NoOutput { stack: String, output: &'static str },
+    #[error("the table {0} has no stream")]
+    NoStream(String),
+}
+
+fn is_http(url: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()))
+}
+
+/// Parts in which a table on AWS is scanned side by side.
+const SEGMENTS: i32 = 4;
+
+impl Stage {
+    /// Finds the stage's stack, with the credentials and region of the environment or the profile.
+    ///
+    /// # Errors
+    /// [`StageError`].
+    pub async fn find(service: &str, stage: &StageName) -> Result<Self, StageError> {
+        let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        let config =
+            aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.build_https()).load().await;
+        // The SDK would panic over an empty one.
+        if let Some(url) = config.endpoint_url().filter(|url| !is_http(url)) {
+            return Err(StageError::NotAnEndpoint(url.to_owned()));
+        }
+        let region = config.region().ok_or(StageError::NoRegion)?.to_string();
+        let stack = format!("{service}-{stage}");
+        let client = aws_sdk_cloudformation::Client::new(&config);
+        let described = client.describe_stacks().stack_name(&stack).send().await.map_err(|error| {
+            let of_service = error.as_service_error().and_then(|e| e.meta().code());
+            // CloudFormation's word for a stack that is not there, among other things.
+            if of_service == Some("ValidationError") {
+                StageError::NotDeployed { stack: stack.clone(), stage: stage.to_string(), region }
+            } else {
+                StageError::Unreachable { stack: stack.clone(), why: chain(&error) }
+            }
+        })?;
+        let outputs = described.stacks().iter().flat_map(aws_sdk_cloudformation::types::Stack::outputs);
+        let pair = |o: &aws_sdk_cloudformation::types::Output| {
+            Some((o.output_key()?.to_owned(), o.output_value()?.to_owned()))
+        };
+        let outputs = outputs.filter_map(pair).collect();
+        Ok(Self { stack, config, outputs })
+    }
+
+    fn output(&self, output: &'static str) -> Result<&str, StageError> {
+        let value = self.outputs.get(output).map(String::as_str);
+        value.ok_or_else(|| StageError::NoOutput { stack: self.stack.clone(), output })
+    }
+
+    /// Where tills post.
+    ///
+    /// # Errors
+    /// [`StageError::NoOutput`].
+    pub fn url(&self) -> Result<&str, StageError> {
+        self.output("ShopUrl")
+    }
+
+    /// The shops' keys.
+    ///
+    /// # Errors
+    /// [`StageError::NoOutput`].
+    pub fn keys(&self) -> Result<KmsKeyMaker, StageError> {
+        let client = aws_sdk_kms::Client::new(&self.config);
+        Ok(KmsKeyMaker::new(client, self.output("KeyPrefix")?, self.stack.clone()))
+    }
+
+    /// Events, registry and read models.
+    ///
+    /// # Errors
+    /// [`StageError`].
+    pub async fn books(&self) -> Result<Books, StageError> {
+        let (events, shops) = (self.output("EventsTable")?, self.output("ShopsTable")?);
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.config);
+        let described = dynamodb.describe_table().table_name(events).send().await;
+        let described = described
+            .map_err(|error| StageError::Unreachable { stack: self.stack.clone(), why: chain(&error) })?;
+        let stream = described.table.and_then(|table| table.latest_stream_arn);
+        let stream = stream.ok_or_else(|| StageError::NoStream(events.to_owned()))?;
+        let streams = aws_sdk_dynamodbstreams::Client::new(&self.config);
+        Ok(Books {
+            events: EventStore::new(dynamodb.clone(), events, Appends::Single),
+            registry: Registry::new(dynamodb.clone(), shops),
+            read_model: ReadModel::new(dynamodb, shops),
+            changes: Arc::new(StreamChanges::new(streams, stream)),
+            segments: SEGMENTS,
+        })
+    }
+}

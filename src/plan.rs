@@ -1,0 +1,248 @@
+use std::fmt;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use kassa_bus::amount::Amount;
+use kassa_bus::{ShopId, Thumbprint};
+use kassa_pipeline::keys::{KeyError, ShopKeys};
+use kassa_pipeline::posting::Row;
+use kassa_pipeline::read_model::{DeclaredItem, ReadModel};
+use kassa_pipeline::registry::{Registry, Shop, ShopKey};
+use kassa_pipeline::row::ReadRow;
+use kassa_pipeline::table::TableError;
+use serde::Serialize;
+
+use crate::shops::{DeclaredShop, Shops};
+
+/// Why the shops could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("the key of {shop_id}")]
+    Key { shop_id: ShopId, source: KeyError },
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Keys that can be made for shops that have none.
+#[async_trait]
+pub trait MakeKeys: ShopKeys {
+    /// Makes the shop's key. An adapter MUST NOT replace or delete one that is there.
+    async fn make(&self, shop: &ShopId) -> Result<(), KeyError>;
+}
+
+/// What must change for a shop to be as `shops.toml` declares it. Nothing is ever deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum Change {
+    MakeKey {
+        shop_id: ShopId,
+    },
+    /// The key is in use under the shop's name, but not in the registry.
+    RegisterKey {
+        shop_id: ShopId,
+        kid: Thumbprint,
+    },
+    AddShop {
+        shop: DeclaredShop,
+    },
+    ChangeShop {
+        shop: DeclaredShop,
+        differs: Vec<Difference>,
+    },
+    AddItem {
+        shop_id: ShopId,
+        item: DeclaredItem,
+    },
+    ChangeItem {
+        shop_id: ShopId,
+        item: DeclaredItem,
+        differs: Vec<Difference>,
+    },
+}
+
+/// A field that is not what was declared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    pub field: &'static str,
+    pub is: String,
+    pub becomes: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_none = |text: &str| if text.is_empty() { "(none)".to_owned() } else { text.to_owned() };
+        write!(f, "{}: {} → {}", self.field, or_none(&self.is), or_none(&self.becomes))
+    }
+}
+
+fn differences<const N: usize>(fields: [(&'static str, String, String); N]) -> Vec<Difference> {
+    let differ = fields.into_iter().filter(|(_, is, becomes)| is != becomes);
+    differ.map(|(field, is, becomes)| Difference { field, is, becomes }).collect()
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each =
+            |differs: &[Difference]| differs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::MakeKey { shop_id } => write!(f, "+ {shop_id} key (RSA-2048)"),
+            Self::RegisterKey { shop_id, kid } => write!(f, "~ {shop_id} key {kid} is registered as its"),
+            Self::AddShop { shop } => write!(f, "+ {} ({}, {})", shop.id, shop.name, shop.time_zone),
+            Self::ChangeShop { shop, differs } => write!(f, "~ {} {}", shop.id, each(differs)),
+            Self::AddItem { shop_id, item } => write!(
+                f,
+                "+ {shop_id} item {} ({}, {}, opening stock {})",
+                item.item_no, item.description, item.price, item.opening_stock
+            ),
+            Self::ChangeItem { shop_id, item, differs } => {
+                write!(f, "~ {shop_id} item {} {}", item.item_no, each(differs))
+            }
+        }
+    }
+}
+
+/// All that must change, in the order it is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    pub changes: Vec<Change>,
+    /// Shops that are registered and not declared (any more). They are left as they are.
+    pub undeclared: Vec<ShopId>,
+}
+
+impl Plan {
+    /// Compares what there is with the declaration. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ApplyError`].
+    pub async fn make(
+        shops: &Shops,
+        keys: &dyn ShopKeys,
+        registry: &Registry,
+        read_model: &ReadModel,
+    ) -> Result<Self, ApplyError> {
+        let mut changes = Vec::new();
+        for shop in &shops.shops {
+            let kid = key_of(keys, &shop.id).await?;
+            let registered = registry.shop(&shop.id).await?;
+            changes.extend(kid.is_none().then(|| Change::MakeKey { shop_id: shop.id.clone() }));
+            changes.extend(shop_change(shop, registered.as_deref()));
+            if let (Some(kid), Some(registered)) = (kid, registered)
+                && !registered.has_key(&kid)
+            {
+                changes.push(Change::RegisterKey { shop_id: shop.id.clone(), kid });
+            }
+            let rows = read_model.rows(&shop.id).await?;
+            changes.extend(shops.items.iter().filter_map(|item| item_change(&shop.id, item, &rows)));
+        }
+        let declared = |id: &ShopId| shops.shops.iter().any(|shop| shop.id == *id);
+        let undeclared = registry.shops().await?.into_iter().filter(|id| !declared(id)).collect();
+        Ok(Self { changes, undeclared })
+    }
+
+    /// Does what is planned. Cut off, it can be planned and carried out again.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; what was done by then stays.
+    pub async fn carry_out(
+        &self,
+        keys: &dyn MakeKeys,
+        registry: &Registry,
+        read_model: &ReadModel,
+        now: Timestamp,
+    ) -> Result<(), ApplyError> {
+        for change in &self.changes {
+            match change {
+                Change::MakeKey { shop_id } => {
+                    let failed = |source| ApplyError::Key { shop_id: shop_id.clone(), source };
+                    keys.make(shop_id).await.map_err(failed)?;
+                    if let Some(before) = registry.shop(shop_id).await? {
+                        register_key(keys, registry, &before, now).await?;
+                    }
+                }
+                Change::RegisterKey { shop_id, .. } => {
+                    if let Some(before) = registry.shop(shop_id).await? {
+                        register_key(keys, registry, &before, now).await?;
+                    }
+                }
+                Change::AddShop { shop } | Change::ChangeShop { shop, .. } => {
+                    let before = registry.shop(&shop.id).await?;
+                    let shop = registered(shop, before.as_ref().map_or_else(Vec::new, |b| b.keys.clone()));
+                    register_key(keys, registry, &shop, now).await?;
+                }
+                Change::AddItem { shop_id, item } | Change::ChangeItem { shop_id, item, .. } => {
+                    read_model.declare(shop_id, item).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn key_of(keys: &dyn ShopKeys, shop_id: &ShopId) -> Result<Option<Thumbprint>, ApplyError> {
+    match keys.public_key(shop_id).await {
+        Ok(key) => Ok(Some(key.kid().clone())),
+        Err(KeyError::NoSuchKey) => Ok(None),
+        Err(source) => Err(ApplyError::Key { shop_id: shop_id.clone(), source }),
+    }
+}
+
+/// Registers the shop with the key it has now, and those it had.
+async fn register_key(
+    keys: &dyn ShopKeys,
+    registry: &Registry,
+    shop: &Shop,
+    now: Timestamp,
+) -> Result<(), ApplyError> {
+    let mut shop = shop.clone();
+    if let Some(kid) = key_of(keys, &shop.shop_id).await?.filter(|kid| !shop.has_key(kid)) {
+        shop.keys.push(ShopKey { kid, since: now });
+    }
+    Ok(registry.register(&shop).await?)
+}
+
+fn registered(shop: &DeclaredShop, keys: Vec<ShopKey>) -> Shop {
+    Shop {
+        shop_id: shop.id.clone(),
+        name: shop.name.clone(),
+        time_zone: shop.time_zone.clone(),
+        language: shop.language.clone(),
+        manager_phone: shop.manager_phone.clone(),
+        manager_email: shop.manager_email.clone(),
+        keys,
+    }
+}
+
+fn shop_change(shop: &DeclaredShop, is: Option<&Shop>) -> Option<Change> {
+    let Some(is) = is else { return Some(Change::AddShop { shop: shop.clone() }) };
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let differs = differences([
+        ("name", is.name.clone(), shop.name.clone()),
+        ("time_zone", is.time_zone.clone(), shop.time_zone.clone()),
+        ("language", is.language.clone(), shop.language.clone()),
+        ("manager_phone", text(&is.manager_phone), text(&shop.manager_phone)),
+        ("manager_email", text(&is.manager_email), text(&shop.manager_email)),
+    ]);
+    (!differs.is_empty()).then(|| Change::ChangeShop { shop: shop.clone(), differs })
+}
+
+fn item_change(shop_id: &ShopId, item: &DeclaredItem, rows: &[ReadRow]) -> Option<Change> {
+    let (shop_id, item) = (shop_id.clone(), item.clone());
+    let name = Row::Item(item.item_no).to_string();
+    let declared = rows.iter().find_map(|row| match row {
+        // A row without an opening stock is of an item that was sold before it was declared.
+        ReadRow::Item(row) if row.record_type == name && row.opening_stock.is_some() => Some(row),
+        _ => None,
+    });
+    let Some(is) = declared else { return Some(Change::AddItem { shop_id, item }) };
+    // 14.9 and 14.90 are the same amount.
+    let amount = |is: Option<Amount>, becomes: Amount| match is {
+        Some(is) if is == becomes => becomes.to_string(),
+        is => is.map_or_else(String::new, |is| is.to_string()),
+    };
+    let differs = differences([
+        ("description", is.item_description.clone().unwrap_or_default(), item.description.clone()),
+        ("price", amount(is.selling_price, item.price), item.price.to_string()),
+        ("opening stock", amount(is.opening_stock, item.opening_stock), item.opening_stock.to_string()),
+    ]);
+    (!differs.is_empty()).then_some(Change::ChangeItem { shop_id, item, differs })
+}
