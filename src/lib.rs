@@ -1,6 +1,8 @@
 //! The command `kassa`: the whole shop on one machine, a till, and questions about both.
 
-/// The command line.
+/// The command line: what can be said.
+pub mod args;
+/// The command line: what is done about it.
 pub mod cli;
 /// The shop on AWS, as the command sees it.
 pub mod cloud;

@@ -8,5 +8,5 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    kassa::cli::run(kassa::cli::Cli::parse())
+    kassa::cli::run(kassa::args::Cli::parse())
 }

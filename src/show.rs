@@ -1,24 +1,7 @@
-use std::error::Error;
 use std::io::IsTerminal;
 
 use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 use kassa_bus::amount::Amount;
-
-/// An error with everything that caused it, on one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
-}
 
 /// A table of columns with a line under the headings, as wide as the terminal allows.
 #[must_use]

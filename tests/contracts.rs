@@ -131,7 +131,7 @@ async fn a_key_file_that_others_can_read_is_not_used() {
     let file = folder.path().join("AMIS1.pem");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let refused = FileKeys::open(folder.path()).unwrap().public_key(&shop("AMIS1")).await.unwrap_err();
-    assert!(kassa::show::chain(&refused).contains("chmod 600"));
+    assert!(kassa_bus::error::chain(&refused).contains("chmod 600"));
 }
 
 /// A subscriber that notes what it gets, and fails or panics where the test says.

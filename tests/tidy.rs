@@ -65,6 +65,7 @@ fn the_aws_sdk_is_named_only_in_adapters_and_bootstraps() {
         "pipeline/src/main.rs",
         "pipeline/src/read_model.rs",
         "pipeline/src/registry.rs",
+        "pipeline/src/shops_table.rs",
         "pipeline/src/table.rs",
         "src/cloud/changes.rs",
         "src/cloud/keys.rs",

@@ -7,6 +7,8 @@
 pub mod amount;
 /// Time, given from outside.
 pub mod clock;
+/// What went wrong, with what caused it.
+pub mod error;
 /// Identifiers that are right by construction: shop, sale, item, key.
 pub mod ids;
 /// A Lambda function around a subscriber.

@@ -5,6 +5,7 @@ use aws_sdk_sns::Client;
 use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
 use futures::future::join_all;
 
+use crate::error::chain;
 use crate::message::{Message, Topic};
 use crate::publish::{PublishError, Publisher};
 
@@ -91,15 +92,6 @@ fn batches(messages: &[Message]) -> Vec<&[Message]> {
         batches.push(&messages[from..]);
     }
     batches
-}
-
-/// An error with its causes. What SNS was sent is in none of them.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.map(ToString::to_string).fold(error.to_string(), |told, cause| {
-        // Some errors already tell their cause.
-        if told.ends_with(&cause) { told } else { format!("{told}: {cause}") }
-    })
 }
 
 #[async_trait]

@@ -45,5 +45,7 @@ pub mod read_model;
 pub mod registry;
 /// Its rows as questions show them.
 pub mod row;
+/// The table that registry and read models share.
+mod shops_table;
 /// What goes wrong with a table, and what to do about it.
 pub mod table;

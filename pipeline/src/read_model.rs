@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums};
 use crate::row::{ReadRow, from_item};
-use crate::table::{Item, PAGE, TableError, n, s, text};
+use crate::shops_table::{ShopsTable, key};
+use crate::table::{Item, TableError, n, s, text};
 
 /// Why a step was not written.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +40,7 @@ pub struct DeclaredItem {
 /// The read models, in the shops table: stock and turnover per shop.
 #[derive(Clone)]
 pub struct ReadModel {
-    client: Client,
-    table: Arc<str>,
+    table: ShopsTable,
 }
 
 /// Partition of rows about projecting itself; no shop can have this id.
@@ -58,7 +58,7 @@ pub const STEP_ROWS: usize = 98;
 impl ReadModel {
     #[must_use]
     pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
-        Self { client, table: table.into() }
+        Self { table: ShopsTable::new(client, table) }
     }
 
     /// All of a shop's rows, by record type.
@@ -66,7 +66,7 @@ impl ReadModel {
     /// # Errors
     /// [`TableError`].
     pub async fn rows(&self, shop: &ShopId) -> Result<Vec<ReadRow>, TableError> {
-        let items = self.partition(shop.as_str()).await?;
+        let items = self.table.rows(shop.as_str()).await?;
         items.iter().filter_map(|item| from_item(shop, item).transpose()).collect()
     }
 
@@ -75,7 +75,7 @@ impl ReadModel {
     /// # Errors
     /// [`TableError`].
     pub async fn is_declared(&self, key: &RowKey) -> Result<bool, TableError> {
-        let row = self.get(key.shop_id.as_str(), &key.row.to_string()).await?;
+        let row = self.table.row(key.shop_id.as_str(), &key.row.to_string()).await?;
         Ok(row.is_some_and(|row| row.contains_key("item_description")))
     }
 
@@ -84,7 +84,7 @@ impl ReadModel {
     /// # Errors
     /// [`TableError`].
     pub async fn checkpoint(&self, shard: &str) -> Result<Option<Position>, TableError> {
-        self.get(PROJECTION, &shard_row(shard)).await?.as_ref().map(position).transpose()
+        self.table.row(PROJECTION, &shard_row(shard)).await?.as_ref().map(position).transpose()
     }
 
     /// How far each shard has come that has come anywhere.
@@ -92,32 +92,10 @@ impl ReadModel {
     /// # Errors
     /// [`TableError`].
     pub async fn checkpoints(&self) -> Result<BTreeMap<String, Position>, TableError> {
-        let rows = self.partition(PROJECTION).await?;
+        let rows = self.table.rows(PROJECTION).await?;
         let shards =
             rows.iter().filter_map(|row| Some((text(row, "record_type")?.strip_prefix(SHARD)?, row)));
         shards.map(|(shard, row)| Ok((shard.to_owned(), position(row)?))).collect()
-    }
-
-    async fn partition(&self, shop: &str) -> Result<Vec<Item>, TableError> {
-        let mut rows = Vec::new();
-        let mut cursor = None;
-        loop {
-            let query = self
-                .client
-                .query()
-                .table_name(&*self.table)
-                .consistent_read(true)
-                .limit(PAGE)
-                .set_exclusive_start_key(cursor)
-                .key_condition_expression("shop_id = :shop")
-                .expression_attribute_values(":shop", s(shop));
-            let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
-            rows.extend(page.items.unwrap_or_default());
-            cursor = page.last_evaluated_key;
-            if cursor.is_none() {
-                return Ok(rows);
-            }
-        }
     }
 
     /// Adds sums to their rows and moves the shard's checkpoint, both or neither.
@@ -137,13 +115,13 @@ impl ReadModel {
         for (key, sum) in sums {
             writes.push(self.add(key, sum)?);
         }
-        let written = self.client.transact_write_items().set_transact_items(Some(writes)).send().await;
+        let written = self.table.client.transact_write_items().set_transact_items(Some(writes)).send().await;
         written.map(|_| ()).map_err(step_error)
     }
 
     fn unless_held(&self) -> Result<TransactWriteItem, TableError> {
         let check = ConditionCheck::builder()
-            .table_name(&*self.table)
+            .table_name(&*self.table.name)
             .set_key(Some(key(PROJECTION, HOLD)))
             .condition_expression("attribute_not_exists(record_type)")
             .build()
@@ -153,7 +131,7 @@ impl ReadModel {
 
     fn while_holding(&self, hold: &Hold) -> Result<TransactWriteItem, TableError> {
         let check = ConditionCheck::builder()
-            .table_name(&*self.table)
+            .table_name(&*self.table.name)
             .set_key(Some(key(PROJECTION, HOLD)))
             .condition_expression(HOLDS)
             .expression_attribute_values(":holder", s(&hold.0))
@@ -169,7 +147,7 @@ impl ReadModel {
         to: &Position,
     ) -> Result<TransactWriteItem, TableError> {
         let mut update = Update::builder()
-            .table_name(&*self.table)
+            .table_name(&*self.table.name)
             .set_key(Some(key(PROJECTION, &shard_row(shard))))
             .expression_attribute_names("#sequence", "sequence")
             .expression_attribute_names("#partial", "partial")
@@ -196,7 +174,7 @@ impl ReadModel {
 
     fn add(&self, at: &RowKey, sum: &Sum) -> Result<TransactWriteItem, TableError> {
         let mut update = Update::builder()
-            .table_name(&*self.table)
+            .table_name(&*self.table.name)
             .set_key(Some(key(at.shop_id.as_str(), &at.row.to_string())))
             .expression_attribute_values(":number", n(sum.number))
             .expression_attribute_values(":turnover", n(sum.turnover));
@@ -219,7 +197,7 @@ impl ReadModel {
         let hold = Hold(uuid::Uuid::new_v4().to_string());
         let mut row = key(PROJECTION, HOLD);
         row.insert("holder".into(), s(&hold.0));
-        let put = self.client.put_item().table_name(&*self.table).set_item(Some(row));
+        let put = self.table.client.put_item().table_name(&*self.table.name).set_item(Some(row));
         put.send().await.map(|_| hold).map_err(TableError::unavailable("hold the projection"))
     }
 
@@ -234,7 +212,7 @@ impl ReadModel {
         checkpoints: &BTreeMap<String, Position>,
     ) -> Result<(), TableError> {
         let delete = Delete::builder()
-            .table_name(&*self.table)
+            .table_name(&*self.table.name)
             .set_key(Some(key(PROJECTION, HOLD)))
             .condition_expression(HOLDS)
             .expression_attribute_values(":holder", s(&hold.0))
@@ -245,7 +223,7 @@ impl ReadModel {
             let whole = Position { partial: None, ..position.clone() };
             writes.push(self.move_checkpoint(shard, Some(position), &whole)?);
         }
-        let write = self.client.transact_write_items().set_transact_items(Some(writes));
+        let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
         write.send().await.map(|_| ()).map_err(TableError::unavailable("release the projection"))
     }
 
@@ -254,7 +232,7 @@ impl ReadModel {
     /// # Errors
     /// [`TableError`].
     pub async fn is_held(&self) -> Result<bool, TableError> {
-        Ok(self.get(PROJECTION, HOLD).await?.is_some())
+        Ok(self.table.row(PROJECTION, HOLD).await?.is_some())
     }
 
     /// Makes the shops' rows what the sums say, whatever they were, while held.
@@ -280,7 +258,7 @@ impl ReadModel {
         }
         for chunk in writes.chunks(STEP_ROWS) {
             let writes = [&[self.while_holding(hold)?], chunk].concat();
-            let write = self.client.transact_write_items().set_transact_items(Some(writes));
+            let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
             write.send().await.map_err(TableError::unavailable("replace rows"))?;
         }
         Ok(())
@@ -288,7 +266,7 @@ impl ReadModel {
 
     fn set(&self, at: &RowKey, sum: &Sum) -> Result<TransactWriteItem, TableError> {
         let mut update = Update::builder()
-            .table_name(&*self.table)
+            .table_name(&*self.table.name)
             .set_key(Some(key(at.shop_id.as_str(), &at.row.to_string())))
             .expression_attribute_values(":number", n(sum.number))
             .expression_attribute_values(":turnover", n(sum.turnover));
@@ -307,7 +285,7 @@ impl ReadModel {
 
     fn delete(&self, shop: &str, record_type: &str) -> Result<TransactWriteItem, TableError> {
         let delete = Delete::builder()
-            .table_name(&*self.table)
+            .table_name(&*self.table.name)
             .set_key(Some(key(shop, record_type)))
             .build()
             .map_err(TableError::unavailable("delete a row"))?;
@@ -321,13 +299,14 @@ impl ReadModel {
     /// [`TableError`]; also if two do it at once, of whom one succeeded.
     pub async fn declare(&self, shop: &ShopId, item: &DeclaredItem) -> Result<(), TableError> {
         let record_type = Row::Item(item.item_no).to_string();
-        let before = self.get(shop.as_str(), &record_type).await?;
+        let before = self.table.row(shop.as_str(), &record_type).await?;
         let opening = before.as_ref().and_then(|row| text(row, "opening_stock"));
         let opening = opening.and_then(|t| Amount::from_stored(t).ok());
         let update = self
+            .table
             .client
             .update_item()
-            .table_name(&*self.table)
+            .table_name(&*self.table.name)
             .set_key(Some(key(shop.as_str(), &record_type)))
             .update_expression(
                 "SET item_description = :description, selling_price = :price, opening_stock = :opening, \
@@ -347,16 +326,6 @@ impl ReadModel {
             .await
             .map(|_| ())
             .map_err(TableError::unavailable::<SdkError<UpdateItemError>>("declare an item"))
-    }
-
-    async fn get(&self, shop: &str, record_type: &str) -> Result<Option<Item>, TableError> {
-        let get = self
-            .client
-            .get_item()
-            .table_name(&*self.table)
-            .consistent_read(true)
-            .set_key(Some(key(shop, record_type)));
-        Ok(get.send().await.map_err(TableError::unavailable("read the shops table"))?.item)
     }
 }
 
@@ -388,8 +357,4 @@ fn position(row: &Item) -> Result<Position, TableError> {
     let sequence = text(row, "sequence").ok_or_else(|| wrong("sequence"))?;
     let partial = text(row, "partial").map(|t| t.parse().map_err(|_| wrong("partial"))).transpose()?;
     Ok(Position { sequence: Sequence(sequence.to_owned()), partial })
-}
-
-fn key(shop: &str, record_type: &str) -> Item {
-    HashMap::from([("shop_id".into(), s(shop)), ("record_type".into(), s(record_type))])
 }

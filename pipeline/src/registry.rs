@@ -10,7 +10,8 @@ use kassa_bus::{ShopId, Thumbprint};
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 
-use crate::table::{Item, PAGE, TableError, s, text};
+use crate::shops_table::ShopsTable;
+use crate::table::{Item, TableError, s, text};
 
 /// A shop as registered: the row `info` of the shops table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +56,7 @@ impl Shop {
 /// no shop can have: `#shops` lists the shops, `#keys` finds a key's owner.
 #[derive(Clone)]
 pub struct Registry {
-    client: Client,
-    table: Arc<str>,
+    table: ShopsTable,
     shops: Cache<ShopId, Option<Arc<Shop>>>,
     owners: Cache<Thumbprint, Option<ShopId>>,
 }
@@ -78,7 +78,7 @@ impl Registry {
     pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
         let shops = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
         let owners = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
-        Self { client, table: table.into(), shops, owners }
+        Self { table: ShopsTable::new(client, table), shops, owners }
     }
 
     /// A shop, if it is registered.
@@ -90,7 +90,7 @@ impl Registry {
             return Ok(found);
         }
         let load = async {
-            let row = self.row(id.as_str(), "info").await?;
+            let row = self.table.row(id.as_str(), "info").await?;
             row.map(|item| from_item(id, &item).map(Arc::new)).transpose()
         };
         self.shops.try_get_with_by_ref(id, load).await.map_err(|e: Arc<TableError>| TableError::clone(&e))
@@ -102,7 +102,7 @@ impl Registry {
     /// [`TableError`].
     pub async fn owner(&self, kid: &Thumbprint) -> Result<Option<ShopId>, TableError> {
         let load = async {
-            let row = self.row(KEYS, kid.as_str()).await?;
+            let row = self.table.row(KEYS, kid.as_str()).await?;
             let wrong = || TableError::Attribute { row: kid.to_string(), attribute: "owner" };
             row.map(|item| text(&item, "owner").and_then(|o| o.parse().ok()).ok_or_else(wrong)).transpose()
         };
@@ -114,28 +114,9 @@ impl Registry {
     /// # Errors
     /// [`TableError`].
     pub async fn shops(&self) -> Result<Vec<ShopId>, TableError> {
-        let mut shops = Vec::new();
-        let mut cursor = None;
-        loop {
-            let query = self
-                .client
-                .query()
-                .table_name(&*self.table)
-                .consistent_read(true)
-                .limit(PAGE)
-                .set_exclusive_start_key(cursor)
-                .key_condition_expression("shop_id = :index")
-                .expression_attribute_values(":index", s(SHOPS));
-            let page = query.send().await.map_err(TableError::unavailable("list the shops"))?;
-            for item in page.items() {
-                let id = text(item, "record_type").and_then(|t| t.parse().ok());
-                shops.push(id.ok_or(TableError::Attribute { row: SHOPS.into(), attribute: "record_type" })?);
-            }
-            cursor = page.last_evaluated_key;
-            if cursor.is_none() {
-                return Ok(shops);
-            }
-        }
+        let wrong = || TableError::Attribute { row: SHOPS.into(), attribute: "record_type" };
+        let id = |row: &Item| text(row, "record_type").and_then(|t| t.parse().ok()).ok_or_else(wrong);
+        self.table.rows(SHOPS).await?.iter().map(id).collect()
     }
 
     /// Registers a shop with its indexes, or replaces what was registered.
@@ -155,28 +136,17 @@ impl Registry {
             ])
         }));
         let puts = rows.into_iter().map(|row| {
-            let put = Put::builder().table_name(&*self.table).set_item(Some(row)).build();
+            let put = Put::builder().table_name(&*self.table.name).set_item(Some(row)).build();
             Ok(TransactWriteItem::builder()
                 .put(put.map_err(TableError::unavailable("register a shop"))?)
                 .build())
         });
         let puts = puts.collect::<Result<_, TableError>>()?;
-        let write = self.client.transact_write_items().set_transact_items(Some(puts));
+        let write = self.table.client.transact_write_items().set_transact_items(Some(puts));
         write.send().await.map_err(TableError::unavailable("register a shop"))?;
         self.shops.invalidate(&shop.shop_id).await;
         self.owners.invalidate_all();
         Ok(())
-    }
-
-    async fn row(&self, partition: &str, sort: &str) -> Result<Option<Item>, TableError> {
-        let get = self
-            .client
-            .get_item()
-            .table_name(&*self.table)
-            .consistent_read(true)
-            .key("shop_id", s(partition))
-            .key("record_type", s(sort));
-        Ok(get.send().await.map_err(TableError::unavailable("read the shop registry"))?.item)
     }
 }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use kassa_bus::error::chain;
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::registry::Registry;
 
 use super::{KmsKeyMaker, StreamChanges};
 use crate::questions::Books;
-use crate::show::chain;
 
 /// A stage's name, as `serverless deploy --stage` takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use axum::http::{Response, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use futures::Stream;
+use kassa_bus::error::chain;
 use kassa_pipeline::problem::Answer;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ fn answer<T: Serialize>(result: Result<T, QuestionError>) -> Response<Body> {
             } else {
                 StatusCode::NOT_FOUND
             };
-            Answer::json(status.as_u16(), &json!({"error": crate::show::chain(&error)}))
+            Answer::json(status.as_u16(), &json!({"error": chain(&error)}))
         }
     })
 }
@@ -74,7 +75,7 @@ async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<Da
             async move { told.send(event).await.is_ok() }
         };
         if let Err(error) = questions.events(&filter, each).await {
-            let _ = line.send(json!({"error": crate::show::chain(&error)})).await;
+            let _ = line.send(json!({"error": chain(&error)})).await;
         }
     })
 }
@@ -102,7 +103,7 @@ async fn rebuild(State(questions): State<Arc<Questions>>) -> Response<Body> {
 fn done<T: Serialize>(result: Result<T, QuestionError>) -> Value {
     match result {
         Ok(value) => json!({"done": value}),
-        Err(error) => json!({"error": crate::show::chain(&error)}),
+        Err(error) => json!({"error": chain(&error)}),
     }
 }
 

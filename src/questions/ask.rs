@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use kassa_bus::error::chain;
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::ReadRow;
@@ -55,7 +56,7 @@ impl Ask {
             match DataFolder::existing(data) {
                 Ok(folder) => {
                     let store = Store::open(Some(&folder.database()), Sync::Full).await;
-                    let store = store.map_err(|e| AskError::Store(crate::show::chain(&e)))?;
+                    let store = store.map_err(|e| AskError::Store(chain(&e)))?;
                     return Ok(Self::Closed(Box::new(Questions::new(store.books())), folder));
                 }
                 Err(OpenError::Open { by, .. }) => {

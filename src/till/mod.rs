@@ -12,6 +12,7 @@ use aws_lc_rs::rsa::{
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::ValueEnum;
+use kassa_bus::error::chain;
 use kassa_bus::{Clock, Line, SaleId, ShopId, Thumbprint};
 use kassa_pipeline::jwe::{ContentKey, Sealer};
 use kassa_pipeline::keys::PublicKey;
@@ -203,7 +204,7 @@ impl Till {
         let no_key = |why: String| TillError::NoKey { url: self.url.clone(), shop: self.key_of.clone(), why };
         let request = || self.client.get(format!("{}/shop/{}/key", self.url, self.key_of));
         let (response, _) = self.persist(request).await.map_err(|error| no_key(error.to_string()))?;
-        let jwk: PublicKey = response.json().await.map_err(|e| no_key(crate::show::chain(&e)))?;
+        let jwk: PublicKey = response.json().await.map_err(|e| no_key(chain(&e)))?;
         let (n, e) = jwk.components().map_err(|e| no_key(e.to_string()))?;
         let key: PublicEncryptingKey =
             PublicKeyComponents { n, e }.try_into().map_err(|_| no_key("not an RSA key".into()))?;
@@ -247,7 +248,7 @@ impl Till {
                     (response.status().to_string(), Duration::from_secs(after.unwrap_or(0)))
                 }
                 Ok(response) => return Err(refused(response).await),
-                Err(error) => (crate::show::chain(&error), Duration::ZERO),
+                Err(error) => (chain(&error), Duration::ZERO),
             };
             let wait = at_least.max(backoff.mul_f64(rand::rng().random_range(0.0..1.0)));
             if begun.elapsed() + wait > self.patience {

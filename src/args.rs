@@ -1,0 +1,235 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use kassa_bus::ShopId;
+
+use crate::cloud::StageName;
+use crate::cost::CostArgs;
+use crate::embedded::Sync;
+use crate::till::Format;
+
+/// Kassa takes encrypted sales from shop tills, keeps each one as an append-only event, and lets
+/// anything that cares subscribe.
+///
+/// On this machine one process is the whole shop: `kassa up` opens it, `kassa sell` is a till, and
+/// the other commands ask about sales, whether the shop is open or closed. With `--stage` they speak
+/// to the shop that `npx serverless deploy` put on AWS.
+#[derive(Debug, Parser)]
+#[command(name = "kassa", version, after_long_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  kassa demo                                    a guided tour, half a minute
+  kassa up                                      open the shops of shops.toml on 127.0.0.1:8080
+  kassa sell --shop AMIS1 --count 1000          sell a thousand random sales
+  kassa sell --shop AMIS1 --key-of AMIS2 --count 1
+                                                play the till that has the wrong key
+  kassa sale 019394e8-6c00-7000-8000-000000000001
+                                                where is this sale?
+  kassa stock --shop AMIS1                      what is left, and what was earned
+  kassa events --shop AMIS1 --day 2026-11-22 | jq .kind
+  kassa check --json                            do the books balance?
+  kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
+  kassa stock --stage dev                       ask the shop on AWS
+  kassa completions bash > ~/.local/share/bash-completion/completions/kassa
+
+Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what was asked for was done.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Open the shop: take sales until Ctrl-C
+    Up(UpArgs),
+    /// Make a deployed stage match shops.toml: keys, registry, items and opening stock
+    Apply(ApplyArgs),
+    /// Be a till: seal sales, post each until it is accepted
+    Sell(SellArgs),
+    /// Show one sale's events in order, and where it stands
+    Sale(SaleArgs),
+    /// Show stock and turnover
+    Stock(ShopArgs),
+    /// Print a shop's events, one JSON object a line
+    Events(EventsArgs),
+    /// Check that the books balance: every sale and every row against the events
+    Check(AskArgs),
+    /// Make stock and turnover anew from the events, while sales go on
+    Rebuild(AskArgs),
+    /// What the shop costs on AWS, by measured units and list prices
+    Cost(CostArgs),
+    /// A tour: two shops, tills good and bad, a crash, and the books afterwards
+    Demo,
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Until it is stopped with Ctrl-C (or SIGTERM), which ends what was begun and exits 0.
+Killed at any moment and started again, it finishes what it had accepted.
+
+Example:
+  kassa up --listen 127.0.0.1:0 --data /tmp/shop --sync normal")]
+pub struct UpArgs {
+    /// Where tills post; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// The folder that is the shop: database, keys, lock
+    #[arg(long, default_value = "./kassa-data", value_name = "FOLDER")]
+    pub data: PathBuf,
+    /// Shops and items [default: ./shops.toml, or the one Kassa ships with]
+    #[arg(long, value_name = "FILE")]
+    pub shops: Option<PathBuf>,
+    /// What an accepted sale survives: power loss, or kill -9 only (faster)
+    #[arg(long, value_enum, default_value = "full")]
+    pub sync: Sync,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Each sale has an id of its own and is posted under it until the shop says yes, with
+exponential backoff and jitter, honouring Retry-After. Repeating is harmless: a sale counts once.
+The exit code is 1 if any sale was not accepted.
+
+A sale's file holds {\"sales\":[{\"item_no\":\"98\",\"gross_number\":\"2\",\"gross_turnover\":\"37.90\"}]}
+
+Examples:
+  kassa sell --shop AMIS1 --file sale.json
+  kassa sell --shop AMIS2 --count 100000 --concurrency 64
+  kassa sell --shop AMIS1 --count 600 --rate 10 --format classic")]
+pub struct SellArgs {
+    /// The shop the till stands in
+    #[arg(long)]
+    pub shop: ShopId,
+    /// Where the shop takes sales
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Sell to a deployed stage, whose URL is looked up
+    #[arg(long, conflicts_with = "url")]
+    pub stage: Option<StageName>,
+    #[command(flatten)]
+    pub service: Service,
+    /// Sell this sale
+    #[arg(long, value_name = "FILE", conflicts_with = "count")]
+    pub file: Option<PathBuf>,
+    /// Sell this many random sales of the items in shops.toml
+    #[arg(long, default_value_t = 1)]
+    pub count: u64,
+    /// Sales a second, at most
+    #[arg(long, value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Sales on their way at once
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: u16,
+    /// How to encrypt
+    #[arg(long, value_enum, default_value = "sealed")]
+    pub format: Format,
+    /// The till's name
+    #[arg(long, default_value = "till-1")]
+    pub till: String,
+    /// Seal with another shop's key, as a misconfigured till would
+    #[arg(long, value_name = "OTHERSHOP")]
+    pub key_of: Option<ShopId>,
+    /// Seconds to try one sale for
+    #[arg(long, default_value_t = 60)]
+    pub patience: u64,
+    /// Items to draw on [default: ./shops.toml, or the one Kassa ships with]
+    #[arg(long, value_name = "FILE")]
+    pub shops: Option<PathBuf>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("must be a number above 0".into()),
+    }
+}
+
+/// Which shop is asked: one on this machine, or a deployed one.
+#[derive(Debug, Args)]
+pub struct Where {
+    /// The shop's folder
+    #[arg(long, default_value = "./kassa-data", value_name = "FOLDER")]
+    pub data: PathBuf,
+    /// A deployed stage instead, with the AWS credentials and region of the environment
+    #[arg(long, conflicts_with = "data")]
+    pub stage: Option<StageName>,
+    #[command(flatten)]
+    pub service: Service,
+}
+
+#[derive(Debug, Args)]
+pub struct Service {
+    /// The service's name in serverless.yml
+    #[arg(long, default_value = "kassa", hide_short_help = true)]
+    pub service: String,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Changes what differs and nothing else; applying again changes nothing. It never deletes
+anything, a key least of all.
+
+Examples:
+  kassa apply --stage dev --dry-run
+  kassa apply --stage prod --shops shops.toml"
+)]
+pub struct ApplyArgs {
+    /// The deployed stage
+    #[arg(long)]
+    pub stage: StageName,
+    #[command(flatten)]
+    pub service: Service,
+    /// Shops and items [default: ./shops.toml, or the one Kassa ships with]
+    #[arg(long, value_name = "FILE")]
+    pub shops: Option<PathBuf>,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    #[command(flatten)]
+    pub shop: Where,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ShopArgs {
+    /// Only this shop
+    #[arg(long)]
+    pub shop: Option<String>,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct SaleArgs {
+    /// The sale's id
+    pub id: String,
+    #[command(flatten)]
+    pub shop: ShopArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    #[arg(long)]
+    pub shop: String,
+    /// Only sales whose id is of this UTC date, as 2026-11-22
+    #[arg(long)]
+    pub day: Option<String>,
+    #[command(flatten)]
+    pub at: Where,
+    /// Events are JSON anyway
+    #[arg(long, hide = true)]
+    pub json: bool,
+}
