@@ -48,14 +48,33 @@ pub enum Command {
     /// Be a till: seal sales, post each until it is accepted
     Sell(SellArgs),
     /// Show one sale's events in order, and where it stands
+    #[command(after_help = "Examples:
+  kassa sale 019394e8-6c00-7000-8000-000000000001
+  kassa sale 12345-20261122 --shop AMIS1 --stage dev --json")]
     Sale(SaleArgs),
     /// Show stock and turnover
+    #[command(after_help = "Examples:
+  kassa stock
+  kassa stock --shop AMIS1 --stage dev --json")]
     Stock(ShopArgs),
     /// Print a shop's events, one JSON object a line
+    #[command(after_help = "Examples:
+  kassa events --shop AMIS1 --day 2026-11-22 | jq .kind
+  kassa events --shop AMIS1 --stage dev")]
     Events(EventsArgs),
     /// Check that the books balance: every sale and every row against the events
+    #[command(after_help = "The exit code is 1 if they do not.
+
+Examples:
+  kassa check
+  kassa check --stage dev --json")]
     Check(AskArgs),
     /// Make stock and turnover anew from the events, while sales go on
+    #[command(after_help = "Cut off, it can be run again; it then completes what was begun.
+
+Examples:
+  kassa rebuild
+  kassa rebuild --stage dev")]
     Rebuild(AskArgs),
     /// What the shop costs on AWS, by measured units and list prices
     Cost(CostArgs),
@@ -222,6 +241,7 @@ pub struct SaleArgs {
 
 #[derive(Debug, Args)]
 pub struct EventsArgs {
+    /// The shop
     #[arg(long)]
     pub shop: String,
     /// Only sales whose id is of this UTC date, as 2026-11-22
