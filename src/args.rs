@@ -76,6 +76,14 @@ Examples:
   kassa rebuild
   kassa rebuild --stage dev")]
     Rebuild(AskArgs),
+    /// Show what was sent: text messages and alerts, to whom, in which words
+    #[command(after_help = "On this machine nothing is sent; what would have been is kept here.
+
+Examples:
+  kassa outbox
+  kassa outbox --follow
+  kassa outbox --json | jq 'select(.channel == \"sms\")'")]
+    Outbox(OutboxArgs),
     /// What the shop costs on AWS, by measured units and list prices
     Cost(CostArgs),
     /// A tour: two shops, tills good and bad, a crash, and the books afterwards
@@ -88,8 +96,9 @@ Examples:
 #[command(after_help = "Until it is stopped with Ctrl-C (or SIGTERM), which ends what was begun and exits 0.
 Killed at any moment and started again, it finishes what it had accepted.
 
-Example:
-  kassa up --listen 127.0.0.1:0 --data /tmp/shop --sync normal")]
+Examples:
+  kassa up --listen 127.0.0.1:0 --data /tmp/shop --sync normal
+  kassa up --set GROUP_WAIT=5s --set RESOLVE_AFTER=1m")]
 pub struct UpArgs {
     /// Where tills post; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
@@ -103,6 +112,16 @@ pub struct UpArgs {
     /// What an accepted sale survives: power loss, or kill -9 only (faster)
     #[arg(long, value_enum, default_value = "full")]
     pub sync: Sync,
+    /// A setting of a subscriber, as deploy.yml names it; else the environment's
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub set: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE, as GROUP_WAIT=5s".into()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -220,6 +239,15 @@ pub struct AskArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OutboxArgs {
+    /// Go on showing what comes, until Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,24 +1,27 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressStyle};
 use kassa_bus::error::chain;
-use kassa_bus::{Clock, ShopId, telemetry};
+use kassa_bus::{Clock, Settings, ShopId, telemetry};
 use serde_json::json;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::args::{ApplyArgs, Cli, Command, EventsArgs, SaleArgs, SellArgs, ShopArgs, UpArgs, Where};
+use crate::args::{
+    ApplyArgs, Cli, Command, EventsArgs, OutboxArgs, SaleArgs, SellArgs, ShopArgs, UpArgs, Where,
+};
 use crate::cloud::Stage;
 use crate::cost;
 use crate::embedded::{OpenShop, Up};
 use crate::plan::Plan;
-use crate::questions::DayFilter;
 use crate::questions::ask::{Ask, AskError};
 use crate::questions::render;
+use crate::questions::{DayFilter, OutboxFilter};
 use crate::shops::Shops;
 use crate::till::Till;
 use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale, sell};
@@ -96,6 +99,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(&if ask.json { format!("{}\n", json!(rebuilt)) } else { render::rebuilt(&rebuilt) });
             Ok(ExitCode::SUCCESS)
         }
+        Command::Outbox(args) => outbox(args).await,
         Command::Cost(args) => {
             print(&cost::run(&args)?);
             Ok(ExitCode::SUCCESS)
@@ -107,6 +111,28 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         }
     }
 }
+
+async fn outbox(OutboxArgs { follow, ask }: OutboxArgs) -> Result<ExitCode, Failure> {
+    let asked = ask.shop.ask().await?;
+    let mut seen = OutboxFilter::default();
+    loop {
+        let sent = asked.outbox(&seen).await?;
+        if sent.is_empty() && seen.after.is_empty() && !follow && !ask.json {
+            print("Nothing was sent.\n");
+        }
+        for (name, sent) in sent {
+            print(&if ask.json { format!("{}\n", json!(sent)) } else { render::sent(&sent) });
+            seen.after = name;
+        }
+        if !follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(OUTBOX_LOOK).await;
+    }
+}
+
+/// How often a followed outbox is looked at.
+const OUTBOX_LOOK: Duration = Duration::from_millis(300);
 
 /// Whoever reads may have gone away; that is not ours to complain about.
 fn print(text: &str) {
@@ -128,7 +154,14 @@ fn advance(bar: &ProgressBar, read: u64, of: u64) {
 async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
     let shops = Shops::read(args.shops.as_deref())?;
     let ids: Vec<ShopId> = shops.shops.iter().map(|shop| shop.id.clone()).collect();
-    let up = Up { listen: args.listen, data: args.data, shops, sync: args.sync, clock: Clock::system() };
+    let up = Up {
+        listen: args.listen,
+        data: args.data,
+        shops,
+        sync: args.sync,
+        clock: Clock::system(),
+        settings: Settings::from_env().with(args.set),
+    };
     let shop = OpenShop::open(up).await?;
     let mut text = String::new();
     for change in &shop.applied.changes {
@@ -209,7 +242,7 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
     if let Some(other) = args.key_of {
         till.key_of = other;
     }
-    till.patience = std::time::Duration::from_secs(args.patience);
+    till.patience = Duration::from_secs(args.patience);
     let pace = Pace { count: args.count, rate: args.rate, concurrency: args.concurrency.into() };
     let summary = sell(Arc::new(till), Arc::new(goods), pace, progress_bar(&args.till)).await;
     print(&if args.json { format!("{}\n", json!(summary)) } else { summary_text(&summary) });

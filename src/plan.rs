@@ -3,13 +3,14 @@ use std::fmt;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use kassa_bus::amount::Amount;
+use kassa_bus::keys::{KeyError, ShopKeys};
+use kassa_bus::quiet_hours::QuietHours;
+use kassa_bus::registry::{Registry, Shop, ShopKey};
+use kassa_bus::table::TableError;
 use kassa_bus::{ShopId, Thumbprint};
-use kassa_pipeline::keys::{KeyError, ShopKeys};
 use kassa_pipeline::posting::Row;
 use kassa_pipeline::read_model::{DeclaredItem, ReadModel};
-use kassa_pipeline::registry::{Registry, Shop, ShopKey};
 use kassa_pipeline::row::ReadRow;
-use kassa_pipeline::table::TableError;
 use serde::Serialize;
 
 use crate::shops::{DeclaredShop, Shops};
@@ -208,6 +209,8 @@ fn registered(shop: &DeclaredShop, keys: Vec<ShopKey>) -> Shop {
         language: shop.language.clone(),
         manager_phone: shop.manager_phone.clone(),
         manager_email: shop.manager_email.clone(),
+        quiet_hours: shop.quiet_hours,
+        sms_budget: shop.sms_budget,
         keys,
     }
 }
@@ -215,12 +218,15 @@ fn registered(shop: &DeclaredShop, keys: Vec<ShopKey>) -> Shop {
 fn shop_change(shop: &DeclaredShop, is: Option<&Shop>) -> Option<Change> {
     let Some(is) = is else { return Some(Change::AddShop { shop: shop.clone() }) };
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let hours = |hours: Option<QuietHours>| hours.map(|h| h.to_string()).unwrap_or_default();
     let differs = differences([
         ("name", is.name.clone(), shop.name.clone()),
         ("time_zone", is.time_zone.clone(), shop.time_zone.clone()),
         ("language", is.language.clone(), shop.language.clone()),
         ("manager_phone", text(&is.manager_phone), text(&shop.manager_phone)),
         ("manager_email", text(&is.manager_email), text(&shop.manager_email)),
+        ("quiet_hours", hours(is.quiet_hours), hours(shop.quiet_hours)),
+        ("sms_budget", is.sms_budget.to_string(), shop.sms_budget.to_string()),
     ]);
     (!differs.is_empty()).then(|| Change::ChangeShop { shop: shop.clone(), differs })
 }

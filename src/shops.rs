@@ -2,6 +2,8 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 use kassa_bus::amount::Amount;
+use kassa_bus::quiet_hours::QuietHours;
+use kassa_bus::registry::SMS_BUDGET;
 use kassa_bus::{ItemNo, ShopId};
 use kassa_pipeline::read_model::DeclaredItem;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,15 @@ pub struct DeclaredShop {
     pub language: String,
     pub manager_phone: Option<String>,
     pub manager_email: Option<String>,
+    /// When the manager gets no reminders, in the shop's time.
+    pub quiet_hours: Option<QuietHours>,
+    /// Text messages a month, at most.
+    #[serde(default = "sms_budget")]
+    pub sms_budget: u32,
+}
+
+fn sms_budget() -> u32 {
+    SMS_BUDGET
 }
 
 fn english() -> String {

@@ -6,21 +6,14 @@ mod cloud;
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use cloud::Cloud;
 use common::{encrypting, wrap};
 use kassa::embedded::FileKeys;
-use kassa_bus::local::{DeadLetter, DeadLetters, LocalBus, Redelivery};
+use kassa_bus::keys::{KeyError, ShopKeys};
+use kassa_bus::kms::KmsKeys;
 use kassa_bus::sns::Sns;
-use kassa_bus::{
-    Message, Metrics, Publisher, Retry, ShopId, Source, Subscriber, Subscription, Topic, Verdict,
-};
-use kassa_pipeline::keys::{KeyError, ShopKeys};
-use kassa_pipeline::kms::KmsKeys;
+use kassa_bus::{Message, Publisher, ShopId, Topic};
 
 fn shop(id: &str) -> ShopId {
     id.parse().unwrap()
@@ -134,144 +127,12 @@ async fn a_key_file_that_others_can_read_is_not_used() {
     assert!(kassa_bus::error::chain(&refused).contains("chmod 600"));
 }
 
-/// A subscriber that notes what it gets, and fails or panics where the test says.
-#[derive(Default)]
-struct Sink {
-    got: Mutex<Vec<(String, usize)>>,
-    failures: AtomicU32,
-    panic_on: Mutex<Option<String>>,
-    stalled: AtomicBool,
-}
-
-#[async_trait]
-impl Subscriber for Sink {
-    async fn handle(&self, batch: &[Message]) -> Vec<Verdict> {
-        while self.stalled.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let poison = self.panic_on.lock().unwrap().clone();
-        assert!(!batch.iter().any(|m| Some(&m.id) == poison.as_ref()), "poisoned by the test");
-        let one = |message: &Message| {
-            if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
-                return Err(Retry::because("failed by the test"));
-            }
-            self.got.lock().unwrap().push((message.id.clone(), batch.len()));
-            Ok(())
-        };
-        batch.iter().map(one).collect()
-    }
-}
-
-impl Sink {
-    fn ids(&self) -> Vec<String> {
-        let mut ids: Vec<String> = self.got.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
-        ids.sort();
-        ids
-    }
-}
-
-#[derive(Default)]
-struct Letters(Mutex<Vec<DeadLetter>>);
-
-#[async_trait]
-impl DeadLetters for Letters {
-    async fn keep(&self, letter: DeadLetter) -> Result<(), Retry> {
-        self.0.lock().unwrap().push(letter);
-        Ok(())
-    }
-}
-
-struct Rig {
-    bus: Arc<LocalBus>,
-    sinks: Vec<Arc<Sink>>,
-    letters: Arc<Letters>,
-}
-
-fn rig(subscribers: usize) -> Rig {
-    let bus =
-        LocalBus::new(Redelivery { max_receives: 5, backoff: Duration::from_millis(1) }, Metrics::default());
-    let sinks: Vec<Arc<Sink>> = (0..subscribers).map(|_| Arc::default()).collect();
-    let subscription = |sink: &Arc<Sink>| Subscription {
-        name: "sink",
-        source: Source::Topic(Topic::ToProcess),
-        batch: 10,
-        workers: 2,
-        subscriber: sink.clone(),
-    };
-    let letters = Arc::new(Letters::default());
-    let dead_letters: Arc<dyn DeadLetters> = letters.clone();
-    bus.start(sinks.iter().map(subscription).collect(), &dead_letters);
-    Rig { bus, sinks, letters }
-}
-
-fn message(id: &str) -> Message {
-    Message { id: id.into(), attributes: std::collections::HashMap::new(), body: format!("\"{id}\"").into() }
-}
-
 fn messages(count: usize) -> (Vec<Message>, Vec<String>) {
     let ids: Vec<String> = (0..count).map(|n| format!("{n:04}")).collect();
-    (ids.iter().map(|id| message(id)).collect(), ids)
-}
-
-#[tokio::test]
-async fn the_local_bus_delivers_each_message_to_every_subscription_in_batches() {
-    let Rig { bus, sinks, .. } = rig(2);
-    let (all, ids) = messages(100);
-    assert!(bus.publish(Topic::ToProcess, all).await.iter().all(Result::is_ok));
-    assert!(bus.publish(Topic::DecryptErrors, vec![message("for nobody")]).await[0].is_ok());
-    bus.drained().await;
-    for sink in sinks {
-        assert_eq!(sink.ids(), ids);
-        let largest = sink.got.lock().unwrap().iter().map(|(_, batch)| *batch).max();
-        assert_eq!(largest, Some(10));
-    }
-}
-
-#[tokio::test]
-async fn what_fails_comes_again_and_after_five_receives_is_a_dead_letter() {
-    let Rig { bus, sinks, letters } = rig(1);
-    sinks[0].failures.store(4, Ordering::SeqCst);
-    bus.publish(Topic::ToProcess, vec![message("patience")]).await;
-    bus.drained().await;
-    assert_eq!((sinks[0].ids(), letters.0.lock().unwrap().len()), (vec!["patience".to_owned()], 0));
-    sinks[0].failures.store(5, Ordering::SeqCst);
-    bus.publish(Topic::ToProcess, vec![message("hopeless")]).await;
-    bus.drained().await;
-    let letters = letters.0.lock().unwrap();
-    assert_eq!((letters.len(), letters[0].receives, letters[0].why.as_str()), (1, 5, "failed by the test"));
-    assert_eq!(sinks[0].ids().len(), 1);
-}
-
-#[tokio::test]
-async fn a_message_that_panics_its_subscriber_takes_no_neighbour_with_it() {
-    let Rig { bus, sinks, letters } = rig(1);
-    *sinks[0].panic_on.lock().unwrap() = Some("0005".into());
-    let (all, mut ids) = messages(10);
-    bus.publish(Topic::ToProcess, all).await;
-    bus.drained().await;
-    ids.remove(5);
-    assert_eq!(sinks[0].ids(), ids);
-    assert_eq!(letters.0.lock().unwrap()[0].message.id, "0005");
-}
-
-#[tokio::test]
-async fn a_queue_is_bounded_and_publishers_wait() {
-    let Rig { bus, sinks, .. } = rig(1);
-    sinks[0].stalled.store(true, Ordering::SeqCst);
-    let large = || Message { body: "x".repeat(100 * 1024).into(), ..message("large") };
-    let mut published = 0;
-    // when the subscriber is stalled, publishing goes on until the queue is full
-    while tokio::time::timeout(Duration::from_millis(200), bus.publish(Topic::ToProcess, vec![large()]))
-        .await
-        .is_ok()
-    {
-        published += 1;
-        assert!(published < 1000, "the queue has no bound");
-    }
-    assert!(!bus.has_room(Topic::ToProcess), "and the door is told");
-    assert!(bus.has_room(Topic::ToDecrypt), "of this topic alone");
-    sinks[0].stalled.store(false, Ordering::SeqCst);
-    bus.drained().await;
-    assert!(bus.has_room(Topic::ToProcess));
-    assert_eq!(sinks[0].ids().len(), published);
+    let message = |id: &String| Message {
+        id: id.clone(),
+        attributes: std::collections::HashMap::new(),
+        body: format!("\"{id}\"").into(),
+    };
+    (ids.iter().map(message).collect(), ids)
 }

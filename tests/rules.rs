@@ -464,11 +464,11 @@ async fn the_check_tells_what_does_not_agree_and_a_rebuild_mends_it() {
     for (row, attribute) in [("s-00098", "stock"), ("d-2026-11-22", "turnover")] {
         let update = world.store.client.update_item().table_name(&world.store.tables.shops);
         update
-            .key("shop_id", kassa_pipeline::table::s("AMIS1"))
-            .key("record_type", kassa_pipeline::table::s(row))
+            .key("shop_id", kassa_bus::table::s("AMIS1"))
+            .key("record_type", kassa_bus::table::s(row))
             .update_expression("SET #a = :wrong")
             .expression_attribute_names("#a", attribute)
-            .expression_attribute_values(":wrong", kassa_pipeline::table::n(5))
+            .expression_attribute_values(":wrong", kassa_bus::table::n(5))
             .send()
             .await
             .unwrap();

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use kassa::till::{Format, Till, TillError};
 use kassa_bus::amount::Amount;
+use kassa_bus::keys::PublicKey;
 use kassa_bus::{Clock, Line};
-use kassa_pipeline::keys::PublicKey;
 use serde_json::Value;
 
 /// A status, and perhaps a `Retry-After`.

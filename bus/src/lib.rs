@@ -7,10 +7,22 @@
 pub mod amount;
 /// Time, given from outside.
 pub mod clock;
+/// A subscriber's own table.
+pub mod documents;
 /// What went wrong, with what caused it.
 pub mod error;
+/// `Host`: what a subscriber may ask of the place it runs in.
+pub mod host;
 /// Identifiers that are right by construction: shop, sale, item, key.
 pub mod ids;
+/// JSON objects, and nothing else in their place.
+pub mod json;
+/// Compact JWE: what a sealed envelope is.
+pub mod jwe;
+/// The keys port, public keys as JWK, and the cache of till sessions.
+pub mod keys;
+/// The keys in KMS.
+pub mod kms;
 /// A Lambda function around a subscriber.
 pub mod lambda;
 /// The in-process bus: queues, retries and dead letters on one machine.
@@ -19,21 +31,40 @@ pub mod local;
 pub mod message;
 /// What is counted.
 pub mod metrics;
+/// `Notifier`: the way to people.
+pub mod notify;
 /// `Publisher`: how a stage tells the others.
 pub mod publish;
+/// When a manager is not to be disturbed.
+pub mod quiet_hours;
+/// Which shops there are.
+pub mod registry;
 /// What a till sold: lines and totals.
 pub mod sale;
+/// `Secrets`: what is shared with others.
+pub mod secrets;
+/// What a function or a shop is told at its start.
+pub mod settings;
+/// The table of the registry and the read models.
+pub mod shops_table;
 /// Topics on SNS.
 pub mod sns;
 /// `Subscriber`: how a stage takes a batch, and what it may answer.
 pub mod subscriber;
+/// What goes wrong with a table, and what to do about it.
+pub mod table;
 /// What may be logged.
 pub mod telemetry;
+/// What travels to the warehouse, and how it is signed.
+pub mod webhook;
 
 pub use clock::Clock;
+pub use documents::Documents;
+pub use host::Host;
 pub use ids::{ItemNo, SaleId, ShopId, Thumbprint};
 pub use message::{Contract, Message, Topic};
 pub use metrics::{Metric, Metrics};
 pub use publish::{PublishError, Publisher};
 pub use sale::{Line, Totals};
-pub use subscriber::{Retry, Source, Subscriber, Subscription, Verdict};
+pub use settings::{SettingError, Settings};
+pub use subscriber::{Entry, Failure, Intake, Retry, Source, Subscriber, Subscription, Verdict};

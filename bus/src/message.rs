@@ -1,6 +1,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -125,6 +128,20 @@ impl Envelope {
     }
 }
 
+/// Standard base64, with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Decodes a classic sale's content: base64 (RFC 4648) as clients write it, with or without padding,
+/// in one line or in many.
+#[must_use]
+pub fn decode_content(base64: &str) -> Option<Vec<u8>> {
+    let joined: String = base64.split_ascii_whitespace().collect();
+    BASE64.decode(joined).ok()
+}
+
 /// Where an envelope came in, carried along so that a rejection can name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
@@ -233,7 +250,7 @@ pub struct SealedWith {
     pub shop_id: Option<ShopId>,
 }
 
-/// On `decrypt-errors`: a sale that was rejected. Holds nothing of the sale's content.
+/// On `decrypt-errors`: a sale that was rejected. Holds nothing of the sale's content in the open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedSale {
     pub shop_id: ShopId,
@@ -245,6 +262,10 @@ pub struct RejectedSale {
     pub sealed_with: Option<SealedWith>,
     /// SHA-256 of the envelope as accepted, in base64url.
     pub envelope: String,
+    /// The envelope itself, as closed as it came, where its key is what is wrong: whoever wants to know whose
+    /// key it is must try it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Envelope>,
     pub rejected_at: Timestamp,
     pub origin: Origin,
 }

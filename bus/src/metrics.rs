@@ -52,6 +52,28 @@ catalogue! {
     UnreadableEvents => "unreadable_events",
     /// Recorded sales that reached the read models.
     Projected => "projected",
+    /// Messages sealed with a key that a shop here has or had, and not with theirs.
+    WrongKeysKnown => "wrong_keys_known",
+    /// Messages sealed with a key that nobody here has.
+    WrongKeysUnknown => "wrong_keys_unknown",
+    /// Messages whose wrong key could not be told.
+    WrongKeysUntold => "wrong_keys_untold",
+    /// Incidents of which people were told.
+    IncidentsOpened => "incidents_opened",
+    /// Incidents that are over.
+    IncidentsClosed => "incidents_closed",
+    /// Text messages sent.
+    SmsSent => "sms_sent",
+    /// Text messages not sent because the shop's were used up.
+    SmsOverBudget => "sms_over_budget",
+    /// Alerts published.
+    AlertsSent => "alerts_sent",
+    /// Sales the warehouse took.
+    WebhookDelivered => "webhook_delivered",
+    /// Deliveries the warehouse did not take, and may take later.
+    WebhookFailed => "webhook_failed",
+    /// Sales the warehouse refused.
+    WebhookRefused => "webhook_refused",
 }
 
 /// Counters of one process, shared by whoever counts.

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use jiff::Timestamp;
 
 use crate::error::chain;
+use crate::host::Host;
 use crate::message::{Message, Topic};
+use crate::settings::SettingError;
 
 /// Why a message is to be delivered again: a dependency failed, and may work later.
 ///
@@ -34,8 +37,41 @@ impl<E: Error + Send + Sync + 'static> From<E> for Retry {
     }
 }
 
-/// What became of one message: done with, or to be delivered again.
-pub type Verdict = Result<(), Retry>;
+/// What is to be done with a message that was not dealt with. The variants are what the bus can do.
+#[derive(Debug)]
+pub enum Failure {
+    /// A dependency failed: the message comes again, and after five receives goes to the dead letters.
+    Retry(Retry),
+    /// It can never work and there is nobody to tell: to the dead letters now, with why.
+    Refuse(String),
+    /// Whoever takes these messages is down: none of this queue before then, or for a minute where no time
+    /// is given. It is not the message's fault, so it may happen to it for as long as its queue keeps it.
+    Pause { until: Option<Timestamp>, why: String },
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Retry(error.into())
+    }
+}
+
+impl From<Retry> for Failure {
+    fn from(retry: Retry) -> Self {
+        Self::Retry(retry)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry(retry) => retry.fmt(f),
+            Self::Refuse(why) | Self::Pause { why, .. } => f.write_str(why),
+        }
+    }
+}
+
+/// What became of one message: done with, or not.
+pub type Verdict = Result<(), Failure>;
 
 /// A stage or a subscriber, written once and driven by Lambda and by the in-process bus alike.
 #[async_trait]
@@ -43,9 +79,18 @@ pub trait Subscriber: Send + Sync {
     /// Takes a batch and answers for each message, in the batch's order.
     ///
     /// Delivery is at least once and in any order, so a message that was taken before must change
-    /// nothing. `Err` brings that message back later and, after five receives, to the dead letters;
-    /// its neighbours are not held up.
+    /// nothing. `Err` says what is to be done with that message; its neighbours are not held up, unless
+    /// it is [`Failure::Pause`].
     async fn handle(&self, batch: &[Message]) -> Vec<Verdict>;
+
+    /// What is due by time and not by message: called once a minute where the [`Subscription`] asks for it,
+    /// by any number of processes at once.
+    ///
+    /// # Errors
+    /// [`Retry`] is logged and counted; the next minute tries again.
+    async fn tick(&self) -> Result<(), Retry> {
+        Ok(())
+    }
 }
 
 /// Handles a batch's messages side by side, each on its own.
@@ -66,7 +111,7 @@ pub async fn isolated(subscriber: &dyn Subscriber, batch: &[Message]) -> Vec<Ver
     let mut verdicts = Vec::with_capacity(batch.len());
     for message in batch {
         let verdict = attempt(subscriber, std::slice::from_ref(message)).await.and_then(|mut v| v.pop());
-        verdicts.push(verdict.unwrap_or_else(|| Err(Retry::because("the subscriber panicked"))));
+        verdicts.push(verdict.unwrap_or_else(|| Err(Retry::because("the subscriber panicked").into())));
     }
     verdicts
 }
@@ -88,6 +133,17 @@ pub enum Source {
     EventStream,
 }
 
+/// How a topic's messages get from the subscriber's queue to the subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intake {
+    /// As they come. What the subscriber answers is for each message alone.
+    Pushed,
+    /// By the subscriber's own hand, batch after batch, until the queue is empty or it says
+    /// [`Failure::Pause`]; on Lambda once a minute. For those who depend on somebody who may be down for
+    /// days: while that lasts the queue is left alone but for one batch a minute.
+    Drained,
+}
+
 /// A subscriber with its place in the system; the function of that name in `deploy.yml` is its twin.
 #[derive(Clone)]
 pub struct Subscription {
@@ -97,5 +153,17 @@ pub struct Subscription {
     pub batch: usize,
     /// Batches in flight at once on one machine. On Lambda the event source decides.
     pub workers: usize,
+    pub intake: Intake,
+    /// Whether [`Subscriber::tick`] is wanted.
+    pub every_minute: bool,
     pub subscriber: Arc<dyn Subscriber>,
+}
+
+/// A subscriber that can be plugged in: its name, and how it is made where it is to run.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// The function's, the handler's, the queue's and the table's.
+    pub name: &'static str,
+    /// `None` if its settings switch it off.
+    pub make: fn(&dyn Host) -> Result<Option<Subscription>, SettingError>,
 }

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use crate::event::{Accepted, Event, Fact};
 use crate::event_store::{Appended, EventStore};
-use crate::keys::{KeyError, ShopKeys};
 use crate::problem::{Answer, Problem};
-use crate::registry::Registry;
 use crate::request;
+use kassa_bus::keys::{KeyError, ShopKeys};
+use kassa_bus::registry::Registry;
 
 /// Takes a sale at the door: checks its form, keeps the closed envelope, passes it on, answers.
 ///

@@ -9,9 +9,9 @@ use crate::event_store::{EventStore, Scan};
 use crate::posting::{Position, Row, RowKey, Sums, add, postings};
 use crate::read_model::ReadModel;
 use crate::rebuild::{Changes, Later};
-use crate::registry::Registry;
 use crate::row::ReadRow;
-use crate::table::TableError;
+use kassa_bus::registry::Registry;
+use kassa_bus::table::TableError;
 
 /// Whether the books balance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

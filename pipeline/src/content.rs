@@ -7,7 +7,7 @@ use kassa_bus::{ItemNo, Line, SaleId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::object;
+use kassa_bus::json::object;
 
 /// Most lines one sale may have.
 pub const MAX_LINES: usize = 2_000;

@@ -2,20 +2,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith};
+use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith, decode_content};
 use kassa_bus::{
-    Message, Publisher, Retry, SaleId, Source, Subscriber, Subscription, Thumbprint, Topic, Verdict,
+    Failure, Intake, Message, Publisher, Retry, SaleId, Source, Subscriber, Subscription, Thumbprint, Topic,
+    Verdict,
 };
 use zeroize::Zeroizing;
 
 use crate::content::{self, Content};
 use crate::event::envelope_hash;
-use crate::jwe::{Jwe, RSA_2048_BYTES};
-use crate::keys::{ContentKeys, KeyError, ShopKeys};
-use crate::registry::{Registry, Shop};
 use crate::reject::{Reject, Rejectable, Rejection};
-use crate::request::decode_content;
-use crate::table::TableError;
+use kassa_bus::jwe::{Jwe, RSA_2048_BYTES};
+use kassa_bus::keys::{ContentKeys, KeyError, ShopKeys};
+use kassa_bus::registry::{Registry, Shop};
+use kassa_bus::table::TableError;
 
 /// Opens envelopes with the shop's key, and passes on what is inside.
 pub struct Decrypt {
@@ -57,6 +57,8 @@ impl Decrypt {
             source: Source::Topic(Topic::ToDecrypt),
             batch: 10,
             workers: 8,
+            intake: Intake::Pushed,
+            every_minute: false,
             subscriber,
         }
     }
@@ -69,8 +71,9 @@ impl Decrypt {
             Ok((content, key)) => Ok(Some(Message::of(&decrypted(sale, envelope, content, key)))),
             Err(Closed::Retry(why)) => Err(why),
             Err(Closed::Rejected(rejection)) => {
-                let AcceptedSale { shop_id, sale_id, origin, .. } = &sale;
-                let rejectable = Rejectable { shop_id, sale_id, envelope: &envelope, origin };
+                let AcceptedSale { shop_id, sale_id, envelope: closed, origin } = &sale;
+                let closed = Some(closed);
+                let rejectable = Rejectable { shop_id, sale_id, envelope: &envelope, closed, origin };
                 self.reject.reject(rejectable, rejection).await.map(|()| None)
             }
         }
@@ -187,7 +190,7 @@ impl Subscriber for Decrypt {
                     opened.extend(message.map(|m| (at, m)));
                     Ok(())
                 }
-                Err(why) => Err(why),
+                Err(why) => Err(why.into()),
             });
         }
         let (places, messages): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
@@ -196,7 +199,7 @@ impl Subscriber for Decrypt {
         }
         let answers = self.publisher.publish(Topic::ToProcess, messages).await;
         for (at, answer) in places.into_iter().zip(answers) {
-            verdicts[at] = answer.map_err(Retry::from);
+            verdicts[at] = answer.map_err(Failure::from);
         }
         verdicts
     }

@@ -6,6 +6,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::message::{Envelope, Reason, SealedWith};
+use kassa_bus::table::TableError;
 use kassa_bus::{Line, Message, SaleId, ShopId, Thumbprint, Totals};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -111,6 +112,12 @@ pub struct Unreadable {
     stream: String,
     event: String,
     why: String,
+}
+
+impl From<Unreadable> for TableError {
+    fn from(event: Unreadable) -> Self {
+        Self::Unreadable(event.to_string())
+    }
 }
 
 /// The version each kind is written in today.

@@ -9,7 +9,7 @@ use kassa_bus::{SaleId, ShopId};
 
 use crate::event::{Event, EventKey, StoredEvent};
 use crate::group_commit::GroupCommit;
-use crate::table::{Item, PAGE, TableError, n, s, text};
+use kassa_bus::table::{Item, PAGE, TableError, n, s, text};
 
 /// What an append did. There is no third way: an event is never overwritten.
 #[derive(Clone)]

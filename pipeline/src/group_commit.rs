@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::event::StoredEvent;
 use crate::event_store::{ABSENT, Appended, exists, to_item};
-use crate::table::TableError;
+use kassa_bus::table::TableError;
 
 /// Appends that come at the same time, written in one transaction and so with one fsync.
 #[derive(Clone)]

@@ -10,14 +10,6 @@ pub mod content;
 pub mod decrypt;
 /// `accept` behind API Gateway.
 pub mod gateway;
-/// JSON objects, and nothing else in their place.
-mod json;
-/// Compact JWE: what a sealed envelope is.
-pub mod jwe;
-/// The keys port, public keys as JWK, and the cache of till sessions.
-pub mod keys;
-/// The keys in KMS.
-pub mod kms;
 /// RFC 9457 answers to a till.
 pub mod problem;
 /// Stage three: record the sale, once.
@@ -41,11 +33,5 @@ pub mod group_commit;
 pub mod posting;
 /// Stock and turnover: the table they are in.
 pub mod read_model;
-/// Which shops there are.
-pub mod registry;
 /// Its rows as questions show them.
 pub mod row;
-/// The table that registry and read models share.
-mod shops_table;
-/// What goes wrong with a table, and what to do about it.
-pub mod table;

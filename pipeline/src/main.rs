@@ -4,19 +4,19 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use kassa_bus::lambda::{self, Error, Function, SettingError};
+use kassa_bus::keys::{ContentKeys, ShopKeys};
+use kassa_bus::kms::KmsKeys;
+use kassa_bus::lambda::{self, Error, Function};
+use kassa_bus::registry::Registry;
 use kassa_bus::sns::Sns;
-use kassa_bus::{Clock, Metrics, Publisher, Topic};
+use kassa_bus::{Clock, Metrics, Publisher, SettingError, Topic};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::gateway;
-use kassa_pipeline::keys::{ContentKeys, ShopKeys};
-use kassa_pipeline::kms::KmsKeys;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use kassa_pipeline::read_model::ReadModel;
-use kassa_pipeline::registry::Registry;
 use kassa_pipeline::reject::Reject;
 
 // One thread: Lambda gives a function this small a fraction of a core.
@@ -35,11 +35,11 @@ async fn run() -> Result<(), Error> {
     let parts = Parts { function: Function::start()?, metrics: Metrics::default(), clock: Clock::system() };
     match parts.function.handler()? {
         Accept::NAME => gateway::serve(parts.accept()?).await,
-        Decrypt::NAME => lambda::drive(parts.decrypt()?.subscription(), None).await,
-        Process::NAME => lambda::drive(parts.process()?.subscription(), None).await,
+        Decrypt::NAME => lambda::drive(&parts.function, parts.decrypt()?.subscription(), None).await,
+        Process::NAME => lambda::drive(&parts.function, parts.process()?.subscription(), None).await,
         Project::NAME => {
             let only_shard = parts.function.settings.optional("STREAM_SHARD");
-            lambda::drive(parts.project()?.subscription(), only_shard).await
+            lambda::drive(&parts.function, parts.project()?.subscription(), only_shard).await
         }
         _ => {
             Err(SettingError::Wrong { name: "_HANDLER", what: "accept, decrypt, process or project" }.into())

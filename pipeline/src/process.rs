@@ -4,12 +4,14 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::message::{DecryptedSale, Reason};
 use kassa_bus::subscriber::each;
-use kassa_bus::{Clock, Message, Metric, Metrics, Source, Subscriber, Subscription, Topic, Totals, Verdict};
+use kassa_bus::{
+    Clock, Intake, Message, Metric, Metrics, Source, Subscriber, Subscription, Topic, Totals, Verdict,
+};
 
 use crate::event::{Event, Fact, Recorded, content_hash};
 use crate::event_store::{Appended, EventStore};
-use crate::registry::{Registry, Shop};
 use crate::reject::{Reject, Rejectable, Rejection};
+use kassa_bus::registry::{Registry, Shop};
 
 /// Records sales: one append each, conditional on the sale not being recorded.
 pub struct Process {
@@ -31,6 +33,8 @@ impl Process {
             source: Source::Topic(Topic::ToProcess),
             batch: 10,
             workers: 16,
+            intake: Intake::Pushed,
+            every_minute: false,
             subscriber,
         }
     }
@@ -38,10 +42,10 @@ impl Process {
     async fn process(&self, message: &Message) -> Verdict {
         let sale: DecryptedSale = message.read()?;
         let DecryptedSale { shop_id, sale_id, envelope, origin, .. } = &sale;
-        let rejectable = Rejectable { shop_id, sale_id, envelope, origin };
+        let rejectable = Rejectable { shop_id, sale_id, envelope, closed: None, origin };
         let Some(shop) = self.registry.shop(shop_id).await? else {
             let unknown = Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
-            return self.reject.reject(rejectable, unknown).await;
+            return Ok(self.reject.reject(rejectable, unknown).await?);
         };
         let recorded = record(&sale, &shop);
         let content = recorded.content.clone();
@@ -64,7 +68,7 @@ impl Process {
             }
             Appended::Exists(_) => {
                 let conflict = Rejection::because(Reason::Conflict, "another sale is recorded under this id");
-                self.reject.reject(rejectable, conflict).await
+                Ok(self.reject.reject(rejectable, conflict).await?)
             }
         }
     }

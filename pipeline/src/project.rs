@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use futures::future::try_join_all;
-use kassa_bus::{Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
+use kassa_bus::{Intake, Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
 use moka::future::Cache;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::event::{RECORDED, StoredEvent, Unreadable};
 use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums, add, postings};
 use crate::read_model::{ReadModel, STEP_ROWS, StepError};
-use crate::table::TableError;
+use kassa_bus::table::TableError;
 
 /// Keeps stock and turnover from the event store's stream, each event exactly once.
 ///
@@ -32,7 +32,15 @@ impl Project {
     #[must_use]
     pub fn subscription(self) -> Subscription {
         let subscriber = Arc::new(self);
-        Subscription { name: Self::NAME, source: Source::EventStream, batch: 1000, workers: 1, subscriber }
+        Subscription {
+            name: Self::NAME,
+            source: Source::EventStream,
+            batch: 1000,
+            workers: 1,
+            intake: Intake::Pushed,
+            every_minute: false,
+            subscriber,
+        }
     }
 
     async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
@@ -85,7 +93,7 @@ impl Subscriber for Project {
             Ok(()) => batch.iter().map(|_| Ok(())).collect(),
             Err(why) => {
                 let why = why.to_string();
-                batch.iter().map(|_| Err(Retry::because(why.clone()))).collect()
+                batch.iter().map(|_| Err(Retry::because(why.clone()).into())).collect()
             }
         }
     }

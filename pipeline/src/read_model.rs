@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums};
 use crate::row::{ReadRow, from_item};
-use crate::shops_table::{ShopsTable, key};
-use crate::table::{Item, TableError, n, s, text};
+use kassa_bus::shops_table::{ShopsTable, key};
+use kassa_bus::table::{Item, TableError, n, s, text};
 
 /// Why a step was not written.
 #[derive(Debug, thiserror::Error)]

@@ -12,8 +12,8 @@ use crate::event::{EventKey, RECORDED, StoredEvent};
 use crate::event_store::{EventStore, Scan};
 use crate::posting::{Position, Sequence, Sums, add, postings};
 use crate::read_model::ReadModel;
-use crate::registry::Registry;
-use crate::table::TableError;
+use kassa_bus::registry::Registry;
+use kassa_bus::table::TableError;
 
 /// The event store's stream, read by whoever must know what the projection has not seen yet.
 #[async_trait]

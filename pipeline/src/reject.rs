@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use kassa_bus::message::{Origin, Reason, RejectedSale, SealedWith};
+use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Clock, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic};
 
@@ -26,7 +26,10 @@ impl Rejection {
 pub struct Rejectable<'a> {
     pub shop_id: &'a ShopId,
     pub sale_id: &'a SaleId,
+    /// Its hash.
     pub envelope: &'a str,
+    /// Itself, from whoever has it.
+    pub closed: Option<&'a Envelope>,
     pub origin: &'a Origin,
 }
 
@@ -82,6 +85,7 @@ impl Reject {
             detail: rejection.detail,
             sealed_with: rejection.sealed_with,
             envelope: sale.envelope.to_owned(),
+            closed: sale.closed.filter(|_| rejection.reason == Reason::WrongKey).cloned(),
             rejected_at,
             origin: Origin { attempt, ..sale.origin.clone() },
         };

@@ -1,31 +1,14 @@
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use kassa_bus::message::Envelope;
+use kassa_bus::message::{Envelope, decode_content};
 use kassa_bus::{SaleId, ShopId};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::json::object;
-use crate::jwe::Jwe;
 use crate::problem::Problem;
+use kassa_bus::json::object;
+use kassa_bus::jwe::Jwe;
 
 /// Largest request body, in bytes.
 pub const MAX_BODY: usize = 128 * 1024;
-
-/// Standard base64, with or without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// Decodes a classic sale's content: base64 (RFC 4648) as clients write it, with or without padding,
-/// in one line or in many.
-#[must_use]
-pub fn decode_content(base64: &str) -> Option<Vec<u8>> {
-    let joined: String = base64.split_ascii_whitespace().collect();
-    BASE64.decode(joined).ok()
-}
 
 /// A well-formed `POST /shop`.
 #[derive(Debug, Clone, PartialEq, Eq)]

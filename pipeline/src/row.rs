@@ -3,7 +3,7 @@ use kassa_bus::amount::Amount;
 use serde::{Deserialize, Serialize};
 
 use crate::posting::{Row, RowKey};
-use crate::table::{Item, TableError, text};
+use kassa_bus::table::{Item, TableError, text};
 
 /// An item's row as questions show it: the table's attributes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

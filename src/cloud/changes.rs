@@ -4,10 +4,10 @@ use aws_sdk_dynamodbstreams::error::SdkError;
 use aws_sdk_dynamodbstreams::operation::get_shard_iterator::GetShardIteratorError;
 use aws_sdk_dynamodbstreams::types::{AttributeValue, Record, ShardIteratorType};
 use jiff::SignedDuration;
+use kassa_bus::table::TableError;
 use kassa_pipeline::event::EventKey;
 use kassa_pipeline::posting::Sequence;
 use kassa_pipeline::rebuild::Changes;
-use kassa_pipeline::table::TableError;
 
 /// The stream of a deployed events table, by its ARN.
 pub struct StreamChanges {

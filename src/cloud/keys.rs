@@ -3,8 +3,8 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::error::{BuildError, SdkError};
 use aws_sdk_kms::types::{KeySpec, KeyUsageType, Tag};
 use kassa_bus::ShopId;
-use kassa_pipeline::keys::{KeyError, PublicKey, ShopKeys};
-use kassa_pipeline::kms::KmsKeys;
+use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
+use kassa_bus::kms::KmsKeys;
 use zeroize::Zeroizing;
 
 use crate::plan::MakeKeys;

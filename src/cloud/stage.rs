@@ -7,9 +7,10 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use kassa_bus::error::chain;
+use kassa_bus::registry::Registry;
+use kassa_bus::{Clock, Documents};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
-use kassa_pipeline::registry::Registry;
 
 use super::{KmsKeyMaker, StreamChanges};
 use crate::questions::Books;
@@ -67,6 +68,12 @@ pub enum StageError {
 
 fn is_http(url: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()))
+}
+
+/// `bad-key-auditor` as templates name it: `BadKeyAuditor`.
+fn capital(name: &str) -> String {
+    let part = |part: &str| part[..1].to_ascii_uppercase() + &part[1..];
+    name.split('-').filter(|p| !p.is_empty()).map(part).collect()
 }
 
 /// Parts in which a table on AWS is scanned side by side.
@@ -139,6 +146,12 @@ impl Stage {
             .map_err(|error| StageError::Unreachable { stack: self.stack.clone(), why: chain(&error) })?;
         let stream = described.table.and_then(|table| table.latest_stream_arn);
         let stream = stream.ok_or_else(|| StageError::NoStream(events.to_owned()))?;
+        // One that is switched off has no table.
+        let documents = kassa_subscribers::all().into_iter().filter_map(|entry| {
+            let table = self.outputs.get(&format!("{}Table", capital(entry.name)))?;
+            Some((entry.name, Documents::new(dynamodb.clone(), table, Clock::system())))
+        });
+        let documents = documents.collect();
         let streams = aws_sdk_dynamodbstreams::Client::new(&self.config);
         Ok(Books {
             events: EventStore::new(dynamodb.clone(), events, Appends::Single),
@@ -146,6 +159,7 @@ impl Stage {
             read_model: ReadModel::new(dynamodb, shops),
             changes: Arc::new(StreamChanges::new(streams, stream)),
             segments: SEGMENTS,
+            documents,
         })
     }
 }

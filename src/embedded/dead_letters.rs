@@ -1,8 +1,8 @@
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use kassa_bus::local::{DeadLetter, DeadLetters};
+use kassa_bus::table::{TableError, n, s};
 use kassa_bus::{Clock, Retry};
-use kassa_pipeline::table::{TableError, n, s};
 
 /// Dead letters, in a table of the store.
 pub(super) struct LocalDeadLetters {
@@ -37,7 +37,7 @@ mod tests {
     use std::collections::HashMap;
 
     use kassa_bus::Message;
-    use kassa_pipeline::table::text;
+    use kassa_bus::table::text;
 
     use super::*;
     use crate::embedded::{Store, Sync};

@@ -18,8 +18,8 @@ use aws_smithy_types::body::SdkBody;
 use clap::ValueEnum;
 use dynoxide::actions::transact_write_items::{TransactPut, TransactWriteItem, TransactWriteItemsRequest};
 use dynoxide::{AttributeValue, Database, DynoxideError, Item};
+use kassa_bus::table::TableError;
 use kassa_pipeline::event::RECORDED;
-use kassa_pipeline::table::TableError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,6 +40,8 @@ pub struct Tables {
     /// The stream of `events`: one row per transaction that recorded sales.
     pub changes: String,
     pub dead_letters: String,
+    /// The queues of what is plugged in.
+    pub queues: String,
 }
 
 impl Tables {
@@ -52,7 +54,14 @@ impl Tables {
             shops: name("shops"),
             changes: name("changes"),
             dead_letters: name("dead-letters"),
+            queues: name("queues"),
         }
+    }
+
+    /// The table of documents of a subscriber, or of the outbox.
+    #[must_use]
+    pub fn documents(owner: &str) -> String {
+        format!("kassa-local-{owner}")
     }
 }
 
@@ -108,22 +117,25 @@ impl Embedded {
         Client::from_conf(config)
     }
 
-    /// Makes the tables that are not there yet, and finds the end of the stream.
+    /// Makes the tables that are not there yet, those for these owners' documents among them, and finds the
+    /// end of the stream.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn prepare(&self, client: &Client) -> Result<(), TableError> {
-        let Tables { events, shops, changes, dead_letters } = &self.0.tables;
+    pub async fn prepare(&self, client: &Client, documents: &[&str]) -> Result<(), TableError> {
+        let Tables { events, shops, changes, dead_letters, queues } = &self.0.tables;
+        let documents = documents.iter().map(|owner| (Tables::documents(owner), "group", "name"));
         let keys = [
-            (events, "stream", "event"),
-            (shops, "shop_id", "record_type"),
-            (changes, "table", "sequence"),
-            (dead_letters, "queue", "id"),
+            (events.clone(), "stream", "event"),
+            (shops.clone(), "shop_id", "record_type"),
+            (changes.clone(), "table", "sequence"),
+            (dead_letters.clone(), "queue", "id"),
+            (queues.clone(), "queue", "place"),
         ];
         let there = client.list_tables().send().await.map_err(TableError::unavailable("list the tables"))?;
-        for (table, partition, sort) in keys {
-            if !there.table_names().contains(table) {
-                create(client, table, partition, sort).await?;
+        for (table, partition, sort) in keys.into_iter().chain(documents) {
+            if !there.table_names().contains(&table) {
+                create(client, &table, partition, sort).await?;
             }
         }
         let last = super::stream::last_sequence(client, changes, events).await?;

@@ -13,7 +13,7 @@ use aws_lc_rs::rsa::{
 };
 use aws_lc_rs::signature::KeyPair as _;
 use kassa_bus::ShopId;
-use kassa_pipeline::keys::{KeyError, PublicKey, ShopKeys};
+use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 

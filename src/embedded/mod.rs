@@ -4,6 +4,8 @@ mod data;
 mod dead_letters;
 /// `DynamoDB` in this process: dynoxide behind the AWS SDK.
 mod dynamodb;
+/// What a subscriber may ask of the shop.
+mod host;
 /// The shop's listener for tills.
 mod http;
 /// RSA keys in files.
@@ -12,6 +14,10 @@ mod keys;
 mod open;
 /// The shop's listener for questions.
 mod operator;
+/// Where notices are kept that would have gone to people.
+mod outbox;
+/// Queues that outlive the process.
+mod queues;
 /// Publishing again what was accepted and not settled.
 mod recover;
 /// Tables, keys and stages of one data folder.
@@ -21,7 +27,8 @@ mod stream;
 
 pub use data::{DataFolder, Occupant, OpenError};
 pub use dynamodb::{Sync, Tables};
+pub use host::LocalHost;
 pub use keys::FileKeys;
 pub use open::{OpenShop, Stages, Up, UpError};
-pub use store::{Store, StoreError};
+pub use store::{OUTBOX, Store, StoreError};
 pub use stream::{LocalStream, SHARD};

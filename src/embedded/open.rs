@@ -3,21 +3,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kassa_bus::local::{DeadLetters, LocalBus, Redelivery};
-use kassa_bus::{Clock, Metrics, Publisher, Source, Subscription};
+use kassa_bus::keys::{ContentKeys, ShopKeys};
+use kassa_bus::local::{LocalBus, Redelivery};
+use kassa_bus::{Clock, Metrics, Publisher, SettingError, Settings, Source, Subscription};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
-use kassa_pipeline::keys::{ContentKeys, ShopKeys};
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use kassa_pipeline::reject::Reject;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::data::{DataFolder, Occupant, OpenError};
-use super::dead_letters::LocalDeadLetters;
 use super::dynamodb::Sync;
+use super::host::LocalHost;
 use super::http::Door;
 use super::keys::FileKeys;
 use super::store::{Store, StoreError};
@@ -33,6 +34,8 @@ pub struct Up {
     pub shops: Shops,
     pub sync: Sync,
     pub clock: Clock,
+    /// What subscribers are told.
+    pub settings: Settings,
 }
 
 /// Why a shop does not open.
@@ -44,6 +47,10 @@ pub enum UpError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("{name} does not start")]
+    Subscriber { name: &'static str, source: SettingError },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     #[error("cannot make the keys in {}: {why}", folder.display())]
     Keys { folder: PathBuf, why: std::io::Error },
     #[error("cannot listen on {address}: {why}; choose another with --listen")]
@@ -88,9 +95,15 @@ impl OpenShop {
         plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
 
         let metrics = Metrics::default();
-        let bus = LocalBus::new(Redelivery::default(), metrics.clone());
-        let stages =
-            Stages { store: &store, keys, publisher: bus.clone(), clock: &up.clock, metrics: &metrics };
+        let minute = up.settings.duration("MINUTE", Duration::from_mins(1))?;
+        let bus = LocalBus::new(Redelivery { minute, ..Redelivery::default() }, metrics.clone());
+        let stages = Stages {
+            store: &store,
+            keys: keys.clone(),
+            publisher: bus.clone(),
+            clock: &up.clock,
+            metrics: &metrics,
+        };
         let accept = stages.accept();
         let (on_stream, on_topics): (Vec<_>, Vec<_>) =
             stages.subscriptions().into_iter().partition(|s| s.source == Source::EventStream);
@@ -106,12 +119,16 @@ impl OpenShop {
             );
             projections.push(tokio::spawn(run));
         }
-        let dead_letters: Arc<dyn DeadLetters> = Arc::new(LocalDeadLetters {
-            client: store.client.clone(),
-            table: store.tables.dead_letters.clone(),
+        let host = LocalHost {
+            store: store.clone(),
+            keys,
+            settings: up.settings,
             clock: up.clock.clone(),
-        });
-        bus.start(on_topics, &dead_letters);
+            metrics: metrics.clone(),
+        };
+        let plugged = plugged(&host)?;
+        tick_every(minute, &plugged);
+        bus.start(on_topics, plugged, &store.kept(&up.clock));
 
         let questions = Arc::new(Questions::new(store.books()));
         let (tills, url) = listen(up.listen).await?;
@@ -201,7 +218,7 @@ impl Stages<'_> {
         }
     }
 
-    /// Every stage and subscriber that hangs on a topic or the stream.
+    /// Every stage that hangs on a topic or the stream.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let reject = Reject {
@@ -225,9 +242,30 @@ impl Stages<'_> {
             metrics: self.metrics.clone(),
         };
         let project = Project::new(self.store.read_model.clone(), self.metrics.clone());
-        let mut all = vec![decrypt.subscription(), process.subscription(), project.subscription()];
-        all.extend(kassa_subscribers::all());
-        all
+        vec![decrypt.subscription(), process.subscription(), project.subscription()]
+    }
+}
+
+/// Every subscriber that its settings do not switch off.
+fn plugged(host: &LocalHost) -> Result<Vec<Subscription>, UpError> {
+    let made = kassa_subscribers::all()
+        .into_iter()
+        .map(|entry| (entry.make)(host).map_err(|source| UpError::Subscriber { name: entry.name, source }));
+    made.filter_map(Result::transpose).collect()
+}
+
+fn tick_every(minute: Duration, plugged: &[Subscription]) {
+    for Subscription { name, subscriber, .. } in plugged.iter().filter(|s| s.every_minute).cloned() {
+        tokio::spawn(async move {
+            let mut minutes = tokio::time::interval(minute);
+            minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                minutes.tick().await;
+                if let Err(why) = subscriber.tick().await {
+                    tracing::error!(subscriber = name, %why, "what is due this minute failed");
+                }
+            }
+        });
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::http::response;
-use crate::questions::{DayFilter, QuestionError, Questions, ShopFilter};
+use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
 
 /// Answers questions on loopback, to whoever has the lock file's token.
 pub(super) fn router(questions: Arc<Questions>, token: &str) -> Router {
@@ -23,6 +23,7 @@ pub(super) fn router(questions: Arc<Questions>, token: &str) -> Router {
         .route("/api/sales/{sale_id}", get(sale))
         .route("/api/stock", get(stock))
         .route("/api/events", get(events))
+        .route("/api/outbox", get(outbox))
         .route("/api/check", get(check))
         .route("/api/rebuild", post(rebuild))
         .with_state(questions)
@@ -65,6 +66,13 @@ async fn sale(
 
 async fn stock(State(questions): State<Arc<Questions>>, Query(filter): Query<ShopFilter>) -> Response<Body> {
     answer(questions.stock(filter.shop.as_deref()).await)
+}
+
+async fn outbox(
+    State(questions): State<Arc<Questions>>,
+    Query(filter): Query<OutboxFilter>,
+) -> Response<Body> {
+    answer(questions.outbox(&filter).await)
 }
 
 async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<DayFilter>) -> Response<Body> {

@@ -2,12 +2,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
+use kassa_bus::local::Kept;
+use kassa_bus::registry::Registry;
+use kassa_bus::table::TableError;
+use kassa_bus::{Clock, Documents};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
-use kassa_pipeline::registry::Registry;
-use kassa_pipeline::table::TableError;
 
+use super::dead_letters::LocalDeadLetters;
 use super::dynamodb::{Embedded, Sync, Tables};
+use super::queues::LocalQueues;
 use super::stream::LocalStream;
 use crate::questions::Books;
 
@@ -35,6 +39,9 @@ pub enum StoreError {
 /// stream.
 const GROUP: usize = 99;
 
+/// Whose documents the outbox is.
+pub const OUTBOX: &str = "outbox";
+
 impl Store {
     /// Opens the database file, or one in memory if there is none, and makes what tables it lacks.
     ///
@@ -44,7 +51,9 @@ impl Store {
         let tables = Tables::local();
         let embedded = Embedded::open(file, sync, tables.clone())?;
         let client = embedded.client();
-        embedded.prepare(&client).await?;
+        let owners: Vec<&str> =
+            kassa_subscribers::all().iter().map(|entry| entry.name).chain([OUTBOX]).collect();
+        embedded.prepare(&client, &owners).await?;
         Ok(Self {
             events: EventStore::new(client.clone(), tables.events.as_str(), Appends::Grouped(GROUP)),
             registry: Registry::new(client.clone(), tables.shops.as_str()),
@@ -55,8 +64,34 @@ impl Store {
         })
     }
 
+    /// The documents of a subscriber, or of the outbox.
+    #[must_use]
+    pub fn documents(&self, owner: &str, clock: Clock) -> Documents {
+        Documents::new(self.client.clone(), Tables::documents(owner), clock)
+    }
+
+    /// Queues and dead letters, for the bus.
+    #[must_use]
+    pub fn kept(&self, clock: &Clock) -> Kept {
+        let (client, clock) = (self.client.clone(), clock.clone());
+        Kept {
+            queues: Arc::new(LocalQueues {
+                client: client.clone(),
+                table: self.tables.queues.clone(),
+                clock: clock.clone(),
+            }),
+            dead_letters: Arc::new(LocalDeadLetters {
+                client,
+                table: self.tables.dead_letters.clone(),
+                clock: clock.clone(),
+            }),
+            clock,
+        }
+    }
+
     #[must_use]
     pub fn books(&self) -> Books {
+        let owners = kassa_subscribers::all().into_iter().map(|entry| entry.name).chain([OUTBOX]);
         Books {
             events: self.events.clone(),
             registry: self.registry.clone(),
@@ -64,6 +99,7 @@ impl Store {
             changes: Arc::new(self.stream.clone()),
             // The table has one connection, and would sort itself for each segment.
             segments: 1,
+            documents: owners.map(|name| (name, self.documents(name, Clock::system()))).collect(),
         }
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use jiff::SignedDuration;
-use kassa_bus::{Message, Subscription};
+use kassa_bus::table::{Item, TableError, s, text};
+use kassa_bus::{Failure, Message, Subscription};
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::posting::Sequence;
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::Changes;
-use kassa_pipeline::table::{Item, TableError, s, text};
 use tokio::sync::{Notify, watch};
 
 use super::dynamodb::Tables;
@@ -162,7 +162,7 @@ impl LocalStream {
         store: &EventStore,
         read_model: &ReadModel,
         position: &mut Option<u64>,
-    ) -> Result<bool, kassa_bus::Retry> {
+    ) -> Result<bool, Failure> {
         let from = match *position {
             Some(from) => from,
             None => read_model.checkpoint(SHARD).await?.map_or(0, |p| number(&p.sequence)),

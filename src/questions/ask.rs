@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{DayFilter, Progress, QuestionError, Questions, SaleHistory, ShopFilter};
+use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
 use crate::embedded::{DataFolder, Occupant, OpenError, Store, Sync};
 
@@ -101,6 +101,15 @@ impl Ask {
                 Ok(questions.stock(shop.as_deref()).await?)
             }
             Self::Open(remote) => remote.get(&["stock"], &ShopFilter { shop }).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn outbox(&self, filter: &OutboxFilter) -> Result<Vec<(String, Sent)>, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.outbox(filter).await?),
+            Self::Open(remote) => remote.get(&["outbox"], filter).await,
         }
     }
 

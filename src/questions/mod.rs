@@ -3,22 +3,26 @@ pub mod ask;
 /// Answers as people read them.
 pub mod render;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use kassa_bus::{SaleId, ShopId};
+use kassa_bus::notify::Notice;
+use kassa_bus::registry::Registry;
+use kassa_bus::table::TableError;
+use kassa_bus::{Documents, SaleId, ShopId};
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::event::{ACCEPTED, RECORDED, StoredEvent};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::{Changes, Rebuilt, rebuild};
-use kassa_pipeline::registry::Registry;
 use kassa_pipeline::row::ReadRow;
-use kassa_pipeline::table::TableError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::embedded::OUTBOX;
 
 /// A shop's events and what was made of them, wherever they are kept.
 #[derive(Clone)]
@@ -29,6 +33,8 @@ pub struct Books {
     pub changes: Arc<dyn Changes>,
     /// Parts in which the events are scanned side by side.
     pub segments: i32,
+    /// Of subscribers, and of the outbox, by their names.
+    pub documents: HashMap<&'static str, Documents>,
 }
 
 /// Answers questions about the sales in some books. Reads only, but for rebuilding.
@@ -53,6 +59,11 @@ pub enum QuestionError {
     NoSuchSale(SaleId),
     #[error("sale {0} exists in more than one shop ({1}); say which with --shop")]
     Ambiguous(SaleId, String),
+    #[error(
+        "there is no {0} here: a subscriber may be switched off by its parameters, and the outbox is only where \
+         nothing is sent; on AWS, notices go to phones and to the topic alerts"
+    )]
+    NoDocuments(&'static str),
     #[error("the shop's tables cannot be read")]
     Table(#[from] TableError),
     #[error("{0}")]
@@ -72,6 +83,27 @@ pub struct DayFilter {
     pub shop: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub day: Option<String>,
+}
+
+/// A notice that would have gone to somebody, on a machine that sends none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    pub at: Timestamp,
+    #[serde(flatten)]
+    pub notice: Notice,
+}
+
+impl Sent {
+    /// Where in the outbox's documents they are, by time.
+    pub const GROUP: &str = "sent";
+}
+
+/// `?after=`
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct OutboxFilter {
+    /// The name of the last one that was seen.
+    #[serde(default)]
+    pub after: String,
 }
 
 /// Where a sale stands.
@@ -255,10 +287,26 @@ impl Questions {
     /// [`QuestionError`].
     pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, QuestionError> {
         let _one = self.rebuilding.lock().await;
-        let Books { events, read_model, registry, changes, segments } = &self.books;
+        let Books { events, read_model, registry, changes, segments, .. } = &self.books;
         let of = events.approximate_count().await?;
         let progress = |read| progress(read, of);
         Ok(rebuild(events, read_model, registry, &**changes, *segments, &progress).await?)
+    }
+}
+
+impl Questions {
+    fn documents(&self, owner: &'static str) -> Result<&Documents, QuestionError> {
+        self.books.documents.get(owner).ok_or(QuestionError::NoDocuments(owner))
+    }
+
+    /// What the outbox has, each with its name, by time; only what came after the one so named.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn outbox(&self, filter: &OutboxFilter) -> Result<Vec<(String, Sent)>, QuestionError> {
+        let mut sent = self.documents(OUTBOX)?.list(Sent::GROUP, &filter.after).await?;
+        sent.retain(|(name, _): &(String, Sent)| *name != filter.after);
+        Ok(sent)
     }
 }
 

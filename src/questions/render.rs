@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use kassa_bus::notify::{Alert, Notice};
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::{DayRow, ItemRow, ReadRow};
 use serde_json::Value;
 
-use super::{SaleHistory, ShownEvent};
+use super::{SaleHistory, Sent, ShownEvent};
 use crate::show::{money, short, table};
 
 /// A sale's history as a table, with the time between events.
@@ -134,4 +135,19 @@ pub fn check(check: &Check) -> String {
 pub fn rebuilt(rebuilt: &Rebuilt) -> String {
     let Rebuilt { events, sales, rows } = rebuilt;
     format!("{events} events read, {sales} recorded sales counted, {rows} rows written\n")
+}
+
+/// A notice, as its receiver would have it before them.
+#[must_use]
+pub fn sent(sent: &Sent) -> String {
+    let at = sent.at.strftime("%F %T UTC");
+    match &sent.notice {
+        Notice::Sms(sms) => format!("{at}  SMS to {} ({})\n  {}\n\n", sms.to, sms.shop_id, sms.text),
+        Notice::Alert(alert) => {
+            let about = alert.shop_id.as_ref().map_or(String::new(), |shop| format!("{shop}, "));
+            let text = alert.texts.email.trim_end().replace('\n', "\n  ");
+            let Alert { subject, reason, severity, .. } = alert;
+            format!("{at}  alert, {severity} ({about}{reason})\n  {subject}\n\n  {text}\n\n")
+        }
+    }
 }

@@ -17,6 +17,8 @@ use kassa::embedded::{FileKeys, SHARD, Stages, Store, Sync};
 use kassa::plan::Plan;
 use kassa::questions::{Questions, SaleHistory, Status};
 use kassa::shops::Shops;
+use kassa_bus::jwe::{ContentKey, Sealer};
+use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_bus::message::RejectedSale;
 use kassa_bus::{
     Clock, Message, Metric, Metrics, PublishError, Publisher, ShopId, Source, Subscriber, Subscription,
@@ -24,8 +26,6 @@ use kassa_bus::{
 };
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::check::Check;
-use kassa_pipeline::jwe::{ContentKey, Sealer};
-use kassa_pipeline::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_pipeline::problem::Answer;
 use kassa_pipeline::row::ReadRow;
 use serde_json::{Value, json};

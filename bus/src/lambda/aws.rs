@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 
-use super::settings::{SettingError, Settings};
+use crate::settings::{SettingError, Settings};
 
 /// The roots that AWS's own endpoints are signed under (<https://www.amazontrust.com/repository/>).
 /// Reading the system's store instead takes longer than everything else a function does at start.

@@ -2,10 +2,12 @@
 
 /// How a function reaches AWS.
 mod aws;
+/// A queue that its own function empties.
+mod drain;
+/// What a subscriber may ask of its function.
+mod host;
 /// Records of SQS, SNS and `DynamoDB` streams as messages, and verdicts as answers.
 mod records;
-/// A function's settings.
-mod settings;
 
 use std::future::Future;
 use std::time::Instant;
@@ -17,11 +19,13 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use drain::{Drain, Drained};
+pub use host::LambdaHost;
 pub use lambda_runtime::Error;
 use records::Invocation;
-pub use settings::{SettingError, Settings};
 
-use crate::subscriber::{Subscription, isolated};
+use crate::settings::{SettingError, Settings};
+use crate::subscriber::{Intake, Retry, Subscription, isolated};
 use crate::telemetry;
 
 /// What a function is made of, before its first event.
@@ -73,28 +77,64 @@ where
 }
 
 /// Drives a subscriber with what its function is invoked with: batches of a queue, of a stream, or
-/// SNS directly.
+/// SNS directly; or the minute, upon which a drained queue is emptied and what is due by time is done.
 ///
 /// `only_shard` names the stream's shard where the event does not, which is right only if the stream
 /// has no more than one.
 ///
 /// # Errors
-/// As [`serve`].
-pub async fn drive(subscription: Subscription, only_shard: Option<&str>) -> Result<(), Error> {
-    let Subscription { name, subscriber, .. } = &subscription;
+/// As [`serve`], and [`SettingError`] if a drained subscriber's queue is not given.
+pub async fn drive(
+    function: &Function,
+    subscription: Subscription,
+    only_shard: Option<&str>,
+) -> Result<(), Error> {
+    let subscription = &subscription;
+    let drain = match subscription.intake {
+        Intake::Pushed => None,
+        Intake::Drained => {
+            let client = aws_sdk_sqs::Client::new(&function.aws);
+            Some(Drain::new(client, &function.settings)?)
+        }
+    };
+    let drain = &drain;
     serve(|event| async move {
         let begun = Instant::now();
+        if event["detail-type"] == "Scheduled Event" {
+            return minute(subscription, drain.as_ref(), begun).await;
+        }
+        let name = subscription.name;
         let invocation = Invocation::read(event, only_shard)?;
-        let verdicts = isolated(&**subscriber, invocation.messages()).await;
+        let verdicts = isolated(&*subscription.subscriber, invocation.messages()).await;
         for (message, verdict) in invocation.messages().iter().zip(&verdicts) {
             if let Err(why) = verdict {
                 tracing::warn!(subscriber = name, id = message.id, %why, "delivery failed");
             }
         }
         let failed = verdicts.iter().filter(|verdict| verdict.is_err()).count();
-        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took_ms = millis(begun);
         tracing::info!(subscriber = name, messages = verdicts.len(), failed, took_ms, "batch");
         invocation.answer(&verdicts)
     })
     .await
+}
+
+async fn minute(subscription: &Subscription, drain: Option<&Drain>, begun: Instant) -> Result<Value, Error> {
+    let failed = |why: Retry| Error::from(why.to_string());
+    if let Some(drain) = drain {
+        let drained = drain.drain(subscription).await.map_err(failed)?;
+        if drained.messages > 0 {
+            let Drained { messages, failed, paused } = drained;
+            let took_ms = millis(begun);
+            tracing::info!(subscriber = subscription.name, messages, failed, paused, took_ms, "drained");
+        }
+    }
+    if subscription.every_minute {
+        subscription.subscriber.tick().await.map_err(failed)?;
+    }
+    Ok(Value::Null)
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,7 +9,7 @@
 
 use std::sync::LazyLock;
 
-use kassa_pipeline::jwe::{ContentKey, Jwe, Sealer};
+use kassa_bus::jwe::{ContentKey, Jwe, Sealer};
 use libfuzzer_sys::fuzz_target;
 
 /// The content key of the genuine seeds. Their encrypted key is this one under an RSA key that

@@ -6,7 +6,7 @@
 
 use kassa_bus::SaleId;
 use kassa_bus::message::Envelope;
-use kassa_pipeline::jwe::Jwe;
+use kassa_bus::jwe::Jwe;
 use kassa_pipeline::problem::Problem;
 use kassa_pipeline::request::{MAX_BODY, decode_content, parse};
 use libfuzzer_sys::fuzz_target;

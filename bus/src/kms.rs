@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ShopId;
 use async_trait::async_trait;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::error::SdkError;
@@ -8,7 +9,6 @@ use aws_sdk_kms::operation::decrypt::DecryptError;
 use aws_sdk_kms::operation::get_public_key::GetPublicKeyError;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{EncryptionAlgorithmSpec, KeySpec, KeyUsageType};
-use kassa_bus::ShopId;
 use moka::future::Cache;
 use pkcs1::RsaPublicKey;
 use pkcs1::der::Decode;

@@ -2,16 +2,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::{ShopId, Thumbprint};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kassa_bus::{ShopId, Thumbprint};
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 
+use crate::quiet_hours::QuietHours;
 use crate::shops_table::ShopsTable;
-use crate::table::{Item, TableError, s, text};
+use crate::table::{Item, TableError, n, s, text};
 
 /// A shop as registered: the row `info` of the shops table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +27,17 @@ pub struct Shop {
     pub manager_phone: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager_email: Option<String>,
+    /// When the manager is not to be reminded of what was said before, in the shop's time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_hours: Option<QuietHours>,
+    /// Text messages the manager may get in a month.
+    pub sms_budget: u32,
     /// Present and past, the present one last.
     pub keys: Vec<ShopKey>,
 }
+
+/// Text messages a month for a shop that does not say otherwise.
+pub const SMS_BUDGET: u32 = 30;
 
 /// A public key the shop has or had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +70,8 @@ pub struct Registry {
     owners: Cache<Thumbprint, Option<ShopId>>,
 }
 
+/// How the days' rows of the read models are named.
+const DAY: &str = "d-";
 const SHOPS: &str = "#shops";
 const KEYS: &str = "#keys";
 
@@ -119,6 +130,16 @@ impl Registry {
         self.table.rows(SHOPS).await?.iter().map(id).collect()
     }
 
+    /// How many sales of a shop the read models have seen so far, of whatever day.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn recorded(&self, shop: &ShopId) -> Result<u64, TableError> {
+        let rows = self.table.rows_like(shop.as_str(), Some(DAY)).await?;
+        let wrong = || TableError::Attribute { row: format!("{shop} {DAY}…"), attribute: "sales" };
+        rows.iter().map(|row| text(row, "sales")?.parse::<u64>().ok()).sum::<Option<u64>>().ok_or_else(wrong)
+    }
+
     /// Registers a shop with its indexes, or replaces what was registered.
     ///
     /// # Errors
@@ -163,9 +184,15 @@ fn to_item(shop: &Shop) -> Item {
         ("name".into(), s(&shop.name)),
         ("time_zone".into(), s(&shop.time_zone)),
         ("language".into(), s(&shop.language)),
+        ("sms_budget".into(), n(shop.sms_budget)),
         ("keys".into(), AttributeValue::L(shop.keys.iter().map(key).collect())),
     ]);
-    for (name, value) in [("manager_phone", &shop.manager_phone), ("manager_email", &shop.manager_email)] {
+    let quiet_hours = shop.quiet_hours.as_ref().map(ToString::to_string);
+    for (name, value) in [
+        ("manager_phone", &shop.manager_phone),
+        ("manager_email", &shop.manager_email),
+        ("quiet_hours", &quiet_hours),
+    ] {
         if let Some(value) = value {
             item.insert(name.into(), s(value));
         }
@@ -188,6 +215,12 @@ fn from_item(id: &ShopId, item: &Item) -> Result<Shop, TableError> {
         language: required("language")?,
         manager_phone: text(item, "manager_phone").map(str::to_owned),
         manager_email: text(item, "manager_email").map(str::to_owned),
+        quiet_hours: text(item, "quiet_hours")
+            .map(|hours| hours.parse().map_err(|_| wrong("quiet_hours")))
+            .transpose()?,
+        // Shops registered before there was one have none.
+        sms_budget: text(item, "sms_budget")
+            .map_or(Ok(SMS_BUDGET), |n| n.parse().map_err(|_| wrong("sms_budget")))?,
         keys: keys.iter().map(|k| key(k).ok_or_else(|| wrong("keys"))).collect::<Result<_, _>>()?,
     })
 }

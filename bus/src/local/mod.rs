@@ -1,14 +1,22 @@
+//! SNS and SQS on one machine.
+
+/// Queues that outlive the process.
+mod durable;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use durable::Durable;
+pub use durable::{Queued, Queues};
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::clock::Clock;
 use crate::message::{Message, Topic};
 use crate::metrics::{Metric, Metrics};
 use crate::publish::{PublishError, Publisher};
-use crate::subscriber::{Retry, Source, Subscription, isolated};
+use crate::subscriber::{Failure, Retry, Source, Subscription, isolated};
 
 /// How a message that failed comes back.
 #[derive(Debug, Clone, Copy)]
@@ -17,11 +25,20 @@ pub struct Redelivery {
     pub max_receives: u32,
     /// The wait before the second receive; it doubles each time.
     pub backoff: Duration,
+    /// How long a queue is left alone whose subscriber says [`Failure::Pause`] and not until when.
+    pub minute: Duration,
+}
+
+impl Redelivery {
+    /// The wait after so many receives.
+    fn wait(&self, receives: u32) -> Duration {
+        self.backoff * 2u32.pow(receives.saturating_sub(1).min(6))
+    }
 }
 
 impl Default for Redelivery {
     fn default() -> Self {
-        Self { max_receives: 5, backoff: Duration::from_millis(500) }
+        Self { max_receives: 5, backoff: Duration::from_millis(500), minute: Duration::from_mins(1) }
     }
 }
 
@@ -50,16 +67,31 @@ pub trait DeadLetters: Send + Sync {
     async fn keep(&self, letter: DeadLetter) -> Result<(), Retry>;
 }
 
-/// SNS and SQS on one machine, in memory: topics fan out to a bounded queue per subscription, with
-/// batches, redelivery with backoff, and dead letters.
+/// SNS and SQS on one machine: topics fan out to a queue per subscription, with batches, redelivery with
+/// backoff, and dead letters.
 ///
-/// A crash loses what is queued. That is sound for the core stages, because an accepted sale that is
-/// not settled is published again from the event store.
+/// The core stages' queues are in memory and bounded. A crash loses what is in them, which is sound because
+/// an accepted sale that is not settled is published again from the event store. Everybody else's are
+/// durable, so that whoever is slow or down keeps nobody waiting and misses nothing.
 pub struct LocalBus {
-    queues: OnceLock<Vec<Arc<Queue>>>,
+    wired: OnceLock<Wired>,
     redelivery: Redelivery,
     metrics: Metrics,
     outstanding: Arc<Outstanding>,
+}
+
+/// Who hangs on the topics.
+struct Wired {
+    core: Vec<Arc<Queue>>,
+    plugged: Vec<(Topic, Arc<Durable>)>,
+}
+
+/// What the bus keeps where it outlives the process.
+#[derive(Clone)]
+pub struct Kept {
+    pub queues: Arc<dyn Queues>,
+    pub dead_letters: Arc<dyn DeadLetters>,
+    pub clock: Clock,
 }
 
 /// Messages published and not yet done with, over all queues.
@@ -109,22 +141,46 @@ impl Drop for OutstandingGuard {
 impl LocalBus {
     #[must_use]
     pub fn new(redelivery: Redelivery, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { queues: OnceLock::new(), redelivery, metrics, outstanding: Arc::default() })
+        Arc::new(Self { wired: OnceLock::new(), redelivery, metrics, outstanding: Arc::default() })
     }
 
-    /// Starts the workers of every subscription to a topic, once. Stages need the bus to publish on
-    /// and the bus needs the stages, hence the two steps.
-    pub fn start(self: &Arc<Self>, subscriptions: Vec<Subscription>, dead_letters: &Arc<dyn DeadLetters>) {
-        let queues = subscriptions.into_iter().filter_map(Queue::new).map(Arc::new).collect();
-        for queue in self.queues.get_or_init(|| queues) {
+    /// Starts the workers of every subscription to a topic, once: the core stages' and those plugged in.
+    /// Stages need the bus to publish on and the bus needs the stages, hence the two steps.
+    pub fn start(self: &Arc<Self>, core: Vec<Subscription>, plugged: Vec<Subscription>, kept: &Kept) {
+        let durable = |subscription: Subscription| {
+            let Source::Topic(topic) = subscription.source else { return None };
+            let durable = Durable {
+                subscription,
+                queues: Arc::clone(&kept.queues),
+                dead_letters: Arc::clone(&kept.dead_letters),
+                redelivery: self.redelivery,
+                clock: kept.clock.clone(),
+                metrics: self.metrics.clone(),
+                more: Notify::new(),
+            };
+            Some((topic, Arc::new(durable)))
+        };
+        let core = core.into_iter().filter_map(Queue::new).map(Arc::new).collect();
+        let plugged = plugged.into_iter().filter_map(durable).collect();
+        let Wired { core, plugged } = self.wired.get_or_init(|| Wired { core, plugged });
+        for queue in core {
             for _ in 0..queue.subscription.workers.max(1) {
-                tokio::spawn(Arc::clone(self).work(Arc::clone(queue), Arc::clone(dead_letters)));
+                tokio::spawn(Arc::clone(self).work(Arc::clone(queue), Arc::clone(&kept.dead_letters)));
             }
+        }
+        for (_, durable) in plugged {
+            tokio::spawn(Arc::clone(durable).work());
         }
     }
 
     fn queues_of(&self, topic: Topic) -> impl Iterator<Item = &Arc<Queue>> {
-        self.queues.get().into_iter().flatten().filter(move |q| q.topic == topic)
+        let core = self.wired.get().into_iter().flat_map(|wired| &wired.core);
+        core.filter(move |queue| queue.topic == topic)
+    }
+
+    fn plugged_into(&self, topic: Topic) -> impl Iterator<Item = &Arc<Durable>> {
+        let plugged = self.wired.get().into_iter().flat_map(|wired| &wired.plugged);
+        plugged.filter(move |(of, _)| *of == topic).map(|(_, durable)| durable)
     }
 
     /// Whether the topic's queues can take new sales, or whoever asks should come back later.
@@ -132,13 +188,13 @@ impl LocalBus {
         self.queues_of(topic).all(|q| q.room.available_permits() >= RESERVE_KIB)
     }
 
-    /// Messages published and not yet done with.
+    /// Messages published and not yet done with by the core.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.outstanding.count.load(Ordering::SeqCst)
     }
 
-    /// Waits until every message is done with.
+    /// Waits until the core is done with every message.
     pub async fn drained(&self) {
         loop {
             let none = self.outstanding.none.notified();
@@ -161,8 +217,9 @@ impl LocalBus {
                 batch.drain(..).map(|d| (d.message, (d.receives + 1, d.slot))).unzip();
             let verdicts = isolated(&*queue.subscription.subscriber, &messages).await;
             for ((message, verdict), (receives, slot)) in messages.into_iter().zip(verdicts).zip(slots) {
-                if let Err(why) = verdict {
-                    self.failed(&queue, &dead_letters, Delivery { message, receives, slot }, &why).await;
+                if let Err(failure) = verdict {
+                    let delivery = Delivery { message, receives, slot };
+                    self.failed(&queue, &dead_letters, delivery, &failure).await;
                 }
             }
         }
@@ -173,16 +230,17 @@ impl LocalBus {
         queue: &Arc<Queue>,
         dead_letters: &Arc<dyn DeadLetters>,
         delivery: Delivery,
-        why: &Retry,
+        failure: &Failure,
     ) {
         let name = queue.subscription.name;
-        tracing::warn!(queue = name, id = delivery.message.id, receives = delivery.receives, %why, "delivery failed");
-        if delivery.receives >= self.redelivery.max_receives {
+        tracing::warn!(queue = name, id = delivery.message.id, receives = delivery.receives, why = %failure, "delivery failed");
+        let refused = matches!(failure, Failure::Refuse(_));
+        if refused || delivery.receives >= self.redelivery.max_receives {
             let letter = DeadLetter {
                 queue: name,
                 message: delivery.message.clone(),
                 receives: delivery.receives,
-                why: why.to_string(),
+                why: failure.to_string(),
             };
             match dead_letters.keep(letter).await {
                 Ok(()) => return self.metrics.count(Metric::DeadLetters, 1),
@@ -192,8 +250,7 @@ impl LocalBus {
             }
         }
         self.metrics.count(Metric::Redelivered, 1);
-        let doublings = delivery.receives.saturating_sub(1).min(6);
-        let wait = self.redelivery.backoff * 2u32.pow(doublings);
+        let wait = self.redelivery.wait(delivery.receives);
         let sender = queue.sender.clone();
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
@@ -216,10 +273,17 @@ impl Queue {
 impl Publisher for LocalBus {
     async fn publish(&self, topic: Topic, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
         let refused = |why: &str| Err(PublishError { topic: topic.name(), why: why.into() });
+        if self.wired.get().is_none() {
+            return messages.iter().map(|_| refused("the bus is not started")).collect();
+        }
+        for durable in self.plugged_into(topic) {
+            if let Err(error) = durable.put(&messages).await {
+                return messages.iter().map(|_| refused(&error.to_string())).collect();
+            }
+        }
         let mut answers = Vec::with_capacity(messages.len());
         for message in messages {
-            let mut answer =
-                if self.queues.get().is_some() { Ok(()) } else { refused("the bus is not started") };
+            let mut answer = Ok(());
             let kib = u32::try_from(message.body.len() / 1024 + 1).unwrap_or(u32::MAX);
             if kib > QUEUE_KIB {
                 answer = refused("the message is larger than a queue");

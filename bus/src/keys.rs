@@ -2,11 +2,11 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::{Metric, Metrics, ShopId, Thumbprint};
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
-use kassa_bus::{Metric, Metrics, ShopId, Thumbprint};
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

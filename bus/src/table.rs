@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::event::Unreadable;
-
 /// One row as the SDK has it.
 pub type Item = HashMap<String, AttributeValue>;
 
@@ -21,8 +19,8 @@ pub enum TableError {
         cause: Arc<dyn Error + Send + Sync>,
     },
     /// What is in the table is not ours: trying again will not mend it.
-    #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    #[error("{0}")]
+    Unreadable(String),
     /// A row lacks an attribute, or it is of the wrong type.
     #[error("row {row}: attribute {attribute} is missing or of the wrong form")]
     Attribute { row: String, attribute: &'static str },

@@ -8,16 +8,21 @@ use crate::table::{Item, PAGE, TableError, s};
 ///
 /// Reads are consistent.
 #[derive(Clone)]
-pub(crate) struct ShopsTable {
+pub struct ShopsTable {
     pub client: Client,
     pub name: Arc<str>,
 }
 
 impl ShopsTable {
+    #[must_use]
     pub fn new(client: Client, name: impl Into<Arc<str>>) -> Self {
         Self { client, name: name.into() }
     }
 
+    /// One row.
+    ///
+    /// # Errors
+    /// [`TableError`].
     pub async fn row(&self, shop: &str, record_type: &str) -> Result<Option<Item>, TableError> {
         let key = key(shop, record_type);
         let get = self.client.get_item().table_name(&*self.name).consistent_read(true).set_key(Some(key));
@@ -25,7 +30,25 @@ impl ShopsTable {
     }
 
     /// All rows of a partition, by record type.
+    ///
+    /// # Errors
+    /// [`TableError`].
     pub async fn rows(&self, shop: &str) -> Result<Vec<Item>, TableError> {
+        self.rows_like(shop, None).await
+    }
+
+    /// A partition's rows whose record type begins so.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn rows_like(&self, shop: &str, beginning: Option<&str>) -> Result<Vec<Item>, TableError> {
+        let condition = match beginning {
+            None => "shop_id = :shop",
+            Some(_) => "shop_id = :shop AND begins_with(record_type, :beginning)",
+        };
+        let values = [(":shop", Some(shop)), (":beginning", beginning)];
+        let values = values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), s(value?))));
+        let values: Item = values.collect();
         let mut rows = Vec::new();
         let mut cursor = None;
         loop {
@@ -36,8 +59,8 @@ impl ShopsTable {
                 .consistent_read(true)
                 .limit(PAGE)
                 .set_exclusive_start_key(cursor)
-                .key_condition_expression("shop_id = :shop")
-                .expression_attribute_values(":shop", s(shop));
+                .key_condition_expression(condition)
+                .set_expression_attribute_values(Some(values.clone()));
             let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
             rows.extend(page.items.unwrap_or_default());
             cursor = page.last_evaluated_key;
@@ -48,6 +71,8 @@ impl ShopsTable {
     }
 }
 
-pub(crate) fn key(shop: &str, record_type: &str) -> Item {
+/// A row's key.
+#[must_use]
+pub fn key(shop: &str, record_type: &str) -> Item {
     Item::from([("shop_id".into(), s(shop)), ("record_type".into(), s(record_type))])
 }

@@ -1,6 +1,10 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
-/// A function's settings: its environment, read once at start.
+use jiff::SignedDuration;
+
+/// Settings of a function or of a shop on one machine: the environment, read once at start.
+#[derive(Clone)]
 pub struct Settings(HashMap<String, String>);
 
 /// Why a function does not start.
@@ -20,6 +24,13 @@ impl Settings {
                 .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)))
                 .collect(),
         )
+    }
+
+    /// These, and over them the given ones.
+    #[must_use]
+    pub fn with(mut self, given: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.0.extend(given);
+        self
     }
 
     /// A setting that may be absent or empty.
@@ -45,6 +56,43 @@ impl Settings {
     /// [`SettingError`].
     pub fn text(&self, name: &'static str) -> Result<&str, SettingError> {
         self.in_form(name, "set to something", |value| !value.is_empty())
+    }
+
+    /// A setting that has a default, parsed.
+    fn parsed<T>(
+        &self,
+        name: &'static str,
+        what: &'static str,
+        default: T,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, SettingError> {
+        let Some(value) = self.optional(name) else { return Ok(default) };
+        parse(value).ok_or(SettingError::Wrong { name, what })
+    }
+
+    /// A length of time.
+    ///
+    /// # Errors
+    /// [`SettingError`].
+    pub fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, SettingError> {
+        let parse = |v: &str| Duration::try_from(v.parse::<SignedDuration>().ok()?).ok();
+        self.parsed(name, "a length of time, as 30s, 10m or 4h", default, parse)
+    }
+
+    /// A number of things.
+    ///
+    /// # Errors
+    /// [`SettingError`].
+    pub fn count(&self, name: &'static str, default: u64) -> Result<u64, SettingError> {
+        self.parsed(name, "a whole number", default, |v| v.parse().ok())
+    }
+
+    /// Yes or no; no if it is not said.
+    ///
+    /// # Errors
+    /// [`SettingError`].
+    pub fn flag(&self, name: &'static str) -> Result<bool, SettingError> {
+        self.parsed(name, "true or false", false, |v| v.parse().ok())
     }
 
     /// A `DynamoDB` table's name.
@@ -98,6 +146,7 @@ mod tests {
         assert_eq!(given.topic("A"), Ok("arn:aws:sns:eu-west-1:1:x"));
         assert_eq!(given.key_prefix("P"), Ok(""));
         assert_eq!(given.optional("E"), None);
+        assert_eq!(given.count("E", 20), Ok(20));
         for wrong in
             [given.table("A"), given.topic("T"), given.table("GONE"), given.text("E"), given.key_prefix("A")]
         {

@@ -1,8 +1,8 @@
+use crate::Thumbprint;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::error::Unspecified;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
-use kassa_bus::Thumbprint;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 

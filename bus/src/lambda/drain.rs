@@ -1,0 +1,200 @@
+use std::time::{Duration, Instant};
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message as Received,
+    MessageAttributeValue, MessageSystemAttributeName,
+};
+use futures::future::try_join_all;
+use zeroize::Zeroizing;
+
+use crate::message::Message;
+use crate::settings::{SettingError, Settings};
+use crate::subscriber::{Failure, Retry, Subscription, Verdict, isolated};
+
+/// The subscriber's queue, emptied by its own function.
+pub(super) struct Drain {
+    client: Client,
+    queue: String,
+    dead_letters: String,
+}
+
+/// What one invocation did.
+#[derive(Debug, Default)]
+pub(super) struct Drained {
+    pub messages: usize,
+    pub failed: usize,
+    /// Whether it ended because whoever takes the messages is down.
+    pub paused: bool,
+}
+
+/// What one SQS request takes or gives.
+const ENTRIES: usize = 10;
+
+/// Receives after which a message that the subscriber itself cannot take goes to the dead letters.
+const MAX_RECEIVES: u32 = 5;
+
+/// How long one invocation goes on: to the next one, a minute after this one's start, less a batch.
+const ENOUGH: Duration = Duration::from_secs(40);
+
+/// How long a message is out of sight after its nth receive: it doubles from a minute to half an hour, so
+/// that in the 14 days its queue keeps it, it is received fewer than the thousand times SQS counts to.
+fn out_of_sight(receives: u32) -> i32 {
+    60 * 2i32.pow(receives.saturating_sub(1).min(5)).min(30)
+}
+
+impl Drain {
+    pub fn new(client: Client, settings: &Settings) -> Result<Self, SettingError> {
+        let queue = settings.text("QUEUE_URL")?.to_owned();
+        Ok(Self { client, queue, dead_letters: settings.text("DEAD_LETTERS_URL")?.to_owned() })
+    }
+
+    /// Batch after batch until the queue is empty, the subscriber says pause, or time is up.
+    pub async fn drain(&self, subscription: &Subscription) -> Result<Drained, Retry> {
+        let begun = Instant::now();
+        let mut drained = Drained::default();
+        while begun.elapsed() < ENOUGH && !drained.paused {
+            let received = self.receive(subscription.batch).await?;
+            if received.is_empty() {
+                break;
+            }
+            let messages: Vec<Message> = received.iter().map(message).collect();
+            let verdicts = isolated(&*subscription.subscriber, &messages).await;
+            drained.messages += messages.len();
+            drained.failed += verdicts.iter().filter(|verdict| verdict.is_err()).count();
+            drained.paused = verdicts.iter().any(|verdict| matches!(verdict, Err(Failure::Pause { .. })));
+            for (message, verdict) in messages.iter().zip(&verdicts) {
+                if let Err(why) = verdict {
+                    tracing::warn!(subscriber = subscription.name, id = message.id, %why, "delivery failed");
+                }
+            }
+            self.settle(&received, &messages, &verdicts).await?;
+        }
+        Ok(drained)
+    }
+
+    /// As many as a batch holds, with ten to a request.
+    async fn receive(&self, most: usize) -> Result<Vec<Received>, Retry> {
+        let one = |_| async {
+            let receive = self
+                .client
+                .receive_message()
+                .queue_url(&self.queue)
+                .max_number_of_messages(10)
+                .message_attribute_names("All")
+                .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
+            receive.send().await.map(|received| received.messages.unwrap_or_default())
+        };
+        // Most minutes have less than one request brings.
+        let mut received = one(0).await?;
+        if received.len() == ENTRIES {
+            received.extend(try_join_all((1..most.div_ceil(ENTRIES)).map(one)).await?.into_iter().flatten());
+        }
+        Ok(received)
+    }
+
+    /// What is done with is deleted, what cannot be is buried, the rest comes again.
+    async fn settle(
+        &self,
+        received: &[Received],
+        messages: &[Message],
+        verdicts: &[Verdict],
+    ) -> Result<(), Retry> {
+        let mut done = Vec::new();
+        let mut again = Vec::new();
+        for ((received, message), verdict) in received.iter().zip(messages).zip(verdicts) {
+            match verdict {
+                Ok(()) => done.push(received),
+                Err(Failure::Pause { .. }) => again.push(received),
+                Err(Failure::Retry(_)) if receives(received) < MAX_RECEIVES => again.push(received),
+                Err(why @ (Failure::Retry(_) | Failure::Refuse(_))) => {
+                    self.bury(message, &why.to_string()).await?;
+                    done.push(received);
+                }
+            }
+        }
+        self.delete(&done).await?;
+        self.hide(&again).await
+    }
+
+    async fn bury(&self, message: &Message, why: &str) -> Result<(), Retry> {
+        let mut send =
+            self.client.send_message().queue_url(&self.dead_letters).message_body(message.body.as_str());
+        let why = [("why".to_owned(), why.to_owned())];
+        for (name, value) in message.attributes.clone().into_iter().chain(why).filter(|(_, v)| !v.is_empty())
+        {
+            let value = MessageAttributeValue::builder().data_type("String").string_value(value).build()?;
+            send = send.message_attributes(name, value);
+        }
+        send.send().await?;
+        Ok(())
+    }
+
+    async fn delete(&self, done: &[&Received]) -> Result<(), Retry> {
+        for some in done.chunks(ENTRIES) {
+            let entry = |(n, received): (usize, &&Received)| {
+                let handle = received.receipt_handle.clone().unwrap_or_default();
+                DeleteMessageBatchRequestEntry::builder().id(n.to_string()).receipt_handle(handle).build()
+            };
+            let entries = some.iter().enumerate().map(entry).collect::<Result<_, _>>()?;
+            let delete = self.client.delete_message_batch().queue_url(&self.queue).set_entries(Some(entries));
+            // One that was not deleted comes again, and its receiver knows it.
+            delete.send().await?;
+        }
+        Ok(())
+    }
+
+    async fn hide(&self, again: &[&Received]) -> Result<(), Retry> {
+        for some in again.chunks(ENTRIES) {
+            let entry = |(n, received): (usize, &&Received)| {
+                ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(n.to_string())
+                    .receipt_handle(received.receipt_handle.clone().unwrap_or_default())
+                    .visibility_timeout(out_of_sight(receives(received)))
+                    .build()
+            };
+            let entries = some.iter().enumerate().map(entry).collect::<Result<_, _>>()?;
+            let hide = self
+                .client
+                .change_message_visibility_batch()
+                .queue_url(&self.queue)
+                .set_entries(Some(entries));
+            hide.send().await?;
+        }
+        Ok(())
+    }
+}
+
+fn receives(received: &Received) -> u32 {
+    let count = received.attributes.as_ref().and_then(|of| {
+        of.get(&MessageSystemAttributeName::ApproximateReceiveCount).and_then(|count| count.parse().ok())
+    });
+    count.unwrap_or(1)
+}
+
+fn message(received: &Received) -> Message {
+    let attributes = received.message_attributes.iter().flatten();
+    Message {
+        id: received.message_id.clone().unwrap_or_default(),
+        attributes: attributes
+            .filter_map(|(name, value)| Some((name.clone(), value.string_value.clone()?)))
+            .collect(),
+        body: Zeroizing::new(received.body.clone().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fourteen_days_of_receives_are_fewer_than_a_thousand() {
+        let mut seconds = 0;
+        let receives = (1..).take_while(|&n| {
+            seconds += out_of_sight(n);
+            seconds < 14 * 24 * 60 * 60
+        });
+        assert!(receives.count() < 1000);
+        assert_eq!([1, 2, 3, 6, 100].map(out_of_sight), [60, 120, 240, 1800, 1800]);
+    }
+}

@@ -1,0 +1,129 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::{DeadLetter, DeadLetters, Redelivery};
+use crate::clock::Clock;
+use crate::message::Message;
+use crate::metrics::{Metric, Metrics};
+use crate::subscriber::{Failure, Retry, Subscription, isolated};
+
+/// A message in a durable queue.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    /// Where in the queue it is; queues are in the order of their places.
+    pub place: String,
+    pub message: Message,
+    /// How often it failed.
+    pub receives: u32,
+}
+
+/// Queues that outlive the process, for subscribers that must miss nothing whatever they or the process do.
+#[async_trait]
+pub trait Queues: Send + Sync {
+    /// MUST have made them durable when it answers `Ok`.
+    async fn put(&self, queue: &'static str, messages: &[Message]) -> Result<(), Retry>;
+
+    /// Those that are due, the one that has been for longest first.
+    async fn due(&self, queue: &'static str, most: usize) -> Result<Vec<Queued>, Retry>;
+
+    /// Takes them out. What is not taken out MUST come again.
+    async fn done(&self, queue: &'static str, dealt_with: &[Queued]) -> Result<(), Retry>;
+
+    /// Has a message that failed once more come again after the wait.
+    async fn later(&self, queue: &'static str, failed: Queued, wait: Duration) -> Result<(), Retry>;
+}
+
+/// A subscription behind a durable queue: batch after batch, in the order they are due.
+pub(super) struct Durable {
+    pub subscription: Subscription,
+    pub queues: Arc<dyn Queues>,
+    pub dead_letters: Arc<dyn DeadLetters>,
+    pub redelivery: Redelivery,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub more: Notify,
+}
+
+/// How often a queue is looked at for what has become due, and for what another process left.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Durable {
+    pub async fn put(&self, messages: &[Message]) -> Result<(), Retry> {
+        self.queues.put(self.subscription.name, messages).await?;
+        self.more.notify_one();
+        Ok(())
+    }
+
+    pub async fn work(self: Arc<Self>) {
+        loop {
+            let wait = match self.batch().await {
+                Ok(Next::Now) => continue,
+                Ok(Next::More) => LOOK,
+                Ok(Next::After(pause)) => {
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(queue = self.subscription.name, %error, "cannot use the queue, trying on");
+                    LOOK
+                }
+            };
+            // Either is reason to look.
+            let _ = tokio::time::timeout(wait, self.more.notified()).await;
+        }
+    }
+
+    async fn batch(&self) -> Result<Next, Retry> {
+        let name = self.subscription.name;
+        let due = self.queues.due(name, self.subscription.batch).await?;
+        if due.is_empty() {
+            return Ok(Next::More);
+        }
+        let messages: Vec<Message> = due.iter().map(|queued| queued.message.clone()).collect();
+        let verdicts = isolated(&*self.subscription.subscriber, &messages).await;
+        let mut next = Next::Now;
+        let mut done = Vec::new();
+        for (queued, verdict) in due.into_iter().zip(verdicts) {
+            let Err(failure) = verdict else {
+                done.push(queued);
+                continue;
+            };
+            let Queued { message, receives, .. } = &queued;
+            tracing::warn!(queue = name, id = message.id, receives, why = %failure, "delivery failed");
+            match failure {
+                Failure::Pause { until, .. } => {
+                    let until = until.map(|until| self.clock.now().duration_until(until));
+                    let wait = until.map_or(Ok(self.redelivery.minute), Duration::try_from);
+                    next = Next::After(wait.unwrap_or_default());
+                }
+                Failure::Retry(_) if receives + 1 < self.redelivery.max_receives => {
+                    self.metrics.count(Metric::Redelivered, 1);
+                    let wait = self.redelivery.wait(receives + 1);
+                    self.queues.later(name, queued, wait).await?;
+                }
+                Failure::Retry(_) | Failure::Refuse(_) => {
+                    let receives = receives + 1;
+                    let message = message.clone();
+                    let letter = DeadLetter { queue: name, message, receives, why: failure.to_string() };
+                    self.dead_letters.keep(letter).await?;
+                    self.metrics.count(Metric::DeadLetters, 1);
+                    done.push(queued);
+                }
+            }
+        }
+        self.queues.done(name, &done).await?;
+        Ok(next)
+    }
+}
+
+/// When to look at the queue again.
+enum Next {
+    Now,
+    /// When there is more.
+    More,
+    /// Not before this time is over.
+    After(Duration),
+}

@@ -1,0 +1,113 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
+use jiff::{SignedDuration, Timestamp};
+use kassa_bus::local::{Queued, Queues};
+use kassa_bus::table::{Item, TableError, n, s, text};
+use kassa_bus::{Clock, Message, Retry};
+use uuid::Uuid;
+
+/// The durable queues of one machine, in a table of the store: a partition each, in the order the messages
+/// are due.
+pub(super) struct LocalQueues {
+    pub client: Client,
+    pub table: String,
+    pub clock: Clock,
+}
+
+/// What one transaction writes, at most.
+const WRITES: usize = 100;
+
+impl LocalQueues {
+    async fn write(&self, writes: Vec<TransactWriteItem>) -> Result<(), TableError> {
+        for some in writes.chunks(WRITES) {
+            let write = self.client.transact_write_items().set_transact_items(Some(some.to_vec()));
+            write.send().await.map_err(TableError::unavailable("write a queue"))?;
+        }
+        Ok(())
+    }
+
+    fn added(
+        &self,
+        queue: &str,
+        message: &Message,
+        due: Timestamp,
+        receives: u32,
+    ) -> Result<TransactWriteItem, Retry> {
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(key(queue, &format!("{}#{}", beginning(due), Uuid::now_v7()))))
+            .item("id", s(&message.id))
+            .item("receives", n(receives))
+            .item("attributes", s(serde_json::to_string(&message.attributes)?))
+            .item("body", s(message.body.as_str()));
+        Ok(TransactWriteItem::builder().put(put.build()?).build())
+    }
+
+    fn removed(&self, queue: &str, queued: &Queued) -> Result<TransactWriteItem, Retry> {
+        let delete = Delete::builder().table_name(&self.table).set_key(Some(key(queue, &queued.place)));
+        Ok(TransactWriteItem::builder().delete(delete.build()?).build())
+    }
+}
+
+#[async_trait]
+impl Queues for LocalQueues {
+    async fn put(&self, queue: &'static str, messages: &[Message]) -> Result<(), Retry> {
+        let now = self.clock.now();
+        let writes = messages.iter().map(|message| self.added(queue, message, now, 0));
+        Ok(self.write(writes.collect::<Result<_, _>>()?).await?)
+    }
+
+    async fn due(&self, queue: &'static str, most: usize) -> Result<Vec<Queued>, Retry> {
+        // What is due this very millisecond is due.
+        let upto = beginning(self.clock.now() + SignedDuration::from_millis(1));
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .limit(i32::try_from(most)?)
+            .key_condition_expression("queue = :queue AND place < :upto")
+            .expression_attribute_values(":queue", s(queue))
+            .expression_attribute_values(":upto", s(upto));
+        let page = query.send().await.map_err(TableError::unavailable("read a queue"))?;
+        page.items().iter().map(queued).collect()
+    }
+
+    async fn done(&self, queue: &'static str, dealt_with: &[Queued]) -> Result<(), Retry> {
+        let writes = dealt_with.iter().map(|queued| self.removed(queue, queued));
+        Ok(self.write(writes.collect::<Result<_, _>>()?).await?)
+    }
+
+    async fn later(&self, queue: &'static str, failed: Queued, wait: Duration) -> Result<(), Retry> {
+        let due = self.clock.now() + SignedDuration::try_from(wait)?;
+        let writes =
+            [self.removed(queue, &failed)?, self.added(queue, &failed.message, due, failed.receives + 1)?];
+        Ok(self.write(writes.into()).await?)
+    }
+}
+
+/// How the places of what is due at that time begin.
+fn beginning(due: Timestamp) -> String {
+    format!("{:020}", due.as_millisecond().max(0))
+}
+
+fn key(queue: &str, place: &str) -> Item {
+    Item::from([("queue".into(), s(queue)), ("place".into(), s(place))])
+}
+
+fn queued(item: &Item) -> Result<Queued, Retry> {
+    let wrong = |attribute| TableError::Attribute { row: "of a queue".into(), attribute };
+    let required = |attribute| text(item, attribute).ok_or_else(|| wrong(attribute));
+    Ok(Queued {
+        place: required("place")?.to_owned(),
+        message: Message {
+            id: required("id")?.to_owned(),
+            attributes: serde_json::from_str(required("attributes")?)?,
+            body: required("body")?.to_owned().into(),
+        },
+        receives: required("receives")?.parse()?,
+    })
+}

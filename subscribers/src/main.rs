@@ -1,0 +1,30 @@
+//! The subscribers' Lambda bootstrap: the one that the handler names, with what it asks for only.
+
+use std::process::ExitCode;
+
+use kassa_bus::lambda::{self, Error, Function, LambdaHost};
+use kassa_bus::{Clock, Metrics, SettingError};
+
+// One thread: Lambda gives a function this small a fraction of a core.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the function does not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Error> {
+    let host =
+        LambdaHost { function: Function::start()?, clock: Clock::system(), metrics: Metrics::default() };
+    let handler = host.function.handler()?;
+    let wrong = SettingError::Wrong { name: "_HANDLER", what: "a subscriber's name" };
+    let entry = kassa_subscribers::all().into_iter().find(|entry| entry.name == handler).ok_or(wrong)?;
+    match (entry.make)(&host)? {
+        Some(subscription) => lambda::drive(&host.function, subscription, None).await,
+        None => Err(format!("{} is switched off by its settings, and is deployed", entry.name).into()),
+    }
+}
