@@ -26,6 +26,12 @@ impl Settings {
         )
     }
 
+    /// Nothing but defaults.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(HashMap::new())
+    }
+
     /// These, and over them the given ones.
     #[must_use]
     pub fn with(mut self, given: impl IntoIterator<Item = (String, String)>) -> Self {

@@ -12,17 +12,18 @@ use aws_lc_rs::rsa::{
 };
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
-use kassa::embedded::{FileKeys, SHARD, Stages, Store, Sync};
+use jiff::{SignedDuration, Timestamp};
+use kassa::embedded::{FileKeys, LocalHost, SHARD, Stages, Store, Sync};
 use kassa::plan::Plan;
-use kassa::questions::{Questions, SaleHistory, Status};
+use kassa::questions::{OutboxFilter, Questions, SaleHistory, Status};
 use kassa::shops::Shops;
 use kassa_bus::jwe::{ContentKey, Sealer};
 use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_bus::message::RejectedSale;
+use kassa_bus::notify::Notice;
 use kassa_bus::{
-    Clock, Message, Metric, Metrics, PublishError, Publisher, ShopId, Source, Subscriber, Subscription,
-    Thumbprint, Topic, Verdict,
+    Clock, Message, Metric, Metrics, PublishError, Publisher, Settings, ShopId, Source, Subscriber,
+    Subscription, Thumbprint, Topic, Verdict,
 };
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::check::Check;
@@ -225,6 +226,29 @@ impl World {
         assert_eq!(check.mismatches, Vec::<String>::new());
         assert_eq!(check.accepted, check.recorded + check.rejected + check.pending);
         check
+    }
+
+    /// What a subscriber may ask of this shop, told these settings.
+    pub fn host(&self, settings: &[(&str, &str)]) -> LocalHost {
+        let now = self.now.clone();
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        LocalHost {
+            store: self.store.clone(),
+            keys: self.keys.clone(),
+            settings: Settings::none().with(settings),
+            clock: Clock::from_fn(move || *now.lock().unwrap()),
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    pub fn passes(&self, time: SignedDuration) {
+        *self.now.lock().unwrap() += time;
+    }
+
+    /// What was sent to people so far, in order.
+    pub async fn outbox(&self) -> Vec<Notice> {
+        let sent = self.questions.outbox(&OutboxFilter::default()).await.unwrap();
+        sent.into_iter().map(|(_, sent)| sent.notice).collect()
     }
 
     pub fn counted(&self, metric: Metric) -> u64 {
