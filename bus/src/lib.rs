@@ -7,6 +7,8 @@
 pub mod amount;
 /// Time, given from outside.
 pub mod clock;
+/// What every subscriber must bear.
+pub mod conformance;
 /// A subscriber's own table.
 pub mod documents;
 /// What went wrong, with what caused it.

@@ -1,0 +1,61 @@
+//! What every queue does sooner or later, done to every subscriber, and to `process` as one of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use common::{World, uuid};
+use kassa::embedded::{Stages, Store};
+use kassa_bus::conformance::{Dependencies, Trial, conforms};
+use kassa_bus::{Clock, Message, Source, Subscriber, Topic};
+use kassa_pipeline::event_store::{Appends, EventStore};
+use serde_json::json;
+
+/// `process` in a world of its own.
+struct Process(World);
+
+#[async_trait]
+impl Trial for Process {
+    fn subscriber(&self, dependencies: Dependencies) -> Arc<dyn Subscriber> {
+        let events = match dependencies {
+            Dependencies::Work => self.0.store.events.clone(),
+            Dependencies::Fail => EventStore::new(self.0.store.client.clone(), "not-there", Appends::Single),
+        };
+        let (store, clock) = (Store { events, ..self.0.store.clone() }, Clock::system());
+        let stages = Stages {
+            store: &store,
+            keys: self.0.keys.clone(),
+            publisher: self.0.post.clone(),
+            clock: &clock,
+            metrics: &self.0.metrics,
+        };
+        let on_topic = |source| source == Source::Topic(Topic::ToProcess);
+        stages.subscriptions().into_iter().find(|s| on_topic(s.source)).unwrap().subscriber
+    }
+
+    async fn outcome(&self) -> String {
+        self.0.project().await;
+        json!(self.0.questions.stock(None).await.unwrap()).to_string()
+    }
+}
+
+/// Sales as `decrypt` passes them on.
+async fn decrypted_sales(count: i64) -> Vec<Message> {
+    let world = World::open().await;
+    for n in 0..count {
+        let sale = world.sealed(&uuid(n), &[("98", "1", "18.95"), ("90001", "2", "14.50")]).await;
+        assert_eq!(world.posts(sale).await.status, 202);
+    }
+    let accepted: Vec<Message> = world.post.waiting.lock().unwrap().drain(..).map(|(_, m)| m).collect();
+    world.deliver(Topic::ToDecrypt, &accepted).await;
+    let sales = world.post.waiting.lock().unwrap().drain(..).map(|(_, m)| m).collect();
+    sales
+}
+
+#[tokio::test]
+async fn process_conforms() {
+    let sales = decrypted_sales(12).await;
+    conforms(|| async { Process(World::open().await) }, &sales).await;
+}
