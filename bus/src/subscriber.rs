@@ -167,3 +167,20 @@ pub struct Entry {
     /// `None` if its settings switch it off.
     pub make: fn(&dyn Host) -> Result<Option<Subscription>, SettingError>,
 }
+
+impl Entry {
+    /// A subscription as most are: on a topic, a few messages at a time, as they come. What is to be
+    /// otherwise is said with `Subscription { …, ..ENTRY.on(topic, subscriber) }`.
+    #[must_use]
+    pub fn on(&self, topic: Topic, subscriber: Arc<dyn Subscriber>) -> Subscription {
+        Subscription {
+            name: self.name,
+            source: Source::Topic(topic),
+            batch: 10,
+            workers: 1,
+            intake: Intake::Pushed,
+            every_minute: false,
+            subscriber,
+        }
+    }
+}
