@@ -40,10 +40,10 @@ tests/serverless-3/node_modules/.package-lock.json: tests/serverless-3/package-l
 	npm ci --no-audit --no-fund --prefix tests/serverless-3
 	@touch $@
 
-# The room's bootstrap as `serverless deploy` builds it, once for all tests that deploy.
+# The rooms' bootstraps as `serverless deploy` builds them, once for all tests that deploy.
 bootstraps: setup
 	npx serverless package --stage local
-	@mkdir -p target/lambda-zip && cp .serverless/pipeline.zip target/lambda-zip/
+	@mkdir -p target/lambda-zip && cp .serverless/pipeline.zip .serverless/subscribers.zip target/lambda-zip/
 
 cloud: setup
 	deploy/local-cloud.sh up

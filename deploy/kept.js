@@ -30,11 +30,12 @@ class Kept {
       `Left: the shops' KMS keys, alias/${prefix}<shop_id>. Without its key a sealed sale can never be read again,`,
       'so Kassa deletes none. To see them: aws kms list-aliases',
     ];
-    for (const table of this.tables()) {
+    const tables = this.tables();
+    if (tables.length > 0) {
       lines.push(
-        `Left: the table ${table}. The next deploy takes it back. To delete it, with all its sales:`,
-        `  aws dynamodb update-table --table-name ${table} --no-deletion-protection-enabled`,
-        `  aws dynamodb delete-table --table-name ${table}`
+        `Left: the tables ${tables.join(', ')}. The next deploy takes them back. To delete one, with all it holds:`,
+        '  aws dynamodb update-table --no-deletion-protection-enabled --table-name <table>',
+        '  aws dynamodb delete-table --table-name <table>'
       );
     }
     this.log.notice(lines.join('\n'));

@@ -4,6 +4,7 @@
 mod functions;
 mod messages;
 mod package;
+mod subscribers;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,23 +13,29 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::SystemTime;
 
-use package::{LATER, Tool, compiled, installed, packaged, read, said};
+use package::{LATER, Tool, compiled, copy_sources, installed, packaged, read, said};
 use serde_json::json;
-use template::{DOMAIN, HANDLERS, STAGES, Template, capital, every_stage, file, other, set, short, template};
+use template::{ALL_ON, DOMAIN, STAGES, Template, every_stage, file, other, set, short, template};
 
 #[test]
 fn osls_and_serverless_3_compile_the_same_template() {
     for stage in STAGES {
-        for more in [&DOMAIN[..], &[]] {
+        for more in [&everything()[..], &[]] {
             let [ours, theirs] = [Tool::Osls, Tool::Serverless3].map(|tool| {
-                let mut template = Template(read(&file(tool, stage, more)));
-                for handler in HANDLERS {
+                let mut template = read(&file(tool, stage, more));
+                for (name, resource) in template["Resources"].as_object_mut().unwrap() {
+                    if resource["Type"] != "AWS::Lambda::Function" {
+                        continue;
+                    }
                     // It holds when it was packaged.
-                    let name = format!("{}LambdaFunction", capital(handler));
-                    let key = template.0["Resources"][name]["Properties"]["Code"]["S3Key"].take();
-                    assert!(key.as_str().unwrap().ends_with("/pipeline.zip"), "{key}");
+                    let key = resource["Properties"]["Code"]["S3Key"].take();
+                    let key = key.as_str().unwrap();
+                    assert!(
+                        key.ends_with("/pipeline.zip") || key.ends_with("/subscribers.zip"),
+                        "{name}: {key}"
+                    );
                 }
-                template.0
+                template
             });
             assert_eq!(ours, theirs, "{stage}, {more:?}");
         }
@@ -39,13 +46,17 @@ fn osls_and_serverless_3_compile_the_same_template() {
 fn cfn_lint_finds_nothing() {
     let mut templates = vec![compiled(Tool::Osls, "deploy/certificate", &DOMAIN)];
     for stage in ["dev", "prod"] {
-        templates.extend([file(Tool::Osls, stage, &[]), file(Tool::Osls, stage, &DOMAIN)]);
+        templates.extend([file(Tool::Osls, stage, &[]), file(Tool::Osls, stage, &everything())]);
     }
     // A DependsOn that a reference implies: the framework writes them.
     let implied = "W3005";
     lint(&[implied], &templates);
     // An action AWS has not: the emulator asks for the right to PublishBatch.
-    lint(&[implied, "W3037"], &[file(Tool::Osls, "local", &[]), file(Tool::Osls, "local", &DOMAIN)]);
+    lint(&[implied, "W3037"], &[file(Tool::Osls, "local", &[]), file(Tool::Osls, "local", &everything())]);
+}
+
+fn everything() -> Vec<&'static str> {
+    [&DOMAIN[..], &ALL_ON].concat()
 }
 
 #[track_caller]
@@ -60,8 +71,7 @@ fn lint(ignored: &[&str], templates: &[PathBuf]) {
 fn tables_are_encrypted_and_restorable_and_in_prod_they_stay() {
     for (stage, template) in every_stage() {
         let stays = stage == "prod";
-        for table in ["EventsTable", "ShopsTable"] {
-            let of = template.of(table);
+        for (table, of) in template.all("AWS::DynamoDB::Table") {
             assert_eq!(of["SSESpecification"], json!({"SSEEnabled": true}), "{stage} {table}");
             assert_eq!(of["PointInTimeRecoverySpecification"], json!({"PointInTimeRecoveryEnabled": true}));
             assert_eq!(of["DeletionProtectionEnabled"], stays, "{stage} {table}");
@@ -106,10 +116,19 @@ fn the_outputs_are_what_the_command_reads() {
             _ => "https://${HttpApi}.execute-api.${AWS::Region}.${AWS::URLSuffix}",
         };
         let prefix = format!("kassa-{stage}-");
-        let resources =
-            ["EventsTable", "ShopsTable", "ToDecryptTopic", "ToProcessTopic", "DecryptErrorsTopic"];
-        let wanted =
-            resources.map(|name| (name, name)).into_iter().chain([("ShopUrl", url), ("KeyPrefix", &prefix)]);
+        let resources = [
+            "EventsTable",
+            "ShopsTable",
+            "ToDecryptTopic",
+            "ToProcessTopic",
+            "DecryptErrorsTopic",
+            "AlertsTopic",
+            "BadKeyAuditorTable",
+            "DecryptErrorAlerterTable",
+            "WarehouseWebhookTable",
+        ];
+        let others = [("ShopUrl", url), ("KeyPrefix", &prefix), ("WarehouseSecret", "WarehouseSecret.Id")];
+        let wanted = resources.map(|name| (name, name)).into_iter().chain(others);
         assert_eq!(outputs, wanted.map(|(k, v)| (k, v.to_owned())).collect(), "{stage}");
     }
     assert_eq!(other().0["Outputs"]["KeyPrefix"]["Value"], "till-");
@@ -125,8 +144,9 @@ fn names_begin_with_service_and_stage() {
         ("AWS::IAM::Role", "RoleName", "kassa-prod-eu-west-1-"),
         ("AWS::ApiGatewayV2::Api", "Name", "kassa-prod"),
         ("AWS::Logs::LogGroup", "LogGroupName", "/aws/lambda/kassa-prod-"),
+        ("AWS::SecretsManager::Secret", "Name", "kassa-prod-"),
     ];
-    let template = template("prod", &[]);
+    let template = template("prod", &ALL_ON);
     for (kind, property, prefix) in kinds {
         assert!(template.all(kind).count() > 0, "{kind}");
         for (resource, of) in template.all(kind) {
@@ -183,6 +203,7 @@ fn without_a_domain_there_is_nothing_of_one() {
 #[test]
 fn a_domain_without_its_zone_is_refused() {
     let copy = tempfile::tempdir().unwrap();
+    copy_sources(copy.path());
     let output = package::package(copy.path(), Tool::Osls, ".", &DOMAIN[..2], SystemTime::now());
     assert!(!output.status.success());
     assert!(said(&output).contains("also needs --param hostedZoneId="), "{}", said(&output));
@@ -202,9 +223,10 @@ fn the_certificate_is_validated_by_dns_and_outlives_its_stack() {
 fn the_same_code_is_the_same_zip_whenever_it_was_built() {
     let zips = [SystemTime::now(), SystemTime::now() - LATER].map(|built| {
         let copy = tempfile::tempdir().unwrap();
+        copy_sources(copy.path());
         let output = package::package(copy.path(), Tool::Osls, ".", &[], built);
         assert!(output.status.success(), "{}", said(&output));
-        fs::read(packaged(copy.path(), ".", "pipeline.zip")).unwrap()
+        ["pipeline.zip", "subscribers.zip"].map(|zip| fs::read(packaged(copy.path(), ".", zip)).unwrap())
     });
     assert_eq!(zips[0], zips[1]);
 }

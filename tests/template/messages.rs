@@ -5,7 +5,7 @@ use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use serde_json::{Value, json};
 
-use crate::template::{capital, every_stage, list, short};
+use crate::template::{ALERTER, AUDITOR, WEBHOOK, capital, every_stage, list, short};
 
 const DAYS_14: u64 = 14 * 24 * 3600;
 
@@ -13,9 +13,11 @@ const DAYS_14: u64 = 14 * 24 * 3600;
 fn topics_are_encrypted_and_take_tls_only() {
     for (stage, template) in every_stage() {
         let topics: Vec<_> = template.all("AWS::SNS::Topic").collect();
-        assert_eq!(topics.len(), 3);
+        assert_eq!(topics.len(), 4);
         for (topic, of) in topics {
-            assert_eq!(of["KmsMasterKeyId"], "alias/aws/sns", "{stage} {topic}");
+            // Alarms cannot publish to a topic under that key.
+            let key = if topic == "AlertsTopic" { json!(null) } else { json!("alias/aws/sns") };
+            assert_eq!(of["KmsMasterKeyId"], key, "{stage} {topic}");
             assert!(refuses_plain_http(template.of(&format!("{topic}Policy"))), "{stage} {topic}");
         }
     }
@@ -38,11 +40,11 @@ fn queues_are_encrypted_take_tls_only_and_keep_messages_14_days() {
 #[test]
 fn a_message_outlasts_its_batch_and_after_five_tries_is_a_dead_letter() {
     for (stage, template) in every_stage() {
-        for handler in [Decrypt::NAME, Process::NAME] {
+        for handler in [Decrypt::NAME, Process::NAME, AUDITOR, ALERTER] {
             let name = capital(handler);
             let queue = template.of(&format!("{name}Queue"));
             let timeout = template.function(handler)["Timeout"].as_u64().unwrap();
-            let mapping = template.mapping(handler);
+            let mapping = template.mapping(handler).unwrap();
             let window = mapping["MaximumBatchingWindowInSeconds"].as_u64().unwrap();
             let visibility = queue["VisibilityTimeout"].as_u64().unwrap();
             assert!(visibility >= 6 * timeout + window, "{stage} {handler}: {visibility} s");
@@ -51,7 +53,8 @@ fn a_message_outlasts_its_batch_and_after_five_tries_is_a_dead_letter() {
             assert_eq!(queue["RedrivePolicy"], redrive, "{stage} {handler}");
 
             assert_eq!(short(&mapping["EventSourceArn"]), format!("{name}Queue.Arn"));
-            assert_eq!((&mapping["BatchSize"], window), (&json!(10), 1), "{stage} {handler}");
+            let size = if [AUDITOR, ALERTER].contains(&handler) { (100, 5) } else { (10, 1) };
+            assert_eq!((mapping["BatchSize"].as_u64().unwrap(), window), size, "{stage} {handler}");
             assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
         }
     }
@@ -60,7 +63,13 @@ fn a_message_outlasts_its_batch_and_after_five_tries_is_a_dead_letter() {
 #[test]
 fn only_its_topic_fills_a_queue_and_with_the_message_as_it_was_sent() {
     for (stage, template) in every_stage() {
-        for (handler, topic) in [(Decrypt::NAME, "ToDecryptTopic"), (Process::NAME, "ToProcessTopic")] {
+        for (handler, topic) in [
+            (Decrypt::NAME, "ToDecryptTopic"),
+            (Process::NAME, "ToProcessTopic"),
+            (AUDITOR, "DecryptErrorsTopic"),
+            (ALERTER, "DecryptErrorsTopic"),
+            (WEBHOOK, "ToProcessTopic"),
+        ] {
             let name = capital(handler);
             let subscription = template.of(&format!("{name}Subscription"));
             assert_eq!(subscription["RawMessageDelivery"], true, "{stage} {handler}");
@@ -81,7 +90,7 @@ fn only_its_topic_fills_a_queue_and_with_the_message_as_it_was_sent() {
 #[test]
 fn the_stream_is_tried_again_for_as_long_as_it_lasts_and_what_is_given_up_is_told() {
     for (stage, template) in every_stage() {
-        let mut mapping = template.mapping(Project::NAME).clone();
+        let mut mapping = template.mapping(Project::NAME).unwrap().clone();
         mapping
             .as_object_mut()
             .unwrap()

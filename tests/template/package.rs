@@ -17,7 +17,9 @@ pub enum Tool {
 }
 
 /// What of the deployment's folder a package is made of.
-const FOLDERS: [&str; 4] = [".", "deploy", "deploy/certificate", "pipeline"];
+const FOLDERS: [&str; 5] = [".", "deploy", "deploy/certificate", "pipeline", "subscribers"];
+
+const ROOMS: [&str; 2] = ["pipeline", "subscribers"];
 
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -46,6 +48,7 @@ pub fn compiled(tool: Tool, folder: &str, args: &[&str]) -> PathBuf {
     alone.lock().unwrap();
     let template = copy.join("template.json");
     if !template.exists() {
+        copy_sources(&copy);
         let output = package(&copy, tool, folder, args, SystemTime::now());
         assert!(output.status.success(), "{args:?}: {}", said(&output));
         fs::copy(packaged(&copy, folder, "cloudformation-template-update-stack.json"), &template).unwrap();
@@ -57,15 +60,20 @@ pub fn read(template: &Path) -> Value {
     serde_json::from_slice(&fs::read(template).unwrap()).unwrap()
 }
 
-/// Packages in `copy`, with a bootstrap that was built at `built` and does nothing.
-#[track_caller]
-pub fn package(copy: &Path, tool: Tool, folder: &str, args: &[&str], built: SystemTime) -> Output {
+pub fn copy_sources(copy: &Path) {
     for source in sources() {
         fs::create_dir_all(copy.join(&source).parent().unwrap()).unwrap();
         fs::copy(root().join(&source), copy.join(source)).unwrap();
     }
+}
+
+/// Packages what is in `copy`, with bootstraps that were built at `built` and do nothing.
+#[track_caller]
+pub fn package(copy: &Path, tool: Tool, folder: &str, args: &[&str], built: SystemTime) -> Output {
     let artifacts = copy.join("artifacts");
-    zip(&artifacts, "pipeline.zip", built);
+    for room in ROOMS {
+        zip(&artifacts, &format!("{room}.zip"), built);
+    }
     let bin = match tool {
         Tool::Osls => "node_modules/osls/bin/serverless.js",
         Tool::Serverless3 => "tests/serverless-3/node_modules/serverless/bin/serverless.js",

@@ -14,7 +14,24 @@ use crate::package::{Tool, compiled, read};
 pub const STAGES: [&str; 3] = ["local", "dev", "prod"];
 pub const DOMAIN: [&str; 4] =
     ["--param", "domain=shop.example.com", "--param", "hostedZoneId=Z0123456789ABC"];
-pub const HANDLERS: [&str; 4] = [Accept::NAME, Decrypt::NAME, Process::NAME, Project::NAME];
+/// What of the subscribers is there only where it is asked for.
+pub const ALL_ON: [&str; 6] = [
+    "--param",
+    "warehouseUrl=https://warehouse.example.com/sales",
+    "--param",
+    "alertEmail=ict@example.com",
+    "--param",
+    "alertPhone=+31612345678",
+];
+pub const STAGE_FUNCTIONS: [&str; 4] = [Accept::NAME, Decrypt::NAME, Process::NAME, Project::NAME];
+pub const AUDITOR: &str = "bad-key-auditor";
+pub const ALERTER: &str = "decrypt-error-alerter";
+pub const WEBHOOK: &str = "warehouse-webhook";
+pub const SUBSCRIBERS: [&str; 3] = [AUDITOR, ALERTER, WEBHOOK];
+
+pub fn handlers() -> impl Iterator<Item = &'static str> {
+    STAGE_FUNCTIONS.into_iter().chain(SUBSCRIBERS)
+}
 
 pub fn file(tool: Tool, stage: &str, more: &[&str]) -> PathBuf {
     compiled(tool, ".", &[&["--stage", stage], more].concat())
@@ -28,17 +45,27 @@ pub fn template(stage: &str, more: &[&str]) -> Template {
 pub fn other() -> Template {
     let params = [
         "architecture=x86_64",
+        "auditTrials=0",
+        "auditTrialRate=60",
+        "groupWait=1m",
         "keyPrefix=till-",
         "logLevel=debug",
         "logRetention=7",
+        "repeatInterval=1h",
+        "resolveAfter=5m",
+        "smsMaxPrice=0.10",
+        "smsSender=Shop",
         "throttleBurst=8",
         "throttleRate=7",
+        "warehousePrivate=true",
     ];
-    template("dev", &params.map(|param| ["--param", param]).concat())
+    let params = params.map(|param| ["--param", param]).concat();
+    template("dev", &[&ALL_ON[..], &params].concat())
 }
 
+/// Every stage with all subscribers on.
 pub fn every_stage() -> impl Iterator<Item = (&'static str, Template)> {
-    STAGES.into_iter().map(|stage| (stage, template(stage, &[])))
+    STAGES.into_iter().map(|stage| (stage, template(stage, &ALL_ON)))
 }
 
 pub struct Template(pub Value);
@@ -60,28 +87,52 @@ impl Template {
     }
 
     pub fn function(&self, handler: &str) -> &Value {
-        self.of(&format!("{}LambdaFunction", capital(handler)))
+        self.of(&format!("{}LambdaFunction", framework(handler)))
     }
 
-    /// What of the function's messages Lambda is told: how they come.
-    pub fn mapping(&self, handler: &str) -> &Value {
-        let function = json!({"Fn::GetAtt": [format!("{}LambdaFunction", capital(handler)), "Arn"]});
+    /// "NAME=value" of each of the function's settings.
+    pub fn settings(&self, handler: &str) -> BTreeSet<String> {
+        let settings = self.function(handler)["Environment"]["Variables"].as_object().unwrap();
+        settings.iter().map(|(name, value)| format!("{name}={}", short(value))).collect()
+    }
+
+    /// What of the function's messages Lambda is told: how they come. None where it takes them itself.
+    pub fn mapping(&self, handler: &str) -> Option<&Value> {
+        let function = self.arn(handler);
         let mut mappings = self.all("AWS::Lambda::EventSourceMapping");
-        mappings.find(|(_, mapping)| mapping["FunctionName"] == function).unwrap().1
+        mappings.find(|(_, mapping)| mapping["FunctionName"] == function).map(|(_, mapping)| mapping)
     }
 
-    /// "action resource" of each statement, with the condition where there is one.
+    /// When the function is called besides.
+    pub fn schedule(&self, handler: &str) -> Option<&Value> {
+        let function = self.arn(handler);
+        let mut rules = self.all("AWS::Events::Rule");
+        rules.find(|(_, rule)| rule["Targets"][0]["Arn"] == function).map(|(_, rule)| rule)
+    }
+
+    #[track_caller]
+    fn arn(&self, handler: &str) -> Value {
+        self.function(handler);
+        json!({"Fn::GetAtt": [format!("{}LambdaFunction", framework(handler)), "Arn"]})
+    }
+
+    /// "action resource" of each statement, with the condition where there is one; "action not resource" of one that
+    /// excludes it.
     pub fn allowed(&self, role: &str) -> BTreeSet<String> {
         let policies = self.of(role)["Policies"].as_array().unwrap();
         let statements = policies.iter().flat_map(|p| p["PolicyDocument"]["Statement"].as_array().unwrap());
         let mut allowed = BTreeSet::new();
         for statement in statements {
             assert_eq!(statement["Effect"], "Allow");
+            let (not, resources) = match statement.get("NotResource") {
+                Some(excluded) => ("not ", excluded),
+                None => ("", &statement["Resource"]),
+            };
+            let condition = statement.get("Condition").map(|c| format!(" if {c}")).unwrap_or_default();
             for action in list(&statement["Action"]) {
-                for resource in list(&statement["Resource"]) {
-                    let condition =
-                        statement.get("Condition").map(|c| format!(" if {c}")).unwrap_or_default();
-                    allowed.insert(format!("{} {}{condition}", action.as_str().unwrap(), short(resource)));
+                let action = action.as_str().unwrap();
+                for resource in list(resources) {
+                    allowed.insert(format!("{action} {not}{}{condition}", short(resource)));
                 }
             }
         }
@@ -89,8 +140,14 @@ impl Template {
     }
 }
 
+/// What our own resources of a function begin with: `BadKeyAuditor`.
 pub fn capital(name: &str) -> String {
-    name[..1].to_uppercase() + &name[1..]
+    name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
+}
+
+/// What the framework's begin with: `BadDashkeyDashauditor`.
+pub fn framework(name: &str) -> String {
+    capital(&name.replace('-', "Dash"))
 }
 
 pub fn list(value: &Value) -> Vec<&Value> {
