@@ -52,7 +52,7 @@ function drained(id) {
     receives: 1000, // the most there can be; with no limit at all SQS would not put dead letters back
     environment: { QUEUE_URL: ref(`${id}Queue`), DEAD_LETTERS_URL: ref(`${id}DeadLetters`) },
     take: [
-      allow(['sqs:ReceiveMessage', 'sqs:DeleteMessage', 'sqs:ChangeMessageVisibility'], arn(`${id}Queue`)),
+      allow('${param:drain}', arn(`${id}Queue`)),
       allow('sqs:SendMessage', arn(`${id}DeadLetters`)),
     ],
   };
@@ -99,7 +99,8 @@ function template(subscriber) {
 function role({ id, name, block, take }, framework) {
   const statements = [
     ...take,
-    allow(TABLE_ACTIONS, arn(`${id}Table`)),
+    // What Documents does; its transactions are of puts.
+    allow(['GetItem', 'BatchGetItem', 'Query', 'PutItem'].map((a) => `dynamodb:${a}`), arn(`${id}Table`)),
     allow(['logs:CreateLogStream', 'logs:PutLogEvents'], arn(`${framework}LogGroup`)),
     ...(block.allow ?? []),
   ];
@@ -113,11 +114,6 @@ function role({ id, name, block, take }, framework) {
     },
   };
 }
-
-// A transaction needs no right of its own but that to each of its items.
-const TABLE_ACTIONS = 'GetItem BatchGetItem Query PutItem UpdateItem DeleteItem ConditionCheckItem'
-  .split(' ')
-  .map((action) => `dynamodb:${action}`);
 
 function queue(name, more = {}) {
   return {

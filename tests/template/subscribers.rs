@@ -17,6 +17,9 @@ fn each_block_is_a_subscriber() {
     let blocks = fs::read_to_string(root().join("subscribers/deploy.yml")).unwrap();
     let names = blocks.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
     assert_eq!(names.map(|line| line.trim_end_matches(':')).collect::<Vec<_>>(), SUBSCRIBERS);
+    for entry in kassa_subscribers::all() {
+        assert!(SUBSCRIBERS.contains(&entry.name), "{} has no block", entry.name);
+    }
 }
 
 #[test]
@@ -69,15 +72,7 @@ fn a_subscribers_role_may_do_what_it_does_and_no_more() {
     for (stage, template) in every_stage() {
         let may = |name: &str, take: &[&str], more: &[&str]| {
             let id = capital(name);
-            let table = [
-                "GetItem",
-                "BatchGetItem",
-                "Query",
-                "PutItem",
-                "UpdateItem",
-                "DeleteItem",
-                "ConditionCheckItem",
-            ];
+            let table = ["GetItem", "BatchGetItem", "Query", "PutItem"];
             let table = table.map(|action| format!("dynamodb:{action} {id}Table.Arn"));
             let log = ["CreateLogStream", "PutLogEvents"];
             let log = log.map(|action| format!("logs:{action} {}LogGroup.Arn", framework(name)));
@@ -94,9 +89,14 @@ fn a_subscribers_role_may_do_what_it_does_and_no_more() {
         may(AUDITOR, &brought, &[&shops[..], &[&keys[0], &keys[1]]].concat());
         let phones = "sns:Publish not arn:${AWS::Partition}:sns:*:*:*";
         may(ALERTER, &brought, &[&shops[..], &["sns:Publish AlertsTopic", phones]].concat());
+        let drains = match stage {
+            // The emulator's name for the same rights.
+            "local" => ["ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"],
+            _ => ["ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"],
+        };
         may(
             WEBHOOK,
-            &["ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"],
+            &drains,
             &[
                 "sqs:SendMessage WarehouseWebhookDeadLetters.Arn",
                 "sns:Publish AlertsTopic",
