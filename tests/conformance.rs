@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use common::{World, uuid};
-use kassa::embedded::{Stages, Store};
+use kassa::embedded::{LocalHost, Stages, Store};
 use kassa_bus::conformance::{Dependencies, Trial, conforms};
-use kassa_bus::{Clock, Message, Source, Subscriber, Topic};
+use kassa_bus::registry::Registry;
+use kassa_bus::{Clock, Host, Message, Source, Subscriber, Topic};
 use kassa_pipeline::event_store::{Appends, EventStore};
+use kassa_subscribers::decrypt_error_alerter;
 use serde_json::json;
 
 /// `process` in a world of its own.
@@ -58,4 +60,39 @@ async fn decrypted_sales(count: i64) -> Vec<Message> {
 async fn process_conforms() {
     let sales = decrypted_sales(12).await;
     conforms(|| async { Process(World::open().await) }, &sales).await;
+}
+
+/// The alerter in a world of its own.
+struct Alerter(World);
+
+#[async_trait]
+impl Trial for Alerter {
+    fn subscriber(&self, dependencies: Dependencies) -> Arc<dyn Subscriber> {
+        let host = self.0.host(&[]);
+        let registry = match dependencies {
+            Dependencies::Work => host.store.registry.clone(),
+            Dependencies::Fail => Registry::new(host.store.client.clone(), "not-there"),
+        };
+        let host = LocalHost { store: Store { registry, ..host.store.clone() }, ..host };
+        (decrypt_error_alerter::ENTRY.make)(&host).unwrap().unwrap().subscriber
+    }
+
+    async fn outcome(&self) -> String {
+        let documents = self.0.host(&[]).documents(decrypt_error_alerter::ENTRY.name).unwrap();
+        json!(decrypt_error_alerter::incidents(&documents).await.unwrap()).to_string()
+    }
+}
+
+#[tokio::test]
+async fn the_alerter_conforms() {
+    let world = World::open().await;
+    for n in 0..12 {
+        let key_of = if n % 3 == 0 { "AMIS1" } else { "AMIS2" };
+        world.posts(world.seal_for("AMIS1", key_of, &uuid(n), "no sale").await).await;
+    }
+    world.settle().await;
+    let rejected: Vec<Message> = world.rejections().iter().map(Message::of).collect();
+    assert_eq!(rejected.len(), 12);
+    // Boxed: the alerter's futures are large.
+    Box::pin(conforms(|| async { Alerter(World::open().await) }, &rejected)).await;
 }

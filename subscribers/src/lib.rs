@@ -3,10 +3,13 @@
 //! To add one: a file here, a line in [`all`], a block in `deploy.yml`; `README.md` says it in twenty lines.
 //! It may use what `kassa_bus` publishes and nothing of the pipeline.
 
+/// One SMS when a shop's sales are rejected, one when it is over.
+pub mod decrypt_error_alerter;
+
 use kassa_bus::Entry;
 
 /// Every subscriber, in the order they are started.
 #[must_use]
 pub fn all() -> Vec<Entry> {
-    vec![]
+    vec![decrypt_error_alerter::ENTRY]
 }

@@ -1,0 +1,54 @@
+use kassa_bus::ShopId;
+use kassa_bus::message::Reason;
+
+/// What ICT is to know and to do about sales rejected for a reason.
+#[must_use]
+pub fn runbook(reason: Reason, shop: &ShopId, stage: Option<&str>) -> String {
+    let (means, remedy) = advice(reason);
+    let at = stage.map(|stage| format!(" --stage {stage}")).unwrap_or_default();
+    let mut commands = vec![
+        format!("kassa events --shop {shop}{at} | jq 'select(.kind == \"rejected\")'"),
+        format!("kassa check{at}"),
+    ];
+    match reason {
+        Reason::WrongKey => commands.insert(0, format!("kassa audit keys --shop {shop} --since 24h{at}")),
+        Reason::UnknownShop if stage.is_some() => commands.insert(0, format!("kassa apply --dry-run{at}")),
+        _ => {}
+    }
+    format!(
+        "What it means\n  {means}\n\nWhat to do\n  {remedy}\n\nWhere to look\n  {}\n\n\
+         Nothing is lost: each sale is kept as it came, and `kassa sale <sale id>{at}` shows it.",
+        commands.join("\n  "),
+    )
+}
+
+fn advice(reason: Reason) -> (&'static str, &'static str) {
+    match reason {
+        Reason::WrongKey => (
+            "Sales come sealed with a key that is not the shop's, or not any more.",
+            "See which key it is, and from which till. Restart the till, so that it fetches the shop's key\n  \
+             (GET /shop/<shop>/key), or load that key by hand. A key nobody here has, from many sources, is\n  \
+             somebody trying: block the sources.",
+        ),
+        Reason::UnknownShop => (
+            "Sales come for a shop that is not registered, or whose key is gone.",
+            "See whether shops.toml declares it, and apply shops.toml. Check that its key was not disabled.",
+        ),
+        Reason::Malformed => (
+            "What comes in place of a sale is neither an RSA ciphertext nor a JWE.",
+            "Look for a till with new software, or for a proxy on the way that changes what passes.",
+        ),
+        Reason::Tampered => (
+            "The key is the shop's, but what was sealed does not open, or is another sale's.",
+            "Look for what stands between the till and here. Should one till alone do it, replace it.",
+        ),
+        Reason::InvalidSale => (
+            "What was sealed opens, but it is no sale: a field is missing or wrong.",
+            "The rejected event's detail names the field. Tell whoever makes the till's software.",
+        ),
+        Reason::Conflict => (
+            "A sale comes under an id that another sale was recorded under. The recorded one stands.",
+            "Look for two tills that give the same ids, or for one that changes a sale after posting it.",
+        ),
+    }
+}
