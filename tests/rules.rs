@@ -9,7 +9,8 @@ use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use common::{NOON, World, content, is, sales, sealer, uuid};
 use kassa::questions::Status;
 use kassa_bus::message::{AcceptedSale, Reason};
-use kassa_bus::{Metric, Topic};
+use kassa_bus::registry::{Shop, ShopKey};
+use kassa_bus::{Metric, ShopId, Topic};
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::to_item;
 use serde_json::{Value, json};
@@ -199,6 +200,26 @@ async fn a_sale_sealed_with_another_shops_key_is_rejected_and_the_key_named() {
         0,
         "the private key is not asked for what it cannot open"
     );
+}
+
+#[tokio::test]
+async fn a_key_the_shop_no_longer_has_is_a_wrong_key_and_no_tampering() {
+    // given a shop with a key before the present one
+    let world = World::open().await;
+    let registered = world.store.registry.shop(&"AMIS1".parse().unwrap()).await.unwrap().unwrap();
+    let retired = ShopKey { kid: "A".repeat(43).parse().unwrap(), since: NOON.parse().unwrap() };
+    let keys = [retired.clone()].into_iter().chain(registered.keys.clone()).collect();
+    world.store.registry.register(&Shop { keys, ..(*registered).clone() }).await.unwrap();
+    // when a till still has that one
+    let (_, other) = world.public_key("AMIS2").await;
+    let sealed = sealer(&retired.kid, &other).seal(b"{}").unwrap();
+    world.posts(json!({"shop_id": "AMIS1", "message_id": uuid(1), "sealed": sealed}).to_string()).await;
+    world.settle().await;
+    // then
+    let told = &world.rejections()[0];
+    assert_eq!(told.reason, Reason::WrongKey);
+    let sealed_with = told.sealed_with.as_ref().map(|s| (&s.kid, s.shop_id.as_ref().map(ShopId::as_str)));
+    assert_eq!(sealed_with, Some((&retired.kid, Some("AMIS1"))));
 }
 
 #[tokio::test]

@@ -117,7 +117,10 @@ impl Decrypt {
         let tampered =
             || Rejection::because(Reason::Tampered, "it names the shop's key, but that key does not open it");
         let key = self.content_keys.unwrap(&shop.shop_id, &jwe.encrypted_key).await;
-        let key = key.map_err(|error| closed(error, tampered()))?;
+        let key = key.map_err(|error| {
+            let present = shop.keys.last().is_some_and(|key| key.kid == jwe.kid);
+            closed(error, if present { tampered() } else { retired_key(shop, &jwe.kid) })
+        })?;
         let kid = jwe.kid.clone();
         Ok((jwe.open(&key).map_err(|_| tampered())?, kid))
     }
@@ -130,6 +133,12 @@ impl Decrypt {
         };
         Ok(Rejection { reason: Reason::WrongKey, detail, sealed_with: Some(SealedWith { kid, shop_id }) })
     }
+}
+
+fn retired_key(shop: &Shop, kid: &Thumbprint) -> Rejection {
+    let sealed_with = SealedWith { kid: kid.clone(), shop_id: Some(shop.shop_id.clone()) };
+    let detail = "sealed with a key that the shop no longer has".to_owned();
+    Rejection { reason: Reason::WrongKey, detail, sealed_with: Some(sealed_with) }
 }
 
 /// Whether a key's failure is a fact about the envelope, or an error that may pass.
