@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use kassa_bus::ShopId;
 
 use crate::cloud::StageName;
@@ -32,6 +33,7 @@ const EXAMPLES: &str = "Examples:
                                                 where is this sale?
   kassa stock --shop AMIS1                      what is left, and what was earned
   kassa events --shop AMIS1 --day 2026-11-22 | jq .kind
+  kassa audit keys --since 7d                   who has a wrong key, and what to do?
   kassa check --json                            do the books balance?
   kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
   kassa stock --stage dev                       ask the shop on AWS
@@ -84,6 +86,9 @@ Examples:
   kassa outbox --follow
   kassa outbox --json | jq 'select(.channel == \"sms\")'")]
     Outbox(OutboxArgs),
+    /// Show what subscribers found out
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// What the shop costs on AWS, by measured units and list prices
     Cost(CostArgs),
     /// A tour: two shops, tills good and bad, a crash, and the books afterwards
@@ -248,6 +253,37 @@ pub struct OutboxArgs {
     pub follow: bool,
     #[command(flatten)]
     pub ask: AskArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Which wrong keys sales came with, from which tills, and what to do about it
+    #[command(
+        after_help = "Counted by the UTC day: a key that was seen since then is shown with all of its days.
+An unknown key is judged in the light of all shops, with --shop as well.
+
+Examples:
+  kassa audit keys
+  kassa audit keys --since 7d --shop AMIS1
+  kassa audit keys --stage prod --json | jq '.keys[] | {shop_id, told, looks_like, what_to_do}'"
+    )]
+    Keys(AuditKeysArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct AuditKeysArgs {
+    /// How far back to look, as 90m, 24h or 7d
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = back)]
+    pub since: SignedDuration,
+    #[command(flatten)]
+    pub shop: ShopArgs,
+}
+
+/// A length of time up to a quarter of a year, a day having 24 hours.
+fn back(text: &str) -> Result<SignedDuration, String> {
+    let parsed = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let within = |time: &SignedDuration| time.is_positive() && *time <= SignedDuration::from_hours(24 * 92);
+    parsed.ok().filter(within).ok_or_else(|| "must be a length of time, as 24h or 7d, up to 92d".into())
 }
 
 #[derive(Debug, Args)]

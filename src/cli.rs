@@ -13,13 +13,15 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{
-    ApplyArgs, Cli, Command, EventsArgs, OutboxArgs, SaleArgs, SellArgs, ShopArgs, UpArgs, Where,
+    ApplyArgs, AuditCommand, AuditKeysArgs, Cli, Command, EventsArgs, OutboxArgs, SaleArgs, SellArgs,
+    ShopArgs, UpArgs, Where,
 };
 use crate::cloud::Stage;
 use crate::cost;
 use crate::embedded::{OpenShop, Up};
 use crate::plan::Plan;
 use crate::questions::ask::{Ask, AskError};
+use crate::questions::audit::AuditFilter;
 use crate::questions::render;
 use crate::questions::{DayFilter, OutboxFilter};
 use crate::shops::Shops;
@@ -100,6 +102,12 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Outbox(args) => outbox(args).await,
+        Command::Audit(AuditCommand::Keys(AuditKeysArgs { since, shop: ShopArgs { shop, ask } })) => {
+            let to = Clock::system().now();
+            let audit = ask.shop.ask().await?.audit_keys(&AuditFilter { shop, from: to - since, to }).await?;
+            print(&if ask.json { format!("{}\n", json!(audit)) } else { render::audit(&audit) });
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Cost(args) => {
             print(&cost::run(&args)?);
             Ok(ExitCode::SUCCESS)

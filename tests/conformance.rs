@@ -6,14 +6,22 @@ mod common;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use common::{World, uuid};
+use aws_sdk_dynamodb::config::BehaviorVersion;
+use common::{Keys, NOON, World, content, uuid};
 use kassa::embedded::{LocalHost, Stages, Store};
+use kassa::questions::audit::AuditFilter;
 use kassa_bus::conformance::{Dependencies, Trial, conforms};
 use kassa_bus::registry::Registry;
 use kassa_bus::{Clock, Host, Message, Source, Subscriber, Topic};
 use kassa_pipeline::event_store::{Appends, EventStore};
-use kassa_subscribers::decrypt_error_alerter;
+use kassa_subscribers::{bad_key_auditor, decrypt_error_alerter};
 use serde_json::json;
+
+/// A database that cannot be reached.
+fn nowhere() -> aws_sdk_dynamodb::Client {
+    let config = aws_sdk_dynamodb::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
+    aws_sdk_dynamodb::Client::from_conf(config.build())
+}
 
 /// `process` in a world of its own.
 struct Process(World);
@@ -41,6 +49,47 @@ impl Trial for Process {
         self.0.project().await;
         json!(self.0.questions.stock(None).await.unwrap()).to_string()
     }
+}
+
+/// The bad-key auditor in a world of its own, with the keys of the world that the sales come from.
+struct BadKeyAuditor {
+    world: World,
+    keys: Arc<Keys>,
+}
+
+#[async_trait]
+impl Trial for BadKeyAuditor {
+    fn subscriber(&self, dependencies: Dependencies) -> Arc<dyn Subscriber> {
+        let mut host = LocalHost { keys: self.keys.clone(), ..self.world.host(&[]) };
+        if dependencies == Dependencies::Fail {
+            host.store.client = nowhere();
+        }
+        (bad_key_auditor::ENTRY.make)(&host).unwrap().expect("it is on").subscriber
+    }
+
+    async fn outcome(&self) -> String {
+        let now = *self.world.now.lock().unwrap();
+        let today = AuditFilter { from: now, to: now, shop: None };
+        json!(self.world.questions.audit_keys(&today).await.unwrap()).to_string()
+    }
+}
+
+/// Sales with wrong keys, sealed and classic, as `decrypt` tells of them; and whose keys they are.
+async fn wrong_keys(count: i64) -> (Vec<Message>, Arc<Keys>) {
+    let world = World::open().await;
+    for n in 0..count {
+        let (sale, id) = (content(&uuid(n), NOON, &[("98", "1", "18.95")]), format!("{n}-20261122"));
+        world.posts(world.seal_for("AMIS1", "AMIS2", &uuid(n), &sale).await).await;
+        world.posts(world.classic_for("AMIS2", "AMIS1", Some(&id), "{}").await).await;
+    }
+    world.settle().await;
+    (world.rejections().iter().map(Message::of).collect(), world.keys.clone())
+}
+
+#[tokio::test]
+async fn the_bad_key_auditor_conforms() {
+    let (sales, keys) = wrong_keys(6).await;
+    conforms(|| async { BadKeyAuditor { world: World::open().await, keys: keys.clone() } }, &sales).await;
 }
 
 /// Sales as `decrypt` passes them on.

@@ -32,8 +32,8 @@ pub struct Documents {
 /// How long it is remembered that a message was folded in: a day longer than a queue keeps one.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(15 * 24);
 
-/// Messages folded in one transaction: what one takes, less one for the document.
-const FOLDED: usize = 99;
+/// Messages folded in one transaction, and so by one call of `change`: what one takes, less one for the document.
+pub const FOLDED: usize = 99;
 
 /// How often a document that others write as well is tried.
 const TRIES: u32 = 12;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::http::response;
+use crate::questions::audit::AuditFilter;
 use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
 
 /// Answers questions on loopback, to whoever has the lock file's token.
@@ -24,6 +25,7 @@ pub(super) fn router(questions: Arc<Questions>, token: &str) -> Router {
         .route("/api/stock", get(stock))
         .route("/api/events", get(events))
         .route("/api/outbox", get(outbox))
+        .route("/api/audit/keys", get(audit_keys))
         .route("/api/check", get(check))
         .route("/api/rebuild", post(rebuild))
         .with_state(questions)
@@ -73,6 +75,13 @@ async fn outbox(
     Query(filter): Query<OutboxFilter>,
 ) -> Response<Body> {
     answer(questions.outbox(&filter).await)
+}
+
+async fn audit_keys(
+    State(questions): State<Arc<Questions>>,
+    Query(filter): Query<AuditFilter>,
+) -> Response<Body> {
+    answer(questions.audit_keys(&filter).await)
 }
 
 async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<DayFilter>) -> Response<Body> {

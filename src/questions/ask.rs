@@ -5,11 +5,13 @@ use kassa_bus::error::chain;
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::ReadRow;
+use kassa_subscribers::bad_key_auditor::Audit;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::audit::AuditFilter;
 use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
 use crate::embedded::{DataFolder, Occupant, OpenError, Store, Sync};
@@ -110,6 +112,17 @@ impl Ask {
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.outbox(filter).await?),
             Self::Open(remote) => remote.get(&["outbox"], filter).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn audit_keys(&self, filter: &AuditFilter) -> Result<Audit, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions) => {
+                Ok(questions.audit_keys(filter).await?)
+            }
+            Self::Open(remote) => remote.get(&["audit", "keys"], filter).await,
         }
     }
 

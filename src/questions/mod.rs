@@ -1,5 +1,7 @@
 /// Asking: an open shop over loopback, a closed one by opening its file.
 pub mod ask;
+/// Which wrong keys sales came with.
+pub mod audit;
 /// Answers as people read them.
 pub mod render;
 

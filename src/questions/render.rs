@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use kassa_bus::notify::{Alert, Notice};
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::{DayRow, ItemRow, ReadRow};
+use kassa_subscribers::bad_key_auditor::{Audit, Bounded};
 use serde_json::Value;
 
 use super::{SaleHistory, Sent, ShownEvent};
@@ -135,6 +137,51 @@ pub fn check(check: &Check) -> String {
 pub fn rebuilt(rebuilt: &Rebuilt) -> String {
     let Rebuilt { events, sales, rows } = rebuilt;
     format!("{events} events read, {sales} recorded sales counted, {rows} rows written\n")
+}
+
+/// The wrong keys, and under them what to do about each.
+#[must_use]
+pub fn audit(Audit { from, keys }: &Audit) -> String {
+    if keys.is_empty() {
+        return format!("No sale came with a wrong key since {from}.\n");
+    }
+    let mut rows = table(["shop", "key", "till", "source", "sales", "first", "last", "looks like"]);
+    let mut advice: Vec<String> = Vec::new();
+    for key in keys {
+        let zone = TimeZone::get(&key.time_zone).unwrap_or(TimeZone::UTC);
+        let local = |at: Timestamp| at.to_zoned(zone.clone()).strftime("%F %T").to_string();
+        rows.add_row([
+            key.shop_id.to_string(),
+            key.told.clone(),
+            named(&key.seen.tills),
+            named(&key.seen.sources),
+            key.seen.count.to_string(),
+            local(key.seen.first),
+            local(key.seen.last),
+            key.looks_like.as_str().to_owned(),
+        ]);
+        let what = format!("  - {}.", key.what_to_do);
+        if !advice.contains(&what) {
+            advice.push(what);
+        }
+    }
+    let advice = advice.join("\n");
+    format!("Wrong keys since {from} (UTC), times as in the shop\n{rows}\n\nWhat to do\n{advice}\n")
+}
+
+/// The first few names, each with its number if there are more.
+fn named(names: &Bounded<String, u64>) -> String {
+    const SHOWN: usize = 3;
+    if names.others.is_none()
+        && let [name] = names.named.keys().collect::<Vec<_>>()[..]
+    {
+        return name.clone();
+    }
+    let mut lines: Vec<String> =
+        names.named.iter().take(SHOWN).map(|(name, count)| format!("{name}: {count}")).collect();
+    let more: u64 = names.named.values().skip(SHOWN).chain(&names.others).sum();
+    lines.extend((more > 0).then(|| format!("others: {more}")));
+    lines.join("\n")
 }
 
 /// A notice, as its receiver would have it before them.

@@ -3,6 +3,8 @@
 //! To add one: a file here, a line in [`all`], a block in `deploy.yml`; `README.md` says it in twenty lines.
 //! It may use what `kassa_bus` publishes and nothing of the pipeline.
 
+/// Which wrong keys sales come with, and from whom.
+pub mod bad_key_auditor;
 /// One SMS when a shop's sales are rejected, one when it is over.
 pub mod decrypt_error_alerter;
 
@@ -11,5 +13,5 @@ use kassa_bus::Entry;
 /// Every subscriber, in the order they are started.
 #[must_use]
 pub fn all() -> Vec<Entry> {
-    vec![decrypt_error_alerter::ENTRY]
+    vec![bad_key_auditor::ENTRY, decrypt_error_alerter::ENTRY]
 }
