@@ -89,7 +89,8 @@ async fn wrong_keys(count: i64) -> (Vec<Message>, Arc<Keys>) {
 #[tokio::test]
 async fn the_bad_key_auditor_conforms() {
     let (sales, keys) = wrong_keys(6).await;
-    conforms(|| async { BadKeyAuditor { world: World::open().await, keys: keys.clone() } }, &sales).await;
+    let begin = || async { BadKeyAuditor { world: World::open().await, keys: keys.clone() } };
+    Box::pin(conforms(begin, &sales)).await;
 }
 
 /// Sales as `decrypt` passes them on.
@@ -101,14 +102,14 @@ async fn decrypted_sales(count: i64) -> Vec<Message> {
     }
     let accepted: Vec<Message> = world.post.waiting.lock().unwrap().drain(..).map(|(_, m)| m).collect();
     world.deliver(Topic::ToDecrypt, &accepted).await;
-    let sales = world.post.waiting.lock().unwrap().drain(..).map(|(_, m)| m).collect();
-    sales
+    world.post.waiting.lock().unwrap().drain(..).map(|(_, m)| m).collect()
 }
 
 #[tokio::test]
 async fn process_conforms() {
     let sales = decrypted_sales(12).await;
-    conforms(|| async { Process(World::open().await) }, &sales).await;
+    // Boxed, here as below: these futures are large.
+    Box::pin(conforms(|| async { Process(World::open().await) }, &sales)).await;
 }
 
 /// The alerter in a world of its own.
@@ -142,6 +143,5 @@ async fn the_alerter_conforms() {
     world.settle().await;
     let rejected: Vec<Message> = world.rejections().iter().map(Message::of).collect();
     assert_eq!(rejected.len(), 12);
-    // Boxed: the alerter's futures are large.
     Box::pin(conforms(|| async { Alerter(World::open().await) }, &rejected)).await;
 }

@@ -26,13 +26,13 @@ mod report;
 /// What a key is to a shop: its own, another's, retired, nobody's.
 mod standing;
 /// What was seen, put together in any order.
-mod tally;
+pub mod tally;
 /// Which till it was, where it can be read.
 mod till;
 /// Whose key it was, where only trying tells.
 mod trial;
 /// Misconfiguration or attack.
-mod verdict;
+pub mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
