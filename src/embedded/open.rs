@@ -255,7 +255,8 @@ fn plugged(host: &LocalHost) -> Result<Vec<Subscription>, UpError> {
 }
 
 fn tick_every(minute: Duration, plugged: &[Subscription]) {
-    for Subscription { name, subscriber, .. } in plugged.iter().filter(|s| s.every_minute).cloned() {
+    for subscription in plugged.iter().filter(|s| s.every_minute) {
+        let (name, subscriber) = (subscription.name, Arc::clone(&subscription.subscriber));
         tokio::spawn(async move {
             let mut minutes = tokio::time::interval(minute);
             minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
