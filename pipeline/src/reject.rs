@@ -4,7 +4,7 @@ use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Clock, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic};
 
-use crate::event::{Event, Fact, Rejected};
+use crate::event::{Event, Fact, Rejected, envelope_hash};
 use crate::event_store::{Appended, EventStore};
 
 /// Why a sale can never be recorded as it is: a fact, not an error.
@@ -91,6 +91,36 @@ impl Reject {
         };
         Ok(publish_one(&*self.publisher, Topic::DecryptErrors, Message::of(&rejected)).await?)
     }
+}
+
+/// The message that a rejection stands for, from its sale's events: what to publish again if it was lost on
+/// its way.
+#[must_use]
+pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
+    let Fact::Rejected(rejected) = &rejection.fact else { return None };
+    let (accepted, at) = sale.iter().find_map(|event| match &event.fact {
+        Fact::Accepted(accepted) if envelope_hash(&accepted.envelope) == rejected.envelope => {
+            Some((accepted, event.at))
+        }
+        _ => None,
+    })?;
+    let wrong_key = rejected.reason == Reason::WrongKey;
+    Some(RejectedSale {
+        shop_id: rejection.shop_id.clone(),
+        sale_id: rejection.sale_id.clone(),
+        reason: rejected.reason,
+        detail: rejected.detail.clone(),
+        sealed_with: rejected.sealed_with.clone(),
+        envelope: rejected.envelope.clone(),
+        closed: wrong_key.then(|| accepted.envelope.clone()),
+        rejected_at: rejection.at,
+        origin: Origin {
+            source: accepted.source.clone(),
+            accepted_at: at,
+            attempt: rejected.attempt,
+            trace: rejection.trace.clone(),
+        },
+    })
 }
 
 fn rejects(event: &Event, envelope: &str) -> bool {

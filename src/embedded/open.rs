@@ -188,7 +188,7 @@ async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>) {
     }
     match recover::recover(&store.events, &*bus).await {
         Ok(0) => {}
-        Ok(republished) => tracing::info!(republished, "accepted before and not settled, published again"),
+        Ok(republished) => tracing::info!(republished, "left by an earlier process, published again"),
         Err(error) => {
             tracing::error!(%error, "cannot look for accepted sales that are not settled; restart to try again");
         }

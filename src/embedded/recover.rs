@@ -1,16 +1,24 @@
 use std::collections::HashSet;
 
+use jiff::{SignedDuration, Timestamp};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Message, Publisher, Retry, Topic};
-use kassa_pipeline::accept::republished;
-use kassa_pipeline::event::{ACCEPTED, Event, Fact, StoredEvent, envelope_hash};
+use kassa_pipeline::accept;
+use kassa_pipeline::event::{ACCEPTED, Event, Fact, REJECTED, StoredEvent, envelope_hash};
 use kassa_pipeline::event_store::{EventStore, Scan};
+use kassa_pipeline::reject;
 
-/// Publishes again every envelope that was accepted and neither recorded nor rejected, and says how
-/// many. One that is on its way already is published twice, which changes nothing.
+/// A rejection is published right after it was appended. What was appended this long before the last event
+/// was published, or else the store stood still in between, and with it the time of the last event.
+const SURELY_PUBLISHED: SignedDuration = SignedDuration::from_mins(15);
+
+/// Publishes again what an earlier process may not have come to, and says how many messages: every envelope
+/// that was accepted and neither recorded nor rejected, and the last rejections. What is on its way already
+/// is published twice, which changes nothing.
 pub(super) async fn recover(store: &EventStore, publisher: &dyn Publisher) -> Result<u64, Retry> {
     let scan = Scan { without_bodies: true, ..Scan::default() };
     let mut republished = 0;
+    let mut rejections = LastRejections::default();
     let mut sale: Vec<StoredEvent> = Vec::new();
     let mut cursor = None;
     loop {
@@ -24,13 +32,61 @@ pub(super) async fn recover(store: &EventStore, publisher: &dyn Publisher) -> Re
                 republished += settle(store, publisher, &sale).await?;
                 sale.clear();
             }
+            rejections.see(&event);
             sale.push(event);
         }
         cursor = page.next;
         if cursor.is_none() {
-            return Ok(republished + settle(store, publisher, &sale).await?);
+            break;
         }
     }
+    republished += settle(store, publisher, &sale).await?;
+    for rejection in rejections.taken() {
+        let sale = read(store, &rejection).await?;
+        let rejection = sale.iter().find(|event| event.key() == rejection.key);
+        if let Some(told) = rejection.and_then(|rejection| reject::republished(&sale, rejection)) {
+            publish_one(publisher, Topic::DecryptErrors, Message::of(&told)).await?;
+            republished += 1;
+        }
+    }
+    Ok(republished)
+}
+
+/// Rejections that may not have been published, out of events in any order.
+#[derive(Default)]
+struct LastRejections {
+    last: Timestamp,
+    seen: Vec<StoredEvent>,
+}
+
+impl LastRejections {
+    /// So many are kept before those that are too old are looked for.
+    const MANY: usize = 10_000;
+
+    fn see(&mut self, event: &StoredEvent) {
+        self.last = self.last.max(event.at);
+        if event.kind == REJECTED {
+            self.seen.push(event.clone());
+            if self.seen.len().is_multiple_of(Self::MANY) {
+                self.forget();
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        let last = self.last;
+        self.seen.retain(|event| last.duration_since(event.at) < SURELY_PUBLISHED);
+    }
+
+    fn taken(mut self) -> Vec<StoredEvent> {
+        self.forget();
+        self.seen
+    }
+}
+
+async fn read(store: &EventStore, of: &StoredEvent) -> Result<Vec<Event>, Retry> {
+    let events = store.sale(&of.shop_id, &of.sale_id).await?;
+    Ok(events.iter().map(StoredEvent::read).collect::<Result<_, _>>()?)
 }
 
 async fn settle(store: &EventStore, publisher: &dyn Publisher, sale: &[StoredEvent]) -> Result<u64, Retry> {
@@ -39,18 +95,15 @@ async fn settle(store: &EventStore, publisher: &dyn Publisher, sale: &[StoredEve
     if sale.iter().filter(|e| e.kind == ACCEPTED).count() == 1 && sale.len() > 1 {
         return Ok(0);
     }
-    let events = store.sale(&first.shop_id, &first.sale_id).await?;
-    let events = events.iter().map(StoredEvent::read).collect::<Result<Vec<_>, _>>()?;
     let mut count = 0;
-    for event in unsettled(events) {
-        if let Some(sale) = republished(event, 1) {
+    for event in unsettled(read(store, first).await?) {
+        if let Some(sale) = accept::republished(event, 1) {
             publish_one(publisher, Topic::ToDecrypt, Message::of(&sale)).await?;
             count += 1;
         }
     }
     Ok(count)
 }
-
 /// The accepted events of one sale whose envelope came to no end.
 fn unsettled(events: Vec<Event>) -> Vec<Event> {
     let ended: HashSet<String> = events
