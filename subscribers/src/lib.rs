@@ -7,11 +7,13 @@
 pub mod bad_key_auditor;
 /// One SMS when a shop's sales are rejected, one when it is over.
 pub mod decrypt_error_alerter;
+/// Sales to the warehouse.
+pub mod warehouse_webhook;
 
 use kassa_bus::Entry;
 
 /// Every subscriber, in the order they are started.
 #[must_use]
 pub fn all() -> Vec<Entry> {
-    vec![bad_key_auditor::ENTRY, decrypt_error_alerter::ENTRY]
+    vec![bad_key_auditor::ENTRY, decrypt_error_alerter::ENTRY, warehouse_webhook::ENTRY]
 }
