@@ -78,6 +78,16 @@ Examples:
   kassa rebuild
   kassa rebuild --stage dev")]
     Rebuild(AskArgs),
+    /// Show how it goes with the warehouse: delivering, failing since when, or stopped
+    #[command(
+        after_help = "A warehouse that answered 410 Gone gets nothing more until it is resumed, or has another URL.
+What waits for it stays in its queue.
+
+Examples:
+  kassa webhook
+  kassa webhook --stage prod --resume"
+    )]
+    Webhook(WebhookArgs),
     /// Show what was sent: text messages and alerts, to whom, in which words
     #[command(after_help = "On this machine nothing is sent; what would have been is kept here.
 
@@ -244,6 +254,15 @@ pub struct AskArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WebhookArgs {
+    /// Try the warehouse at the next run, whatever it answered last
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{
     ApplyArgs, AuditCommand, AuditKeysArgs, Cli, Command, EventsArgs, OutboxArgs, SaleArgs, SellArgs,
-    ShopArgs, UpArgs, Where,
+    ShopArgs, UpArgs, WebhookArgs, Where,
 };
 use crate::cloud::Stage;
 use crate::cost;
@@ -102,6 +102,12 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Outbox(args) => outbox(args).await,
+        Command::Webhook(WebhookArgs { resume, ask }) => {
+            let asked = ask.shop.ask().await?;
+            let state = if resume { asked.resume_webhook().await? } else { asked.webhook().await? };
+            print(&if ask.json { format!("{}\n", json!(state)) } else { render::webhook(&state) });
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Audit(AuditCommand::Keys(AuditKeysArgs { since, shop: ShopArgs { shop, ask } })) => {
             let to = Clock::system().now();
             let audit = ask.shop.ask().await?.audit_keys(&AuditFilter { shop, from: to - since, to }).await?;

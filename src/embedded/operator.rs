@@ -25,6 +25,8 @@ pub(super) fn router(questions: Arc<Questions>, token: &str) -> Router {
         .route("/api/stock", get(stock))
         .route("/api/events", get(events))
         .route("/api/outbox", get(outbox))
+        .route("/api/webhook", get(webhook))
+        .route("/api/webhook/resume", post(resume_webhook))
         .route("/api/audit/keys", get(audit_keys))
         .route("/api/check", get(check))
         .route("/api/rebuild", post(rebuild))
@@ -68,6 +70,14 @@ async fn sale(
 
 async fn stock(State(questions): State<Arc<Questions>>, Query(filter): Query<ShopFilter>) -> Response<Body> {
     answer(questions.stock(filter.shop.as_deref()).await)
+}
+
+async fn webhook(State(questions): State<Arc<Questions>>) -> Response<Body> {
+    answer(questions.webhook().await)
+}
+
+async fn resume_webhook(State(questions): State<Arc<Questions>>) -> Response<Body> {
+    answer(questions.resume_webhook().await)
 }
 
 async fn outbox(

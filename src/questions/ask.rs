@@ -6,6 +6,7 @@ use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::ReadRow;
 use kassa_subscribers::bad_key_auditor::Audit;
+use kassa_subscribers::warehouse_webhook::WebhookState;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -123,6 +124,27 @@ impl Ask {
                 Ok(questions.audit_keys(filter).await?)
             }
             Self::Open(remote) => remote.get(&["audit", "keys"], filter).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn webhook(&self) -> Result<WebhookState, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.webhook().await?),
+            Self::Open(remote) => remote.get(&["webhook"], &()).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn resume_webhook(&self) -> Result<WebhookState, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.resume_webhook().await?),
+            Self::Open(remote) => {
+                let response = remote.send(remote.request(Method::POST, &["webhook", "resume"])).await?;
+                response.json().await.map_err(|e| remote.unreachable(e))
+            }
         }
     }
 

@@ -21,6 +21,7 @@ use kassa_pipeline::event_store::{EventStore, Page, Scan};
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::{Changes, Rebuilt, rebuild};
 use kassa_pipeline::row::ReadRow;
+use kassa_subscribers::warehouse_webhook::{self, WebhookState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -297,6 +298,22 @@ impl Questions {
 }
 
 impl Questions {
+    /// How it goes with the warehouse.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn webhook(&self) -> Result<WebhookState, QuestionError> {
+        Ok(warehouse_webhook::status(self.documents(warehouse_webhook::ENTRY.name)?).await?)
+    }
+
+    /// Has the next run try the warehouse again.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn resume_webhook(&self) -> Result<WebhookState, QuestionError> {
+        Ok(warehouse_webhook::resume(self.documents(warehouse_webhook::ENTRY.name)?).await?)
+    }
+
     fn documents(&self, owner: &'static str) -> Result<&Documents, QuestionError> {
         self.books.documents.get(owner).ok_or(QuestionError::NoDocuments(owner))
     }

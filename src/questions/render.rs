@@ -7,6 +7,7 @@ use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::{DayRow, ItemRow, ReadRow};
 use kassa_subscribers::bad_key_auditor::{Audit, Bounded};
+use kassa_subscribers::warehouse_webhook::WebhookState;
 use serde_json::Value;
 
 use super::{SaleHistory, Sent, ShownEvent};
@@ -197,4 +198,29 @@ pub fn sent(sent: &Sent) -> String {
             format!("{at}  alert, {severity} ({about}{reason})\n  {subject}\n\n  {text}\n\n")
         }
     }
+}
+
+/// How it goes with the warehouse, in a sentence or three.
+#[must_use]
+pub fn webhook(state: &WebhookState) -> String {
+    let at = |at: Timestamp| at.strftime("%F %T UTC").to_string();
+    let mut text = match (&state.stopped, &state.failing, state.last_delivered_at) {
+        (Some(stopped), ..) => format!(
+            "Stopped: {} answered 410 Gone at {}.\nkassa webhook --resume tries it again.\n",
+            stopped.url,
+            at(stopped.since)
+        ),
+        (None, Some(failing), _) => format!(
+            "Failing since {} ({}). It is asked again from {} on; nothing is lost in the meantime.\n",
+            at(failing.since),
+            failing.why,
+            at(failing.not_before)
+        ),
+        (None, None, Some(_)) => "Delivering.\n".to_owned(),
+        (None, None, None) => "Nothing was delivered yet; it is on where WAREHOUSE_URL is set.\n".to_owned(),
+    };
+    if let Some(last) = state.last_delivered_at {
+        text.push_str(&format!("{} sales delivered, the last at {}.\n", state.delivered, at(last)));
+    }
+    text
 }

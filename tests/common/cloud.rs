@@ -21,7 +21,7 @@ pub struct Cloud {
     /// Between the functions and AWS.
     pub proxy: Proxy,
     pub url: String,
-    endpoint: String,
+    pub endpoint: String,
     folder: TempDir,
     settings: BTreeMap<String, BTreeMap<String, String>>,
 }
