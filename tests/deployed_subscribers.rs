@@ -42,7 +42,7 @@ print(json.dumps([answer.get('FunctionError'), answer['Payload'].read().decode()
 async fn text_messages(cloud: &Cloud) -> Vec<Value> {
     let kept = reqwest::get(format!("{}/_ministack/sns/sms-messages", cloud.endpoint)).await.unwrap();
     let kept: Value = kept.json().await.unwrap();
-    let all = kept["messages"].as_object().unwrap().values().flat_map(|of| of.as_array().unwrap().clone());
+    let all = kept["sms_messages"].as_object().unwrap().values().flat_map(|of| of.as_array().unwrap().clone());
     all.collect()
 }
 
