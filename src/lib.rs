@@ -22,3 +22,5 @@ pub mod shops;
 pub mod show;
 /// What a till does: seal a sale and post it until it is accepted.
 pub mod till;
+/// The warehouse's end of the webhook: a receiver that loads sales into Postgres.
+pub mod warehouse;

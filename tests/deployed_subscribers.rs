@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 /// Deploys with times that a test can wait for.
 async fn deploy(cloud: &Cloud, more: &[(&str, &str)]) {
     let fast = [("groupWait", "1s"), ("resolveAfter", "3s"), ("alertEmail", "ict@example.com")];
-    let params: Vec<String> = fast.iter().chain(more).map(|(name, value)| format!("--param={name}={value}")).collect();
+    let params: Vec<String> =
+        fast.iter().chain(more).map(|(name, value)| format!("--param={name}={value}")).collect();
     let args: Vec<&str> = std::iter::once("deploy").chain(params.iter().map(String::as_str)).collect();
     cloud.serverless(&args).await;
 }
@@ -75,7 +76,10 @@ async fn until<T, F: Future<Output = T>>(what: &str, ask: impl Fn() -> F, right:
         if right(&answer) {
             return answer;
         }
-        assert!(begun.elapsed() < Duration::from_mins(3), "in three minutes it did not come about that {what}");
+        assert!(
+            begun.elapsed() < Duration::from_mins(3),
+            "in three minutes it did not come about that {what}"
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
@@ -108,7 +112,11 @@ async fn a_till_with_the_wrong_key_is_told_once_however_many_functions_there_are
     tokio::join!(minute(&cloud, "decrypt-error-alerter"), minute(&cloud, "decrypt-error-alerter"));
     assert_eq!(text_messages(&cloud).await.len(), 1);
     sell(&cloud, &["--count", "5"]).await;
-    cloud.until("the sales are in the rows", &["check"], |c| c["recorded"] == 5 && c["mismatches"] == json!([])).await;
+    cloud
+        .until("the sales are in the rows", &["check"], |c| {
+            c["recorded"] == 5 && c["mismatches"] == json!([])
+        })
+        .await;
     let told_twice = || async {
         minute(&cloud, "decrypt-error-alerter").await;
         text_messages(&cloud).await
@@ -135,7 +143,9 @@ struct Receiver {
 impl Receiver {
     fn start(cloud: &Cloud, database: &str, listen: &str, secret: &str) -> Self {
         let mut command = cloud.command(Path::new(env!("CARGO_BIN_EXE_kassa")));
-        command.args(["warehouse", "--database", database, "--listen", listen]).env("WAREHOUSE_SECRET", secret);
+        command
+            .args(["warehouse", "--database", database, "--listen", listen])
+            .env("WAREHOUSE_SECRET", secret);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -159,10 +169,17 @@ async fn a_warehouse_that_was_down_gets_every_sale_once_in_plaintext_only_there(
     let queues = "print(json.dumps([u for u in aws('sqs').list_queues()['QueueUrls'] if 'warehouse' in u]))";
     assert_eq!(cloud.boto(queues).await, json!([]));
     // and then one that is down
-    let listen = format!("127.0.0.1:{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+    let listen = format!(
+        "127.0.0.1:{}",
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    );
     deploy(&cloud, &[("warehouseUrl", &format!("http://{listen}/sales"))]).await;
     sell(&cloud, &["--count", "150"]).await;
-    cloud.until("the sales are in the rows", &["check"], |c| c["recorded"] == 150 && c["mismatches"] == json!([])).await;
+    cloud
+        .until("the sales are in the rows", &["check"], |c| {
+            c["recorded"] == 150 && c["mismatches"] == json!([])
+        })
+        .await;
     minute(&cloud, "warehouse-webhook").await;
     let state = cloud.ask(&["webhook"]).await;
     assert!(state["failing"]["since"].is_string(), "{state}");

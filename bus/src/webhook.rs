@@ -13,6 +13,8 @@ use std::str::FromStr;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,12 @@ pub const TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 #[derive(Clone)]
 pub struct Secret(hmac::Key);
 
+/// Some make secrets without the padding.
+const SECRET: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 /// Why a text is no secret. Never repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSecret {
@@ -54,7 +62,7 @@ impl FromStr for Secret {
     fn from_str(text: &str) -> Result<Self, InvalidSecret> {
         let text = text.trim();
         let text = text.strip_prefix("whsec_").unwrap_or(text);
-        let bytes = BASE64_STANDARD.decode(text).map(Zeroizing::new).map_err(|_| InvalidSecret::NotBase64)?;
+        let bytes = SECRET.decode(text).map(Zeroizing::new).map_err(|_| InvalidSecret::NotBase64)?;
         if !(24..=64).contains(&bytes.len()) {
             return Err(InvalidSecret::Length(bytes.len()));
         }
@@ -288,6 +296,14 @@ mod tests {
         for timestamp in ["noon", "1e9", "-99999999999999", "99999999999999999999"] {
             let headers = Headers { id: "msg_1", timestamp, signature: "v1,AAAA" };
             assert_eq!(verify(headers, b"{}", &[], now()), Err(Unverified::NoTimestamp));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_the_same_without_prefix_and_padding() {
+        let signature = sign("msg_1", now(), b"{}", &[secret(NEW)]);
+        for text in [format!("whsec_{NEW}"), NEW.trim_end_matches('=').to_owned(), format!(" {NEW}\n")] {
+            assert_eq!(verdict(&signature, &[secret(&text)], now()), Ok(()));
         }
     }
 

@@ -1,0 +1,214 @@
+use std::collections::{HashMap, HashSet};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use kassa_bus::webhook::WarehouseSale;
+use kassa_bus::{ItemNo, ShopId};
+use tokio_postgres::{Client, Error, Transaction};
+
+use super::dialect;
+use crate::shops::Shops;
+
+/// The keys of the rows that facts point to, as far as they are known to be there.
+///
+/// Only what was committed is in here. Rows are never deleted, so it stays true.
+pub(super) struct Dimensions {
+    shops: HashMap<ShopId, ShopRow>,
+    items: HashMap<ItemNo, i32>,
+    dates: HashSet<i32>,
+}
+
+#[derive(Clone)]
+struct ShopRow {
+    key: i32,
+    zone: TimeZone,
+}
+
+/// What a sale's facts point to.
+pub(super) struct SaleKeys {
+    pub shop: i32,
+    pub date: i32,
+}
+
+impl Dimensions {
+    pub async fn read(client: &Client) -> Result<Self, Error> {
+        let rows = client.query("select shop_key, shop_id, time_zone from dim_shop", &[]).await?;
+        let shop = |row: &tokio_postgres::Row| {
+            Some((row.get::<_, &str>(1).parse().ok()?, ShopRow { key: row.get(0), zone: zone(row.get(2)) }))
+        };
+        let shops = rows.iter().filter_map(shop).collect();
+        let rows = client.query("select item_key, item_no from dim_item", &[]).await?;
+        let item =
+            |row: &tokio_postgres::Row| Some((row.get::<_, i64>(1).to_string().parse().ok()?, row.get(0)));
+        let items = rows.iter().filter_map(item).collect();
+        let dates = client.query("select date_key from dim_date", &[]).await?;
+        Ok(Self { shops, items, dates: dates.iter().map(|row| row.get(0)).collect() })
+    }
+
+    /// Makes the rows that these sales point to and nobody made yet.
+    pub async fn make(&mut self, client: &mut Client, sales: &[&WarehouseSale]) -> Result<(), Error> {
+        if sales.iter().all(|sale| self.has_all(sale)) {
+            return Ok(());
+        }
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(dialect::LOCK).await?;
+        let mut made = Self { shops: HashMap::new(), items: HashMap::new(), dates: HashSet::new() };
+        for sale in sales {
+            let known = self.shops.get(&sale.shop_id).or_else(|| made.shops.get(&sale.shop_id));
+            let shop = match known {
+                Some(shop) => shop.clone(),
+                None => shop_row(&transaction, &sale.shop_id).await?,
+            };
+            let date = business_date(sale, &shop.zone);
+            made.shops.insert(sale.shop_id.clone(), shop);
+            if !self.dates.contains(&date_key(date)) && made.dates.insert(date_key(date)) {
+                date_row(&transaction, date).await?;
+            }
+            for item in sale.lines.iter().map(|line| line.item_no) {
+                if !self.items.contains_key(&item) && !made.items.contains_key(&item) {
+                    made.items.insert(item, item_row(&transaction, item).await?);
+                }
+            }
+        }
+        transaction.commit().await?;
+        self.shops.extend(made.shops);
+        self.items.extend(made.items);
+        self.dates.extend(made.dates);
+        Ok(())
+    }
+
+    fn has_all(&self, sale: &WarehouseSale) -> bool {
+        self.keys(sale).is_some_and(|keys| self.dates.contains(&keys.date))
+            && sale.lines.iter().all(|line| self.items.contains_key(&line.item_no))
+    }
+
+    pub fn keys(&self, sale: &WarehouseSale) -> Option<SaleKeys> {
+        let shop = self.shops.get(&sale.shop_id)?;
+        Some(SaleKeys { shop: shop.key, date: date_key(business_date(sale, &shop.zone)) })
+    }
+
+    pub fn item(&self, item: ItemNo) -> Option<i32> {
+        self.items.get(&item).copied()
+    }
+}
+
+/// The day a sale is booked on: as the shop's own books have it.
+fn business_date(sale: &WarehouseSale, zone: &TimeZone) -> Date {
+    match sale.sold_at {
+        Some(at) => at.to_zoned(zone.clone()).date(),
+        None => sale.sale_id.date_in(zone),
+    }
+}
+
+fn date_key(date: Date) -> i32 {
+    i32::from(date.year()) * 10_000 + i32::from(date.month()) * 100 + i32::from(date.day())
+}
+
+fn zone(name: Option<&str>) -> TimeZone {
+    name.and_then(|name| TimeZone::get(name).ok()).unwrap_or(TimeZone::UTC)
+}
+
+async fn shop_row(transaction: &Transaction<'_>, shop: &ShopId) -> Result<ShopRow, Error> {
+    let there = "select shop_key, time_zone from dim_shop where shop_id = $1";
+    if transaction.query_opt(there, &[&shop.as_str()]).await?.is_none() {
+        let insert = "insert into dim_shop (shop_key, shop_id)
+            select coalesce(max(shop_key), 0) + 1, $1::varchar from dim_shop";
+        transaction.execute(insert, &[&shop.as_str()]).await?;
+    }
+    let row = transaction.query_one(there, &[&shop.as_str()]).await?;
+    Ok(ShopRow { key: row.get(0), zone: zone(row.get(1)) })
+}
+
+async fn item_row(transaction: &Transaction<'_>, item: ItemNo) -> Result<i32, Error> {
+    // An item number is at most 18 digits.
+    let number: i64 = item.to_string().parse().unwrap_or(i64::MAX);
+    let there = "select item_key from dim_item where item_no = $1";
+    if transaction.query_opt(there, &[&number]).await?.is_none() {
+        let insert = "insert into dim_item (item_key, item_no)
+            select coalesce(max(item_key), 0) + 1, $1::bigint from dim_item";
+        transaction.execute(insert, &[&number]).await?;
+    }
+    Ok(transaction.query_one(there, &[&number]).await?.get(0))
+}
+
+async fn date_row(transaction: &Transaction<'_>, date: Date) -> Result<(), Error> {
+    let week = date.iso_week_date();
+    let text = date.to_string();
+    let insert =
+        "insert into dim_date (date_key, date, year, quarter, month, day, weekday, iso_year, iso_week)
+        select $1::integer, cast($2::varchar as date), $3::smallint, $4::smallint, $5::smallint, $6::smallint,
+               $7::smallint, $8::smallint, $9::smallint
+        where not exists (select 1 from dim_date where date_key = $1::integer)";
+    let quarter = (i16::from(date.month()) + 2) / 3;
+    transaction
+        .execute(
+            insert,
+            &[
+                &date_key(date),
+                &text,
+                &date.year(),
+                &quarter,
+                &i16::from(date.month()),
+                &i16::from(date.day()),
+                &i16::from(date.weekday().to_monday_one_offset()),
+                &week.year(),
+                &i16::from(week.week()),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Fills in what is declared of shops and items.
+pub(super) async fn declare(client: &mut Client, shops: &Shops) -> Result<(), Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(dialect::LOCK).await?;
+    for shop in &shops.shops {
+        let key = shop_row(&transaction, &shop.id).await?.key;
+        let update = "update dim_shop set name = $2, time_zone = $3 where shop_key = $1";
+        transaction.execute(update, &[&key, &shop.name, &shop.time_zone]).await?;
+    }
+    for item in &shops.items {
+        let key = item_row(&transaction, item.item_no).await?;
+        let update = "update dim_item set description = $2 where item_key = $1";
+        transaction.execute(update, &[&key, &item.description]).await?;
+    }
+    transaction.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sale(id: &str, sold_at: Option<&str>) -> WarehouseSale {
+        WarehouseSale {
+            shop_id: "AMIS1".parse().unwrap(),
+            sale_id: id.parse().unwrap(),
+            till: None,
+            seq: None,
+            sold_at: sold_at.map(|at| at.parse().unwrap()),
+            accepted_at: "2026-11-25T08:00:00Z".parse().unwrap(),
+            lines: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn is_booked_on(sale: &WarehouseSale, zone: &str, key: i32) {
+        assert_eq!(date_key(business_date(sale, &super::zone(Some(zone)))), key);
+    }
+
+    #[test]
+    fn a_late_sale_is_booked_on_the_day_it_was_sold_in_the_shops_time_zone() {
+        // 23:30 UTC is half an hour into the next day in Amsterdam
+        let late = sale("7-20261101", Some("2026-11-22T23:30:00Z"));
+        is_booked_on(&late, "Europe/Amsterdam", 20_261_123);
+        is_booked_on(&late, "UTC", 20_261_122);
+    }
+
+    #[test]
+    fn a_sale_without_a_time_is_booked_on_its_ids_day() {
+        is_booked_on(&sale("7-20261101", None), "Europe/Amsterdam", 20_261_101);
+        // 2024-12-05T03:41Z
+        is_booked_on(&sale("019394e8-6c00-7000-8000-000000000001", None), "America/New_York", 20_241_204);
+    }
+}

@@ -1,0 +1,104 @@
+//! The warehouse's end of the webhook: takes deliveries, loads each sale into a star schema exactly once,
+//! and answers after the commit.
+//!
+//! ```text
+//!  POST /sales ─ signature ─┐
+//!                           ├─ check ─ group commit ─ which are there? ─ COPY the others ─▶ fact_sale_line
+//!  POST /sns ─── signature ─┘                                                               dim_*
+//! ```
+//!
+//! Whatever comes twice, at once, or through two receivers is there once: the fact table's primary key refuses
+//! a second copy, and the group that held it looks again which sales are there.
+//!
+//! Plain HTTP is served: the way here needs TLS in front, or a private network.
+
+/// A request's body, of bounded size however it is compressed.
+mod body;
+/// What the database can hold.
+mod check;
+/// Rows as Postgres copies them.
+mod copy;
+/// Connecting.
+mod database;
+/// What only Postgres takes.
+mod dialect;
+/// Shops, items and days: the rows that facts point to.
+mod dimensions;
+/// Requests that share a transaction.
+mod group_commit;
+/// A bounded number of connections.
+mod listener;
+/// The transaction that loads sales.
+mod load;
+/// What is answered when a request is refused.
+mod problem;
+/// Migrations.
+mod schema;
+/// The secrets deliveries are signed with.
+mod secrets;
+/// HTTP.
+mod server;
+/// SNS's messages and signatures.
+mod sns;
+/// Certificates and confirmations.
+mod subscription;
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use kassa_bus::Clock;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+pub use database::{Database, DatabaseError};
+pub use secrets::{Secrets, SecretsError};
+pub use sns::{InvalidTopic, TopicArn};
+pub use subscription::{Fetch, FetchError, Https, Subscriptions};
+
+use group_commit::GroupCommit;
+use listener::Bounded;
+use server::Gate;
+
+/// When asked to stop, requests in hand get this long. What they loaded is there, answered or not.
+const CLOSING: Duration = Duration::from_secs(30);
+
+/// A receiver, not yet open.
+pub struct Receiver {
+    pub database: Database,
+    pub secrets: Secrets,
+    pub subscriptions: Subscriptions,
+    pub clock: Clock,
+}
+
+impl Receiver {
+    /// Takes deliveries until `until` is over, and ends those that were begun. A database that is away is
+    /// no reason to end.
+    ///
+    /// # Errors
+    /// If the listener fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        until: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let (warehouse, loaders) = GroupCommit::start(self.database);
+        let router = Gate::new(self.secrets, self.subscriptions, self.clock, warehouse).router();
+        let (asked, stopping) = oneshot::channel();
+        let until = async move {
+            until.await;
+            // Nobody waits if the listener failed.
+            let _ = asked.send(());
+        };
+        let late = async {
+            let _ = stopping.await;
+            tokio::time::sleep(CLOSING).await;
+        };
+        tokio::select! {
+            served = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(until) => served?,
+            () = late => tracing::warn!("requests were left; whoever sent them sends them again"),
+        }
+        loaders.join_all().await;
+        Ok(())
+    }
+}
