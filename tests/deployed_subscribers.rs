@@ -43,7 +43,8 @@ print(json.dumps([answer.get('FunctionError'), answer['Payload'].read().decode()
 async fn text_messages(cloud: &Cloud) -> Vec<Value> {
     let kept = reqwest::get(format!("{}/_ministack/sns/sms-messages", cloud.endpoint)).await.unwrap();
     let kept: Value = kept.json().await.unwrap();
-    let all = kept["sms_messages"].as_object().unwrap().values().flat_map(|of| of.as_array().unwrap().clone());
+    let all =
+        kept["sms_messages"].as_object().unwrap().values().flat_map(|of| of.as_array().unwrap().clone());
     all.collect()
 }
 
@@ -54,6 +55,8 @@ async fn subscribe(cloud: &Cloud, name: &str, filter: &Value) {
 topic = [o['OutputValue'] for o in aws('cloudformation').describe_stacks(StackName='kassa-local')['Stacks'][0]['Outputs'] if o['OutputKey'] == 'AlertsTopic'][0]
 url = q.create_queue(QueueName='{name}')['QueueUrl']
 arn = q.get_queue_attributes(QueueUrl=url, AttributeNames=['QueueArn'])['Attributes']['QueueArn']
+policy = {{'Version': '2012-10-17', 'Statement': [{{'Effect': 'Allow', 'Principal': {{'Service': 'sns.amazonaws.com'}}, 'Action': 'sqs:SendMessage', 'Resource': arn}}]}}
+q.set_queue_attributes(QueueUrl=url, Attributes={{'Policy': json.dumps(policy)}})
 sns.subscribe(TopicArn=topic, Protocol='sqs', Endpoint=arn, Attributes={{'FilterPolicy': '{filter}'}})
 print('null')"
     );
