@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
 #[path = "../tests/common/postgres.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
 mod postgres;
 
 use std::error::Error;

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "common/postgres.rs"]
-#[allow(dead_code, reason = "each test file uses its own part")]
 mod postgres;
 #[path = "common/warehouse.rs"]
 mod warehouse;

@@ -1,4 +1,5 @@
 //! A Postgres 15 of the test's own: in a temporary folder, on a free port of this machine, gone with the test.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::fs;
 use std::net::TcpListener;
