@@ -12,6 +12,8 @@ mod cloud;
 mod cold;
 #[path = "../../tests/common/runtime_api.rs"]
 mod runtime_api;
+/// What each subscriber adds.
+mod subscribers;
 /// What a sale uses of AWS.
 mod units;
 
@@ -33,6 +35,9 @@ async fn main() {
     if wanted("units") {
         units::measure("sealed", 10_000).await;
         units::measure("classic", 1_000).await;
+    }
+    if wanted("subscribers") {
+        subscribers::measure(5_000, 1_000).await;
     }
 }
 

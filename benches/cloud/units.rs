@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use crate::cloud::{Cloud, succeeded};
 
-/// Sells through the deployed shop and prints what each sale used, as `src/cost.toml` has it.
+/// Sells through the deployed shop and prints what each sale used, as `src/cost/cost.toml` has it.
 pub async fn measure(format: &str, sales: u64) {
     let cloud = Cloud::deployed().await;
     // One at a time, what a function waits for is its own requests; under load it is the emulator's one core.
@@ -21,7 +21,7 @@ pub async fn measure(format: &str, sales: u64) {
     ];
     succeeded("sell", &cloud.kassa(&one_by_one).await);
     cloud.until("all recorded", &["stock", "--shop", "AMIS2"], |rows| all_projected(rows, 100)).await;
-    let idle = cloud.boto(LOGS).await;
+    let idle = logs(&cloud, &HANDLERS).await;
     let gb_seconds = |handler: &str| {
         idle[handler]["gb_seconds"].as_f64().unwrap() / idle[handler]["invocations"].as_f64().unwrap()
     };
@@ -51,12 +51,11 @@ pub async fn measure(format: &str, sales: u64) {
     let check = cloud.ask(&["check"]).await;
     assert_eq!((&check["recorded"], &check["mismatches"]), (&json!(sales + 100), &json!([])));
 
-    let functions = cloud.boto(LOGS).await;
+    let functions = logs(&cloud, &HANDLERS).await;
     let of = |handler: &str, what: &str| {
         functions[handler][what].as_f64().unwrap() - idle[handler][what].as_f64().unwrap()
     };
-    let handlers = ["accept", "decrypt", "process", "project"];
-    let invocations: f64 = handlers.iter().map(|h| of(h, "invocations")).sum();
+    let invocations: f64 = HANDLERS.iter().map(|h| of(h, "invocations")).sum();
     let batches = of("decrypt", "invocations") + of("process", "invocations");
     let calls = |prefix: &str| {
         counts.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, n)| *n as f64).sum::<f64>()
@@ -71,12 +70,12 @@ pub async fn measure(format: &str, sales: u64) {
     for (name, units) in [
         ("api_requests", 1.0),
         ("lambda_invocations", per_sale(invocations)),
-        ("lambda_gb_seconds", per_sale(handlers.iter().map(|h| of(h, "invocations") * gb_seconds(h)).sum())),
+        ("lambda_gb_seconds", per_sale(HANDLERS.iter().map(|h| of(h, "invocations") * gb_seconds(h)).sum())),
         ("sns_publishes", per_sale(calls("sns."))),
         // SNS sends each message to its queue; a batch is received once and deleted once.
         ("sqs_requests", 2.0 + per_sale(2.0 * batches)),
         ("kms_requests", per_sale(calls("kms."))),
-        ("log_bytes", per_sale(handlers.iter().map(|h| of(h, "log_bytes")).sum())),
+        ("log_bytes", per_sale(HANDLERS.iter().map(|h| of(h, "log_bytes")).sum())),
         ("stored_bytes", stored(&cloud).await / (sales + 100) as f64),
     ] {
         println!("{name} = \"{units:.4}\"");
@@ -129,12 +128,19 @@ impl Drop for Window {
     }
 }
 
+const HANDLERS: [&str; 4] = ["accept", "decrypt", "process", "project"];
+
+/// What these functions' logs say of them.
+pub async fn logs(cloud: &Cloud, handlers: &[&str]) -> Value {
+    cloud.boto(&format!("handlers = {}{LOGS}", json!(handlers))).await
+}
+
 /// Invocations and time as the emulator reports them, and the bytes of our own lines: Lambda's own, which the
 /// emulator writes all the same, are switched off on AWS.
 const LOGS: &str = r"
 import re
 logs, found = aws('logs'), {}
-for handler in ('accept', 'decrypt', 'process', 'project'):
+for handler in handlers:
     group = '/aws/lambda/kassa-local-' + handler
     function = {'invocations': 0, 'gb_seconds': 0.0, 'log_bytes': 0}
     for stream in (s for page in logs.get_paginator('describe_log_streams').paginate(logGroupName=group) for s in page['logStreams']):

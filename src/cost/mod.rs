@@ -1,8 +1,12 @@
+/// What subscribers add to it.
+mod subscribers;
+
 use clap::Args;
 use comfy_table::CellAlignment;
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use subscribers::{Added, Subscriber};
 
 use crate::show::table;
 use crate::till::Format;
@@ -44,20 +48,25 @@ pub struct CostArgs {
 /// What is wrong with the figures this was built with.
 pub fn run(args: &CostArgs) -> Result<String, String> {
     let File { prices, measured } =
-        toml::from_str(SHIPPED).map_err(|error| format!("src/cost.toml: {}", error.message()))?;
+        toml::from_str(SHIPPED).map_err(|error| format!("src/cost/cost.toml: {}", error.message()))?;
     let units = match args.format {
         Format::Sealed => &measured.sealed,
         Format::Classic => &measured.classic,
     };
     let bill = Bill::of(units, &prices, args.sales_per_month, args.shops);
+    let added: Vec<Added> = measured.subscribers.iter().map(|s| Added::of(s, &prices)).collect();
     if args.json {
         let origin = json!({"date": measured.date, "how": measured.how});
         let list = json!({"date": prices.date, "region": prices.region});
-        return Ok(format!("{}\n", json!({"measured": origin, "prices": list, "bill": bill})));
+        return Ok(format!(
+            "{}\n",
+            json!({"measured": origin, "prices": list, "bill": bill, "subscribers": added})
+        ));
     }
     let Prices { date, region, .. } = &prices;
     let Measured { date: when, how, .. } = &measured;
-    Ok(format!("{}Prices: {region}, {date}. Units: {when}, {how}.\n", render(&bill)))
+    let added = subscribers::render(&added);
+    Ok(format!("{}{added}Prices: {region}, {date}. Units: {when}, {how}.\n", render(&bill)))
 }
 
 /// `cost.toml`.
@@ -75,11 +84,12 @@ struct Measured {
     how: String,
     sealed: Units,
     classic: Units,
+    subscribers: Vec<Subscriber>,
 }
 
 /// What a sale uses, on average.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Units {
     pub api_requests: Decimal,
     pub lambda_invocations: Decimal,
@@ -90,6 +100,8 @@ pub struct Units {
     pub dynamodb_wru: Decimal,
     pub dynamodb_rru: Decimal,
     pub log_bytes: Decimal,
+    /// What is sent out of AWS.
+    pub sent_bytes: Decimal,
     /// What its events take in the table, for good.
     pub stored_bytes: Decimal,
 }
@@ -112,6 +124,8 @@ pub struct Prices {
     pub storage: Price,
     pub recovery: Price,
     pub log_bytes: Price,
+    pub sent_bytes: Price,
+    pub secrets: Price,
 }
 
 /// Dollars for so many units.
@@ -242,17 +256,17 @@ fn price_text(Price { dollars, per, unit, .. }: &Price) -> String {
 mod tests {
     use super::*;
 
-    fn decimal(text: &str) -> Decimal {
+    pub fn decimal(text: &str) -> Decimal {
         text.parse().unwrap()
     }
 
-    fn prices() -> Prices {
+    pub fn prices() -> Prices {
         let mut file: toml::Table = SHIPPED.parse().unwrap();
         file.remove("prices").unwrap().try_into().unwrap()
     }
 
     /// One of everything, and a gigabyte of all that is counted in bytes for each million sales.
-    fn one_of_each() -> Units {
+    pub fn one_of_each() -> Units {
         let (one, gigabyte) = (Decimal::ONE, decimal("1073.741824"));
         Units {
             api_requests: one,
@@ -264,6 +278,7 @@ mod tests {
             dynamodb_wru: one,
             dynamodb_rru: one,
             log_bytes: gigabyte,
+            sent_bytes: gigabyte,
             stored_bytes: gigabyte,
         }
     }
