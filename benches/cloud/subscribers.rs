@@ -51,8 +51,8 @@ pub async fn measure(sales: u64, wrong: u64) {
     sell(&cloud, sales, &[]).await;
     let recorded = |check: &Value| check["recorded"] == json!(sales);
     cloud.until("all recorded", &["check"], recorded).await;
-    while cloud.ask(&["webhook"]).await["delivered"].as_u64() < Some(sales) {
-        cloud.boto("aws('lambda').invoke(FunctionName='kassa-local-warehouse-webhook', Payload=json.dumps({'detail-type': 'Scheduled Event'}))\nprint('null')").await;
+    while cloud.boto(WAITING).await != json!(0) {
+        minute(&cloud, WEBHOOK).await;
     }
     let used = logs(&cloud, &[WEBHOOK]).await;
     let after = cloud.proxy.counts();
@@ -80,7 +80,7 @@ pub async fn measure(sales: u64, wrong: u64) {
         let before = logs(&cloud, &[name]).await;
         let requests = cloud.proxy.counts();
         for _ in 0..20 {
-            cloud.boto(&format!("aws('lambda').invoke(FunctionName='kassa-local-{name}', Payload=json.dumps({{'detail-type': 'Scheduled Event'}}))\nprint('null')")).await;
+            minute(&cloud, name).await;
         }
         let after = logs(&cloud, &[name]).await;
         let minutes = of(&after, name, "invocations") - of(&before, name, "invocations");
@@ -88,6 +88,19 @@ pub async fn measure(sales: u64, wrong: u64) {
         println!("# {name}: a minute takes {:.5} GB-seconds", gb_seconds / minutes);
         println!("# requests in {minutes} minutes: {:?} before, {:?} after", requests, cloud.proxy.counts());
     }
+}
+
+/// Messages in the webhook's queue.
+const WAITING: &str = "
+counts = aws('sqs').get_queue_attributes(QueueUrl=aws('sqs').get_queue_url(QueueName='kassa-local-warehouse-webhook')['QueueUrl'], AttributeNames=['All'])['Attributes']
+print(json.dumps(int(counts['ApproximateNumberOfMessages']) + int(counts['ApproximateNumberOfMessagesNotVisible'])))";
+
+/// Has a minute pass for a function.
+async fn minute(cloud: &Cloud, name: &str) {
+    let event = "json.dumps({'detail-type': 'Scheduled Event'})";
+    let invoke =
+        format!("aws('lambda').invoke(FunctionName='kassa-local-{name}', Payload={event})\nprint('null')");
+    cloud.boto(&invoke).await;
 }
 
 async fn sell(cloud: &Cloud, count: u64, more: &[&str]) {
