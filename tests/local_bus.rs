@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::{Store, Sync};
 use kassa_bus::local::{DeadLetter, DeadLetters, Kept, LocalBus, Redelivery};
 use kassa_bus::{
@@ -22,6 +23,7 @@ struct Sink {
     refused: Mutex<Option<String>>,
     stalled: AtomicBool,
     paused: AtomicBool,
+    paused_until: Mutex<Option<Timestamp>>,
     asked: AtomicU32,
 }
 
@@ -37,7 +39,8 @@ impl Subscriber for Sink {
         let refused = self.refused.lock().unwrap().clone();
         let one = |message: &Message| {
             if self.paused.load(Ordering::SeqCst) {
-                return Err(Failure::Pause { until: None, why: "down for the test".into() });
+                let until = *self.paused_until.lock().unwrap();
+                return Err(Failure::Pause { until, why: "down for the test".into() });
             }
             if Some(&message.id) == refused.as_ref() {
                 return Err(Failure::Refuse("refused by the test".into()));
@@ -200,9 +203,19 @@ async fn what_a_subscriber_refuses_is_a_dead_letter_at_once_with_why() {
 
 #[tokio::test]
 async fn a_pause_leaves_the_queue_alone_and_is_no_message_s_fault() {
+    pauses(None).await;
+}
+
+#[tokio::test]
+async fn whoever_pauses_for_long_may_be_back_sooner() {
+    pauses(Some(Timestamp::now() + SignedDuration::from_hours(1))).await;
+}
+
+async fn pauses(until: Option<Timestamp>) {
     // given somebody who is down
     let rig = rig(0, 1).await;
     rig.sinks[0].paused.store(true, Ordering::SeqCst);
+    *rig.sinks[0].paused_until.lock().unwrap() = until;
     // when there is more for them than they ever took, for longer than five tries
     rig.bus.publish(Topic::ToProcess, messages(25).0).await;
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -45,7 +45,8 @@ pub enum Failure {
     /// It can never work and there is nobody to tell: to the dead letters now, with why.
     Refuse(String),
     /// Whoever takes these messages is down: none of this queue before then, or for a minute where no time
-    /// is given. It is not the message's fault, so it may happen to it for as long as its queue keeps it.
+    /// is given or it is further away, since it may be over sooner. It is not the message's fault, so it may
+    /// happen to it for as long as its queue keeps it.
     Pause { until: Option<Timestamp>, why: String },
 }
 

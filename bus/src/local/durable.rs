@@ -97,7 +97,8 @@ impl Durable {
                 Failure::Pause { until, .. } => {
                     let until = until.map(|until| self.clock.now().duration_until(until));
                     let wait = until.map_or(Ok(self.redelivery.minute), Duration::try_from);
-                    next = Next::After(wait.unwrap_or_default());
+                    // Somebody may say sooner that it is over.
+                    next = Next::After(wait.unwrap_or_default().min(self.redelivery.minute));
                 }
                 Failure::Retry(_) if receives + 1 < self.redelivery.max_receives => {
                     self.metrics.count(Metric::Redelivered, 1);

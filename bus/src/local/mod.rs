@@ -25,7 +25,7 @@ pub struct Redelivery {
     pub max_receives: u32,
     /// The wait before the second receive; it doubles each time.
     pub backoff: Duration,
-    /// How long a queue is left alone whose subscriber says [`Failure::Pause`] and not until when.
+    /// How long a queue is left alone, at most, whose subscriber says [`Failure::Pause`].
     pub minute: Duration,
 }
 
