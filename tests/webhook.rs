@@ -270,6 +270,21 @@ async fn sales_arrive_compressed_and_signed_by_either_secret() {
 }
 
 #[tokio::test]
+async fn what_was_delivered_is_shown_by_the_next_minute() {
+    // given deliveries soon after each other, which are not each written down
+    let warehouse = Warehouse::opens(|_, _| Reply::Status(200)).await;
+    let webhook = Webhook::to(&warehouse.url()).await;
+    all_taken(&webhook.takes(&batch(0..3)).await);
+    all_taken(&webhook.takes(&batch(3..7)).await);
+    assert_eq!(webhook.state().await.delivered, 3);
+    // when the minute comes
+    webhook.subscriber.tick().await.unwrap();
+    // then all are counted, once
+    webhook.subscriber.tick().await.unwrap();
+    assert_eq!(webhook.state().await.delivered, 7);
+}
+
+#[tokio::test]
 async fn the_same_sales_sent_again_come_under_the_same_id() {
     let warehouse = Warehouse::opens(|_, _| Reply::Status(200)).await;
     let webhook = Webhook::to(&warehouse.url()).await;

@@ -77,7 +77,7 @@ fn make(host: &dyn Host) -> Result<Option<Subscription>, SettingError> {
         uncounted: AtomicU64::new(0),
     });
     let subscription = ENTRY.on(Topic::ToProcess, subscriber);
-    Ok(Some(Subscription { batch: 100, intake: Intake::Drained, ..subscription }))
+    Ok(Some(Subscription { batch: 100, intake: Intake::Drained, every_minute: true, ..subscription }))
 }
 
 /// Why what is left of a batch waits.
@@ -108,6 +108,24 @@ impl Subscriber for WarehouseWebhook {
         let rest = self.take(pack(parcels), &mut verdicts).await.unwrap_or_else(unknown);
         let pause = || Err(Failure::Pause { until: rest.until, why: rest.why.clone() });
         verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(pause)).collect()
+    }
+
+    /// Writes down what was delivered since something was written last, for whoever looks.
+    async fn tick(&self) -> Result<(), Retry> {
+        let delivered = self.uncounted.swap(0, Ordering::Relaxed);
+        if delivered == 0 {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let counted = change(&self.documents, |state| {
+            state.delivered += delivered;
+            state.last_delivered_at = Some(now);
+        });
+        if let Err(error) = counted.await {
+            self.uncounted.fetch_add(delivered, Ordering::Relaxed);
+            return Err(error.into());
+        }
+        Ok(())
     }
 }
 
