@@ -1,6 +1,6 @@
 //! Tells people that a shop's sales are rejected, reminds them, and tells them when it is over.
 //!
-//! Per shop and reason there is one [`Incident`], a document that every function changes by conditional writes
+//! Per shop and reason there is one `Incident`, a document that every function changes by conditional writes
 //! only: however many run at once, it opens once. What is to be sent is written with the change that made it
 //! news, is claimed by one function at a time, and is taken off once it was sent. A function that dies between
 //! sending and taking off leaves it to be sent again after two minutes: a message comes at least once.
@@ -14,8 +14,8 @@
 //! - quiet hours hold back reminders only, and send them when they end; a muted interval there drops all;
 //! - it wakes up once a minute, so whatever is due comes up to a minute later.
 //!
-//! "Recorded since" is told by the read model's running number of the shop's sales. It lags by about a second,
-//! so a sale recorded in the second before a failure may count as one recorded after it.
+//! "Recorded since" is told by the read model's running number of the shop's sales. It lags by some seconds,
+//! so a sale recorded in the seconds before a failure may count as one recorded after it.
 
 mod budget;
 mod delivery;
