@@ -5,10 +5,10 @@
 #![no_main]
 
 use kassa_bus::SaleId;
-use kassa_bus::message::Envelope;
 use kassa_bus::jwe::Jwe;
+use kassa_bus::message::{Envelope, decode_content};
 use kassa_pipeline::problem::Problem;
-use kassa_pipeline::request::{MAX_BODY, decode_content, parse};
+use kassa_pipeline::request::{MAX_BODY, parse};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Map;
 
