@@ -3,7 +3,6 @@
 
 mod common;
 #[path = "common/process.rs"]
-#[allow(dead_code, reason = "each test file uses its own part")]
 mod process;
 
 use std::sync::Arc;

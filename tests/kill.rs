@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "common/process.rs"]
-#[allow(dead_code, reason = "each test file uses its own part")]
 mod process;
 
 use std::collections::{HashMap, HashSet};

@@ -6,7 +6,6 @@ mod common;
 #[path = "common/postgres.rs"]
 mod postgres;
 #[path = "common/process.rs"]
-#[allow(dead_code, reason = "each test file uses its own part")]
 mod process;
 #[path = "common/warehouse.rs"]
 mod warehouse;

@@ -1,5 +1,9 @@
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::ids::ShopId;
 
 macro_rules! catalogue {
     ($($(#[doc = $meaning:literal])+ $variant:ident => $name:literal),+ $(,)?) => {
@@ -77,22 +81,71 @@ catalogue! {
 }
 
 /// Counters of one process, shared by whoever counts.
-#[derive(Debug, Clone)]
-pub struct Metrics(Arc<[AtomicU64]>);
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Counters>);
 
-impl Default for Metrics {
+#[derive(Debug)]
+struct Counters {
+    totals: Box<[AtomicU64]>,
+    by_shop: Mutex<BTreeMap<(ShopId, &'static str), u64>>,
+}
+
+/// Counters of single shops that are kept, at most: what is beyond is in the totals only. Each of them will be a
+/// metric to pay for.
+const BY_SHOP: usize = 1_000;
+
+impl Default for Counters {
     fn default() -> Self {
-        Self(Metric::ALL.iter().map(|_| AtomicU64::new(0)).collect())
+        let totals = Metric::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { totals, by_shop: Mutex::default() }
     }
 }
 
 impl Metrics {
     pub fn count(&self, metric: Metric, n: u64) {
-        self.0[metric as usize].fetch_add(n, Ordering::Relaxed);
+        self.0.totals[metric as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Counts for one shop, and in all.
+    pub fn count_of(&self, shop: &ShopId, metric: Metric, n: u64) {
+        self.count(metric, n);
+        let mut by_shop = self.0.by_shop.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = by_shop.len() < BY_SHOP;
+        match by_shop.entry((shop.clone(), metric.name())) {
+            Entry::Occupied(mut counted) => *counted.get_mut() += n,
+            Entry::Vacant(first) if room => _ = first.insert(n),
+            Entry::Vacant(_) => {}
+        }
     }
 
     #[must_use]
     pub fn get(&self, metric: Metric) -> u64 {
-        self.0[metric as usize].load(Ordering::Relaxed)
+        self.0.totals[metric as usize].load(Ordering::Relaxed)
+    }
+
+    /// What was counted for single shops: shop, metric's name, number.
+    #[must_use]
+    pub fn by_shop(&self) -> Vec<(ShopId, &'static str, u64)> {
+        let by_shop = self.0.by_shop.lock().unwrap_or_else(PoisonError::into_inner);
+        by_shop.iter().map(|((shop, metric), n)| (shop.clone(), *metric, *n)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_for_shops_is_bounded_and_the_totals_are_whole() {
+        let metrics = Metrics::default();
+        for n in 0..2 * BY_SHOP {
+            metrics.count_of(&format!("S{n}").parse().unwrap(), Metric::WrongKeysKnown, 1);
+            metrics.count_of(&"S0".parse().unwrap(), Metric::WrongKeysKnown, 2);
+        }
+        let by_shop = metrics.by_shop();
+        assert_eq!(by_shop.len(), BY_SHOP);
+        let of_s0 = by_shop.iter().find(|(shop, ..)| shop.as_str() == "S0").unwrap();
+        assert_eq!((of_s0.1, of_s0.2), ("wrong_keys_known", 4 * BY_SHOP as u64 + 1));
+        assert_eq!(metrics.get(Metric::WrongKeysKnown), 6 * BY_SHOP as u64);
     }
 }

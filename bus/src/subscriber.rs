@@ -42,7 +42,9 @@ impl<E: Error + Send + Sync + 'static> From<E> for Retry {
 pub enum Failure {
     /// A dependency failed: the message comes again, and after five receives goes to the dead letters.
     Retry(Retry),
-    /// It can never work and there is nobody to tell: to the dead letters now, with why.
+    /// It can never work and there is nobody to tell: to the dead letters now, with why. Lambda, which hands a
+    /// pushed message to its queue's own dead letters, knows only "again": there it takes five receives, and why
+    /// stands in the log.
     Refuse(String),
     /// Whoever takes these messages is down: none of this queue before then, or for a minute where no time
     /// is given or it is further away, since it may be over sooner. It is not the message's fault, so it may

@@ -22,13 +22,7 @@ use kassa_pipeline::reject::Reject;
 // One thread: Lambda gives a function this small a fraction of a core.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("the function does not start: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    lambda::exit(run().await)
 }
 
 async fn run() -> Result<(), Error> {

@@ -78,7 +78,10 @@ async fn health(State(door): State<Arc<Door>>) -> Response<Body> {
     let counts: Map<_, _> =
         Metric::ALL.iter().map(|m| (m.name().to_owned(), json!(door.metrics.get(*m)))).collect();
     let queued = door.bus.outstanding();
-    response(Answer::json(200, &json!({"status": "ok", "outstanding": queued, "counted": counts})))
+    let by_shop = door.metrics.by_shop().into_iter();
+    let by_shop: Vec<_> = by_shop.map(|(shop, metric, n)| json!({"shop": shop, metric: n})).collect();
+    let health = json!({"status": "ok", "outstanding": queued, "counted": counts, "by_shop": by_shop});
+    response(Answer::json(200, &health))
 }
 
 pub(super) fn response(answer: Answer) -> Response<Body> {

@@ -1,4 +1,5 @@
 //! The real command, run as a user runs it.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

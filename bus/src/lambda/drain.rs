@@ -31,7 +31,8 @@ pub(super) struct Drained {
 /// What one SQS request takes or gives.
 const ENTRIES: usize = 10;
 
-/// Receives after which a message that the subscriber itself cannot take goes to the dead letters.
+/// Receives after which a message that the subscriber itself cannot take goes to the dead letters. SQS counts pauses
+/// as well, so one that has waited through an outage has fewer tries left, though never none.
 const MAX_RECEIVES: u32 = 5;
 
 /// How long one invocation goes on: to the next one, a minute after this one's start, less a batch.
@@ -120,7 +121,7 @@ impl Drain {
     async fn bury(&self, message: &Message, why: &str) -> Result<(), Retry> {
         let mut send =
             self.client.send_message().queue_url(&self.dead_letters).message_body(message.body.as_str());
-        let why = [("why".to_owned(), why.to_owned())];
+        let why = [("why".to_owned(), sendable(why))];
         for (name, value) in message.attributes.clone().into_iter().chain(why).filter(|(_, v)| !v.is_empty())
         {
             let value = MessageAttributeValue::builder().data_type("String").string_value(value).build()?;
@@ -165,6 +166,12 @@ impl Drain {
     }
 }
 
+/// What SQS takes as an attribute: no control characters, and not longer than anybody reads.
+fn sendable(why: &str) -> String {
+    let refused = |c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}');
+    why.chars().take(1_000).map(|c| if refused(c) { ' ' } else { c }).collect()
+}
+
 fn receives(received: &Received) -> u32 {
     let count = received.attributes.as_ref().and_then(|of| {
         of.get(&MessageSystemAttributeName::ApproximateReceiveCount).and_then(|count| count.parse().ok())
@@ -186,6 +193,12 @@ fn message(received: &Received) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_message_was_refused_can_be_sent_whatever_it_says() {
+        assert_eq!(sendable("no\n\u{1b}[31m\u{ffff}é"), "no  [31m é");
+        assert_eq!(sendable(&"x".repeat(2_000)).len(), 1_000);
+    }
 
     #[test]
     fn fourteen_days_of_receives_are_fewer_than_a_thousand() {

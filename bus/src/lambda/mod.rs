@@ -10,6 +10,7 @@ mod host;
 mod records;
 
 use std::future::Future;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use aws_types::SdkConfig;
@@ -59,6 +60,18 @@ impl Function {
     /// [`SettingError`], which cannot be on Lambda.
     pub fn handler(&self) -> Result<&str, SettingError> {
         self.settings.text("_HANDLER")
+    }
+}
+
+/// What a bootstrap ends with: a function that does not start says why.
+#[must_use]
+pub fn exit(outcome: Result<(), Error>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the function does not start: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -168,7 +168,7 @@ impl BadKeyAuditor {
             (tally, fresh.into_iter().map(Audited::metric).collect::<Vec<_>>())
         });
         for metric in counted.await?.into_iter().flatten() {
-            self.metrics.count(metric, 1);
+            self.metrics.count_of(shop, metric, 1);
         }
         Ok(())
     }
