@@ -12,6 +12,8 @@ pub mod cost;
 pub mod demo;
 /// The shop on one machine: everything AWS would be, in one process.
 pub mod embedded;
+/// What is known of a shop's health: metrics over time, alarms, dashboards.
+pub mod monitor;
 /// What must change for a shop to be as `shops.toml` declares it.
 pub mod plan;
 /// What can be asked about sales, of an open shop and of a closed one.

@@ -121,7 +121,7 @@ async fn a_till_with_another_shops_key_is_named_with_what_to_load() {
     assert_eq!(key.looks_like, LooksLike::Misconfiguration);
     assert!(key.what_to_do.starts_with("till-7 at 192.0.2.7 of AMIS1 has AMIS2's key"), "{}", key.what_to_do);
     assert!(key.what_to_do.contains("GET /shop/AMIS1/key"), "{}", key.what_to_do);
-    assert_eq!(world.counted(Metric::WrongKeysKnown), 3);
+    assert_eq!(world.counted_as(Metric::WrongKeys, "known"), 3);
     // and the till was looked up in each of the three sessions
     assert_eq!(world.keys.asked.load(Ordering::SeqCst) - asked, 3);
 }
@@ -183,7 +183,7 @@ async fn a_key_nobody_has_is_told_by_its_thumbprint_and_several_are_an_attack() 
     let amis1 = audit_of(&world, Some("AMIS1")).await.keys;
     assert_eq!(amis1.len(), 1);
     assert_eq!(amis1[0].looks_like, LooksLike::Attack);
-    assert_eq!(world.counted(Metric::WrongKeysUnknown), 3);
+    assert_eq!(world.counted_as(Metric::WrongKeys, "unknown"), 3);
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn a_stranger_who_makes_up_keys_makes_no_more_rows_and_loses_us_no_count()
     assert_eq!(keys.len(), 17);
     assert_eq!(keys.iter().map(|key| key.seen.count).sum::<u64>(), 200);
     assert_eq!(keys.last().unwrap().told, "more keys");
-    assert_eq!(world.counted(Metric::WrongKeysUnknown), 200);
+    assert_eq!(world.counted_as(Metric::WrongKeys, "unknown"), 200);
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn a_classic_sale_with_another_shops_key_is_found_by_trial() {
     let key = only(&world).await;
     assert_eq!(key.key, Key::Tried { shop_id: "AMIS2".parse().unwrap() });
     assert_eq!((key.told.as_str(), key.looks_like), ("AMIS2's key", LooksLike::Misconfiguration));
-    assert_eq!(world.counted(Metric::WrongKeysKnown), 1);
+    assert_eq!(world.counted_as(Metric::WrongKeys, "known"), 1);
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_classic_sale_that_no_key_opens_stays_untold() {
     hear(&auditor(&world), &rejections(&world)).await;
     let key = only(&world).await;
     assert_eq!((key.key, key.looks_like), (Key::Untold, LooksLike::Unclear));
-    assert_eq!(world.counted(Metric::WrongKeysUntold), 1);
+    assert_eq!(world.counted_as(Metric::WrongKeys, "untold"), 1);
 }
 
 #[tokio::test]
@@ -310,7 +310,7 @@ async fn a_message_counts_once_however_often_it_comes_and_by_however_many_functi
     // then
     let counts: Vec<_> = audit(&world).await.iter().map(|key| key.seen.count).collect();
     assert_eq!(counts, [30, 10]);
-    assert_eq!(world.counted(Metric::WrongKeysKnown), 40);
+    assert_eq!(world.counted_as(Metric::WrongKeys, "known"), 40);
 }
 
 #[tokio::test]

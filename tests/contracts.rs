@@ -133,6 +133,7 @@ fn messages(count: usize) -> (Vec<Message>, Vec<String>) {
         id: id.clone(),
         attributes: std::collections::HashMap::new(),
         body: format!("\"{id}\"").into(),
+        sent: None,
     };
     (ids.iter().map(message).collect(), ids)
 }

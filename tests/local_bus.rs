@@ -131,7 +131,12 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 fn message(id: &str) -> Message {
-    Message { id: id.into(), attributes: std::collections::HashMap::new(), body: format!("\"{id}\"").into() }
+    Message {
+        id: id.into(),
+        attributes: std::collections::HashMap::new(),
+        body: format!("\"{id}\"").into(),
+        sent: None,
+    }
 }
 
 fn messages(count: usize) -> (Vec<Message>, Vec<String>) {

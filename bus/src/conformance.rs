@@ -115,7 +115,12 @@ async fn deliver(trial: &impl Trial, batch: &[Message]) {
 
 /// What nobody of ours wrote.
 fn poison() -> Message {
-    Message { id: "poison".into(), attributes: [].into(), body: "{\"shop_id\":".to_owned().into() }
+    Message {
+        id: "poison".into(),
+        attributes: [].into(),
+        body: "{\"shop_id\":".to_owned().into(),
+        sent: None,
+    }
 }
 
 /// Each place once at the beginning, where most is decided, and then ever fewer.

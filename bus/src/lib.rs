@@ -65,7 +65,7 @@ pub use documents::Documents;
 pub use host::Host;
 pub use ids::{ItemNo, SaleId, ShopId, Thumbprint};
 pub use message::{Contract, Message, Topic};
-pub use metrics::{Metric, Metrics};
+pub use metrics::{Dimension, Metric, Metrics};
 pub use publish::{PublishError, Publisher};
 pub use sale::{Line, Totals};
 pub use settings::{SettingError, Settings};

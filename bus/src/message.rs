@@ -40,6 +40,8 @@ pub struct Message {
     pub id: String,
     pub attributes: HashMap<String, String>,
     pub body: Zeroizing<String>,
+    /// When it was published, where that is known.
+    pub sent: Option<Timestamp>,
 }
 
 impl Message {
@@ -54,7 +56,7 @@ impl Message {
         } else {
             body
         };
-        Self { id: content.id(), attributes: content.attributes(), body }
+        Self { id: content.id(), attributes: content.attributes(), body, sent: None }
     }
 
     /// Reads the message as one of the published contracts.
@@ -89,10 +91,16 @@ pub trait Contract: Serialize + DeserializeOwned {
     fn attributes(&self) -> HashMap<String, String>;
 }
 
-fn attributes<const N: usize>(trace: Option<&str>, pairs: [(&str, &str); N]) -> HashMap<String, String> {
+fn attributes<const N: usize>(
+    shop_id: &ShopId,
+    sale_id: &SaleId,
+    trace: Option<&str>,
+    pairs: [(&str, &str); N],
+) -> HashMap<String, String> {
     // SNS refuses empty attribute values.
     pairs
         .into_iter()
+        .chain([("shop_id", shop_id.as_str()), ("sale_id", sale_id.as_str())])
         .chain(trace.map(|t| ("traceparent", t)))
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -170,7 +178,7 @@ impl Contract for AcceptedSale {
         self.sale_id.to_string()
     }
     fn attributes(&self) -> HashMap<String, String> {
-        attributes(self.origin.trace.as_deref(), [("shop_id", self.shop_id.as_str())])
+        attributes(&self.shop_id, &self.sale_id, self.origin.trace.as_deref(), [])
     }
 }
 
@@ -200,7 +208,7 @@ impl Contract for DecryptedSale {
         self.sale_id.to_string()
     }
     fn attributes(&self) -> HashMap<String, String> {
-        attributes(self.origin.trace.as_deref(), [("shop_id", self.shop_id.as_str())])
+        attributes(&self.shop_id, &self.sale_id, self.origin.trace.as_deref(), [])
     }
 }
 
@@ -276,9 +284,7 @@ impl Contract for RejectedSale {
         format!("{}-{}", self.sale_id, self.origin.attempt)
     }
     fn attributes(&self) -> HashMap<String, String> {
-        attributes(
-            self.origin.trace.as_deref(),
-            [("shop_id", self.shop_id.as_str()), ("reason", self.reason.as_str())],
-        )
+        let reason = [("reason", self.reason.as_str())];
+        attributes(&self.shop_id, &self.sale_id, self.origin.trace.as_deref(), reason)
     }
 }

@@ -118,7 +118,7 @@ mod tests {
         #[test]
         fn batches_keep_order_and_sns_limits(sizes in prop::collection::vec(1usize..140_000, 0..40)) {
             let message = |(n, size): (usize, &usize)| Message {
-                id: n.to_string(), attributes: HashMap::new(), body: "x".repeat(*size).into(),
+                id: n.to_string(), attributes: HashMap::new(), body: "x".repeat(*size).into(), sent: None,
             };
             let messages: Vec<Message> = sizes.iter().enumerate().map(message).collect();
             let cut = batches(&messages);

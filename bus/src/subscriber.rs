@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::error::chain;
 use crate::host::Host;
 use crate::message::{Message, Topic};
+use crate::metrics::{Dimension, Metric, Metrics};
 use crate::settings::SettingError;
 
 /// Why a message is to be delivered again: a dependency failed, and may work later.
@@ -122,6 +123,43 @@ pub async fn isolated(subscriber: &dyn Subscriber, batch: &[Message]) -> Vec<Ver
 async fn attempt(subscriber: &dyn Subscriber, batch: &[Message]) -> Option<Vec<Verdict>> {
     let verdicts = AssertUnwindSafe(subscriber.handle(batch)).catch_unwind().await.ok()?;
     (verdicts.len() == batch.len()).then_some(verdicts)
+}
+
+/// Notes what became of a batch, as every driver does: how long its messages took from their publication, what failed,
+/// and why.
+pub fn dealt_with(
+    metrics: &Metrics,
+    name: &'static str,
+    now: Timestamp,
+    batch: &[Message],
+    verdicts: &[Verdict],
+) {
+    let function = &[(Dimension::Function, name)];
+    let mut failed = 0;
+    for (message, verdict) in batch.iter().zip(verdicts) {
+        match verdict {
+            Ok(()) => {
+                if let Some(sent) = message.sent {
+                    let took = now.duration_since(sent).as_secs_f64() * 1_000.0;
+                    metrics.observe(Metric::HopLatency, function, took.max(0.0));
+                }
+            }
+            Err(why) => {
+                failed += 1;
+                let said = |attribute: &str| message.attributes.get(attribute).map(String::as_str);
+                tracing::warn!(
+                    function = name,
+                    id = message.id,
+                    sale_id = said("sale_id"),
+                    shop_id = said("shop_id"),
+                    trace = said("traceparent"),
+                    %why,
+                    "delivery failed"
+                );
+            }
+        }
+    }
+    metrics.count_of(Metric::Failed, function, failed);
 }
 
 /// Where a subscriber's messages come from.

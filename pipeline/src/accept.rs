@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use kassa_bus::message::{AcceptedSale, Envelope, Origin};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Clock, Message, Metric, Metrics, Publisher, Retry, SaleId, Topic};
+use kassa_bus::{Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, Topic};
 use serde_json::json;
 
 use crate::event::{Accepted, Event, Fact};
@@ -77,8 +77,13 @@ impl Accept {
             },
         };
         let appended = self.store.append(&accepted(&sale)).await.map_err(try_again)?;
-        self.metrics
-            .count(if matches!(appended, Appended::New) { Metric::Accepted } else { Metric::Duplicates }, 1);
+        match appended {
+            Appended::New => {
+                let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
+                self.metrics.count_of(Metric::Accepted, shop, 1);
+            }
+            Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
+        }
         publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await.map_err(try_again)?;
         Ok(yes(&sale))
     }

@@ -1,6 +1,6 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use kassa_bus::lambda::{self, Error};
+use kassa_bus::lambda::{self, Error, Function, Outcome};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Post};
@@ -11,9 +11,15 @@ use crate::problem::{Answer, Problem};
 ///
 /// # Errors
 /// If Lambda cannot be reached.
-pub async fn serve(accept: Accept) -> Result<(), Error> {
+pub async fn serve(function: &Function, accept: Accept) -> Result<(), Error> {
     let accept = &accept;
-    lambda::serve(|event| async move { Ok(to_event(&route(accept, &event).await)) }).await
+    lambda::serve(function, |event| async move {
+        let answer = route(accept, &event).await;
+        let about =
+            [("function".to_owned(), Accept::NAME.into()), ("status".to_owned(), answer.status.into())];
+        Outcome { answer: Ok(to_event(&answer)), about: Map::from_iter(about) }
+    })
+    .await
 }
 
 async fn route(accept: &Accept, event: &Value) -> Answer {

@@ -9,7 +9,7 @@ use kassa_bus::kms::KmsKeys;
 use kassa_bus::lambda::{self, Error, Function};
 use kassa_bus::registry::Registry;
 use kassa_bus::sns::Sns;
-use kassa_bus::{Clock, Metrics, Publisher, SettingError, Topic};
+use kassa_bus::{Publisher, SettingError, Topic};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::event_store::{Appends, EventStore};
@@ -26,9 +26,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Error> {
-    let parts = Parts { function: Function::start()?, metrics: Metrics::default(), clock: Clock::system() };
+    let parts = Parts { function: Function::start()? };
     match parts.function.handler()? {
-        Accept::NAME => gateway::serve(parts.accept()?).await,
+        Accept::NAME => gateway::serve(&parts.function, parts.accept()?).await,
         Decrypt::NAME => lambda::drive(&parts.function, parts.decrypt()?.subscription(), None).await,
         Process::NAME => lambda::drive(&parts.function, parts.process()?.subscription(), None).await,
         Project::NAME => {
@@ -44,8 +44,6 @@ async fn run() -> Result<(), Error> {
 /// What stages are made of.
 struct Parts {
     function: Function,
-    metrics: Metrics,
-    clock: Clock,
 }
 
 impl Parts {
@@ -56,8 +54,8 @@ impl Parts {
             registry: self.registry(dynamodb)?,
             keys: self.keys()?,
             publisher: self.publisher(&[(Topic::ToDecrypt, "TO_DECRYPT_TOPIC")])?,
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
+            clock: self.function.clock.clone(),
+            metrics: self.function.metrics.clone(),
         })
     }
 
@@ -69,7 +67,7 @@ impl Parts {
         ])?;
         let keys = self.keys()?;
         Ok(Decrypt {
-            content_keys: ContentKeys::new(Arc::clone(&keys), self.metrics.clone()),
+            content_keys: ContentKeys::new(Arc::clone(&keys), self.function.metrics.clone()),
             keys,
             reject: self.reject(self.events(&dynamodb)?, Arc::clone(&publisher)),
             registry: self.registry(dynamodb)?,
@@ -85,14 +83,16 @@ impl Parts {
             reject: self.reject(store.clone(), publisher),
             store,
             registry: self.registry(dynamodb)?,
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
+            clock: self.function.clock.clone(),
+            metrics: self.function.metrics.clone(),
         })
     }
 
     fn project(&self) -> Result<Project, SettingError> {
         let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
-        Ok(Project::new(ReadModel::new(dynamodb, self.table("SHOPS_TABLE")?), self.metrics.clone()))
+        let Function { metrics, clock, .. } = &self.function;
+        let read_model = ReadModel::new(dynamodb, self.table("SHOPS_TABLE")?);
+        Ok(Project::new(read_model, metrics.clone(), clock.clone()))
     }
 
     fn table(&self, name: &'static str) -> Result<&str, SettingError> {
@@ -120,6 +120,11 @@ impl Parts {
     }
 
     fn reject(&self, store: EventStore, publisher: Arc<dyn Publisher>) -> Reject {
-        Reject { store, publisher, clock: self.clock.clone(), metrics: self.metrics.clone() }
+        Reject {
+            store,
+            publisher,
+            clock: self.function.clock.clone(),
+            metrics: self.function.metrics.clone(),
+        }
     }
 }

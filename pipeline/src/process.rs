@@ -5,7 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use kassa_bus::message::{DecryptedSale, Reason};
 use kassa_bus::subscriber::each;
 use kassa_bus::{
-    Clock, Intake, Message, Metric, Metrics, Source, Subscriber, Subscription, Topic, Totals, Verdict,
+    Clock, Dimension, Intake, Message, Metric, Metrics, Source, Subscriber, Subscription, Topic, Totals,
+    Verdict,
 };
 
 use crate::event::{Event, Fact, Recorded, content_hash};
@@ -58,8 +59,7 @@ impl Process {
         };
         match self.store.append(&event).await? {
             Appended::New => {
-                self.metrics.count(Metric::Recorded, 1);
-                self.metrics.count(Metric::SuspiciousClocks, u64::from(clock_is_suspicious(&sale)));
+                self.count(&sale, event.at);
                 Ok(())
             }
             Appended::Exists(there) if there.recorded()?.content == content => {
@@ -71,6 +71,20 @@ impl Process {
                 Ok(self.reject.reject(rejectable, conflict).await?)
             }
         }
+    }
+}
+
+impl Process {
+    fn count(&self, sale: &DecryptedSale, recorded_at: Timestamp) {
+        let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
+        let turnover = Totals::of(&sale.lines).gross_turnover;
+        self.metrics.count_of(Metric::Recorded, shop, 1);
+        self.metrics.count_of(Metric::Lines, shop, sale.lines.len() as u64);
+        self.metrics.add(Metric::Turnover, shop, turnover);
+        self.metrics.count_of(Metric::Refunds, shop, u64::from(turnover.is_negative()));
+        self.metrics.count_of(Metric::SuspiciousClocks, shop, u64::from(clock_is_suspicious(sale)));
+        let took = recorded_at.duration_since(sale.origin.accepted_at).as_secs_f64() * 1_000.0;
+        self.metrics.observe(Metric::Latency, &[], took.max(0.0));
     }
 }
 

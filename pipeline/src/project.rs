@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use futures::future::try_join_all;
-use kassa_bus::{Intake, Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
+use kassa_bus::{Clock, Intake, Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
 use moka::future::Cache;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use kassa_bus::table::TableError;
 pub struct Project {
     read_model: ReadModel,
     metrics: Metrics,
+    clock: Clock,
     declared: Cache<RowKey, bool>,
 }
 
@@ -24,9 +25,9 @@ impl Project {
     pub const NAME: &str = "project";
 
     #[must_use]
-    pub fn new(read_model: ReadModel, metrics: Metrics) -> Self {
+    pub fn new(read_model: ReadModel, metrics: Metrics, clock: Clock) -> Self {
         let declared = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_mins(1)).build();
-        Self { read_model, metrics, declared }
+        Self { read_model, metrics, clock, declared }
     }
 
     #[must_use]
@@ -52,6 +53,10 @@ impl Project {
             self.metrics.count(Metric::Projected, step.events);
             self.count_unknown_items(&step).await?;
             seen = Some(step.upto);
+        }
+        if let Some(oldest) = batch.iter().filter_map(|message| message.sent).min() {
+            let behind = self.clock.now().duration_since(oldest).as_secs_f64() * 1_000.0;
+            self.metrics.observe(Metric::ProjectionLag, &[], behind.max(0.0));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Clock, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic};
+use kassa_bus::{Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic};
 
 use crate::event::{Event, Fact, Rejected, envelope_hash};
 use crate::event_store::{Appended, EventStore};
@@ -66,7 +66,11 @@ impl Reject {
             };
             match self.store.append(&event).await? {
                 Appended::New => {
-                    self.metrics.count(Metric::Rejected, 1);
+                    let labels = [
+                        (Dimension::Shop, sale.shop_id.as_str()),
+                        (Dimension::Reason, rejection.reason.as_str()),
+                    ];
+                    self.metrics.count_of(Metric::Rejected, &labels, 1);
                     break;
                 }
                 Appended::Exists(there) if rejects(&there.read()?, sale.envelope) => {
@@ -77,7 +81,16 @@ impl Reject {
                 Appended::Exists(_) => attempt += 1,
             }
         }
-        tracing::info!(shop_id = %sale.shop_id, sale_id = %sale.sale_id, reason = %rejection.reason, attempt, "sale rejected");
+        let waited = rejected_at.duration_since(sale.origin.accepted_at).as_millis();
+        tracing::info!(
+            shop_id = %sale.shop_id,
+            sale_id = %sale.sale_id,
+            trace = sale.origin.trace,
+            reason = %rejection.reason,
+            attempt,
+            waited_ms = u64::try_from(waited).unwrap_or(0),
+            "sale rejected"
+        );
         let rejected = RejectedSale {
             shop_id: sale.shop_id.clone(),
             sale_id: sale.sale_id.clone(),

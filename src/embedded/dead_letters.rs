@@ -54,6 +54,7 @@ mod tests {
                 id: id.into(),
                 attributes: attributes.clone(),
                 body: format!("body of {id}").into(),
+                sent: None,
             };
             let letter = DeadLetter { queue: "decrypt", message, receives: 5, why: "no key".into() };
             letters.keep(letter).await.unwrap();

@@ -1,14 +1,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
-use kassa_bus::local::LocalBus;
-use kassa_bus::{Metric, Metrics, Topic};
+use kassa_bus::local::{LocalBus, STACK};
+use kassa_bus::{Dimension, Metric, Metrics, Topic};
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::problem::{Answer, Problem};
 use kassa_pipeline::request::MAX_BODY;
@@ -41,8 +42,22 @@ impl Door {
             .route("/health", get(health))
             .fallback(|| async { response(Problem::NoSuchPage.answer()) })
             .method_not_allowed_fallback(|| async { response(Problem::NoSuchMethod.answer()) })
+            .layer(from_fn_with_state(self.metrics.clone(), measured))
             .with_state(self)
     }
+}
+
+/// Says of requests what API Gateway says of them
+/// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html>).
+async fn measured(State(metrics): State<Metrics>, request: Request, next: Next) -> Response<Body> {
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let api = &[(Dimension::ApiId, STACK)];
+    metrics.count_of(Metric::Requests, api, 1);
+    metrics.count_of(Metric::ClientErrors, api, u64::from(response.status().is_client_error()));
+    metrics.count_of(Metric::ServerErrors, api, u64::from(response.status().is_server_error()));
+    metrics.observe(Metric::AnswerLatency, api, begun.elapsed().as_secs_f64() * 1_000.0);
+    response
 }
 
 async fn sale(
@@ -76,11 +91,9 @@ async fn key(State(door): State<Arc<Door>>, Path(shop_id): Path<String>) -> Resp
 
 async fn health(State(door): State<Arc<Door>>) -> Response<Body> {
     let counts: Map<_, _> =
-        Metric::ALL.iter().map(|m| (m.name().to_owned(), json!(door.metrics.get(*m)))).collect();
+        Metric::ours().map(|m| (m.name().to_owned(), json!(door.metrics.get(m)))).collect();
     let queued = door.bus.outstanding();
-    let by_shop = door.metrics.by_shop().into_iter();
-    let by_shop: Vec<_> = by_shop.map(|(shop, metric, n)| json!({"shop": shop, metric: n})).collect();
-    let health = json!({"status": "ok", "outstanding": queued, "counted": counts, "by_shop": by_shop});
+    let health = json!({"status": "ok", "outstanding": queued, "counted": counts});
     response(Answer::json(200, &health))
 }
 

@@ -1,10 +1,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kassa_bus::keys::{ContentKeys, ShopKeys};
-use kassa_bus::local::{LocalBus, Redelivery};
+use kassa_bus::local::{LocalBus, Redelivery, invoked};
 use kassa_bus::{Clock, Metrics, Publisher, SettingError, Settings, Source, Subscription};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
@@ -22,6 +22,7 @@ use super::host::LocalHost;
 use super::http::Door;
 use super::keys::FileKeys;
 use super::store::{Store, StoreError};
+use super::stream::Reporter;
 use super::{operator, recover};
 use crate::plan::{ApplyError, Plan};
 use crate::questions::Questions;
@@ -115,6 +116,7 @@ impl OpenShop {
                 subscription,
                 store.events.clone(),
                 store.read_model.clone(),
+                Reporter { metrics: metrics.clone(), clock: up.clock.clone() },
                 ended.clone(),
             );
             projections.push(tokio::spawn(run));
@@ -127,7 +129,7 @@ impl OpenShop {
             metrics: metrics.clone(),
         };
         let plugged = plugged(&host)?;
-        tick_every(minute, &plugged);
+        tick_every(minute, &plugged, &metrics);
         bus.start(on_topics, plugged, &store.kept(&up.clock));
 
         let questions = Arc::new(Questions::new(store.books()));
@@ -241,7 +243,7 @@ impl Stages<'_> {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         };
-        let project = Project::new(self.store.read_model.clone(), self.metrics.clone());
+        let project = Project::new(self.store.read_model.clone(), self.metrics.clone(), self.clock.clone());
         vec![decrypt.subscription(), process.subscription(), project.subscription()]
     }
 }
@@ -254,15 +256,19 @@ fn plugged(host: &LocalHost) -> Result<Vec<Subscription>, UpError> {
     made.filter_map(Result::transpose).collect()
 }
 
-fn tick_every(minute: Duration, plugged: &[Subscription]) {
+fn tick_every(minute: Duration, plugged: &[Subscription], metrics: &Metrics) {
     for subscription in plugged.iter().filter(|s| s.every_minute) {
         let (name, subscriber) = (subscription.name, Arc::clone(&subscription.subscriber));
+        let metrics = metrics.clone();
         tokio::spawn(async move {
             let mut minutes = tokio::time::interval(minute);
             minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 minutes.tick().await;
-                if let Err(why) = subscriber.tick().await {
+                let begun = Instant::now();
+                let outcome = subscriber.tick().await;
+                invoked(&metrics, name, begun.elapsed(), outcome.is_ok());
+                if let Err(why) = outcome {
                     tracing::error!(subscriber = name, %why, "what is due this minute failed");
                 }
             }

@@ -40,6 +40,7 @@ impl LocalQueues {
             .table_name(&self.table)
             .set_item(Some(key(queue, &format!("{}#{}", beginning(due), Uuid::now_v7()))))
             .item("id", s(&message.id))
+            .item("sent", s(message.sent.unwrap_or(due).to_string()))
             .item("receives", n(receives))
             .item("attributes", s(serde_json::to_string(&message.attributes)?))
             .item("body", s(message.body.as_str()));
@@ -107,6 +108,7 @@ fn queued(item: &Item) -> Result<Queued, Retry> {
             id: required("id")?.to_owned(),
             attributes: serde_json::from_str(required("attributes")?)?,
             body: required("body")?.to_owned().into(),
+            sent: text(item, "sent").and_then(|at| at.parse().ok()),
         },
         receives: required("receives")?.parse()?,
     })

@@ -1,12 +1,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use jiff::SignedDuration;
+use kassa_bus::local::{STACK, invoked};
+use kassa_bus::subscriber::dealt_with;
 use kassa_bus::table::{Item, TableError, s, text};
-use kassa_bus::{Failure, Message, Subscription};
+use kassa_bus::{Clock, Dimension, Failure, Message, Metric, Metrics, Subscription, Verdict};
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::posting::Sequence;
@@ -87,6 +89,26 @@ impl Recent {
     }
 }
 
+/// Says of the projection what Lambda and we say of it on AWS.
+pub struct Reporter {
+    pub metrics: Metrics,
+    pub clock: Clock,
+}
+
+impl Reporter {
+    fn report(&self, name: &'static str, took: Duration, batch: &[Message], verdicts: &[Verdict]) {
+        // One that fails fails the batch, as there.
+        invoked(&self.metrics, name, took, verdicts.iter().all(Result::is_ok));
+        let now = self.clock.now();
+        if let Some(last) = batch.last().and_then(|message| message.sent) {
+            let function = format!("{STACK}-{name}");
+            let age = now.duration_since(last).as_secs_f64() * 1_000.0;
+            self.metrics.observe(Metric::IteratorAge, &[(Dimension::FunctionName, &function)], age.max(0.0));
+        }
+        dealt_with(&self.metrics, name, now, batch, verdicts);
+    }
+}
+
 impl LocalStream {
     #[must_use]
     pub fn new(client: Client, tables: Tables, recent: Arc<Recent>) -> Self {
@@ -127,12 +149,13 @@ impl LocalStream {
         subscription: Subscription,
         store: EventStore,
         read_model: ReadModel,
+        reporter: Reporter,
         mut closing: watch::Receiver<bool>,
     ) {
         let mut position = None;
         let mut failures = 0u32;
         loop {
-            match self.feed(&subscription, &store, &read_model, &mut position).await {
+            match self.feed(&subscription, &store, &read_model, &reporter, &mut position).await {
                 Ok(true) => failures = 0,
                 Ok(false) if *closing.borrow() => return,
                 Ok(false) => {
@@ -161,6 +184,7 @@ impl LocalStream {
         subscription: &Subscription,
         store: &EventStore,
         read_model: &ReadModel,
+        reporter: &Reporter,
         position: &mut Option<u64>,
     ) -> Result<bool, Failure> {
         let from = match *position {
@@ -179,7 +203,10 @@ impl LocalStream {
         let Some(last) = events.last().map(|(sequence, _)| *sequence) else { return Ok(false) };
         let message = |(sequence, event): (u64, StoredEvent)| event.into_message(sequence.to_string(), SHARD);
         let batch: Vec<Message> = events.into_iter().map(message).collect();
-        for verdict in subscription.subscriber.handle(&batch).await {
+        let begun = Instant::now();
+        let verdicts = subscription.subscriber.handle(&batch).await;
+        reporter.report(subscription.name, begun.elapsed(), &batch, &verdicts);
+        for verdict in verdicts {
             if let Err(why) = verdict {
                 *position = None;
                 return Err(why);

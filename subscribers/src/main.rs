@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use kassa_bus::SettingError;
 use kassa_bus::lambda::{self, Error, Function, LambdaHost};
-use kassa_bus::{Clock, Metrics, SettingError};
 
 // One thread: Lambda gives a function this small a fraction of a core.
 #[tokio::main(flavor = "current_thread")]
@@ -12,13 +12,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Error> {
-    let host =
-        LambdaHost { function: Function::start()?, clock: Clock::system(), metrics: Metrics::default() };
-    let handler = host.function.handler()?;
+    let host = LambdaHost(Function::start()?);
+    let handler = host.0.handler()?;
     let wrong = SettingError::Wrong { name: "_HANDLER", what: "a subscriber's name" };
     let entry = kassa_subscribers::all().into_iter().find(|entry| entry.name == handler).ok_or(wrong)?;
     match (entry.make)(&host)? {
-        Some(subscription) => lambda::drive(&host.function, subscription, None).await,
+        Some(subscription) => lambda::drive(&host.0, subscription, None).await,
         None => Err(format!("{} is switched off by its settings, and is deployed", entry.name).into()),
     }
 }

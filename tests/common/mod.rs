@@ -20,6 +20,7 @@ use kassa::shops::Shops;
 use kassa_bus::jwe::{ContentKey, Sealer};
 use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_bus::message::RejectedSale;
+use kassa_bus::metrics::{Series, Values};
 use kassa_bus::notify::Notice;
 use kassa_bus::{
     Clock, Message, Metric, Metrics, PublishError, Publisher, Settings, ShopId, Source, Subscriber,
@@ -93,6 +94,8 @@ pub struct World {
     pub keys: Arc<Keys>,
     pub post: Arc<PostOffice>,
     pub metrics: Metrics,
+    /// What was taken of them.
+    taken: Mutex<Vec<Series>>,
     pub questions: Questions,
     pub now: Arc<Mutex<Timestamp>>,
     accept: Accept,
@@ -130,6 +133,7 @@ impl World {
             keys,
             post,
             metrics,
+            taken: Mutex::default(),
             questions,
             now,
             accept,
@@ -253,6 +257,19 @@ impl World {
 
     pub fn counted(&self, metric: Metric) -> u64 {
         self.metrics.get(metric)
+    }
+
+    /// What was counted under one value of a dimension.
+    pub fn counted_as(&self, metric: Metric, value: &str) -> u64 {
+        let mut taken = self.taken.lock().unwrap();
+        taken.extend(self.metrics.take());
+        let of =
+            taken.iter().filter(|s| s.metric == metric && s.labels.iter().any(|(_, said)| said == value));
+        of.map(|series| match &series.values {
+            Values::Sum(sum) => sum.to_string().parse::<u64>().unwrap(),
+            Values::Each(values) => values.len() as u64,
+        })
+        .sum()
     }
 
     pub fn rejections(&self) -> Vec<RejectedSale> {

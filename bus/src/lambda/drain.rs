@@ -1,3 +1,4 @@
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::Client;
@@ -6,11 +7,14 @@ use aws_sdk_sqs::types::{
     MessageAttributeValue, MessageSystemAttributeName,
 };
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use crate::clock::Clock;
 use crate::message::Message;
+use crate::metrics::{Dimension, Metric, Metrics};
 use crate::settings::{SettingError, Settings};
-use crate::subscriber::{Failure, Retry, Subscription, Verdict, isolated};
+use crate::subscriber::{Failure, Retry, Subscription, Verdict, dealt_with, isolated};
 
 /// The subscriber's queue, emptied by its own function.
 pub(super) struct Drain {
@@ -51,7 +55,13 @@ impl Drain {
     }
 
     /// Batch after batch until the queue is empty, the subscriber says pause, or time is up.
-    pub async fn drain(&self, subscription: &Subscription) -> Result<Drained, Retry> {
+    pub async fn drain(
+        &self,
+        subscription: &Subscription,
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Result<Drained, Retry> {
+        let function = &[(Dimension::Function, subscription.name)];
         let begun = Instant::now();
         let mut drained = Drained::default();
         while begun.elapsed() < ENOUGH && !drained.paused {
@@ -60,16 +70,15 @@ impl Drain {
                 break;
             }
             let messages: Vec<Message> = received.iter().map(message).collect();
+            let again = received.iter().filter(|received| receives(received) > 1).count();
+            metrics.count_of(Metric::Redelivered, function, again as u64);
             let verdicts = isolated(&*subscription.subscriber, &messages).await;
+            dealt_with(metrics, subscription.name, clock.now(), &messages, &verdicts);
             drained.messages += messages.len();
             drained.failed += verdicts.iter().filter(|verdict| verdict.is_err()).count();
             drained.paused = verdicts.iter().any(|verdict| matches!(verdict, Err(Failure::Pause { .. })));
-            for (message, verdict) in messages.iter().zip(&verdicts) {
-                if let Err(why) = verdict {
-                    tracing::warn!(subscriber = subscription.name, id = message.id, %why, "delivery failed");
-                }
-            }
-            self.settle(&received, &messages, &verdicts).await?;
+            let buried = self.settle(&received, &messages, &verdicts).await?;
+            metrics.count_of(Metric::DeadLetters, function, buried);
         }
         Ok(drained)
     }
@@ -83,7 +92,8 @@ impl Drain {
                 .queue_url(&self.queue)
                 .max_number_of_messages(10)
                 .message_attribute_names("All")
-                .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
+                .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+                .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp);
             receive.send().await.map(|received| received.messages.unwrap_or_default())
         };
         // Most minutes have less than one request brings.
@@ -94,13 +104,14 @@ impl Drain {
         Ok(received)
     }
 
-    /// What is done with is deleted, what cannot be is buried, the rest comes again.
+    /// What is done with is deleted, what cannot be is buried, the rest comes again. Says how many were buried.
     async fn settle(
         &self,
         received: &[Received],
         messages: &[Message],
         verdicts: &[Verdict],
-    ) -> Result<(), Retry> {
+    ) -> Result<u64, Retry> {
+        let mut buried = 0;
         let mut done = Vec::new();
         let mut again = Vec::new();
         for ((received, message), verdict) in received.iter().zip(messages).zip(verdicts) {
@@ -110,12 +121,14 @@ impl Drain {
                 Err(Failure::Retry(_)) if receives(received) < MAX_RECEIVES => again.push(received),
                 Err(why @ (Failure::Retry(_) | Failure::Refuse(_))) => {
                     self.bury(message, &why.to_string()).await?;
+                    buried += 1;
                     done.push(received);
                 }
             }
         }
         self.delete(&done).await?;
-        self.hide(&again).await
+        self.hide(&again).await?;
+        Ok(buried)
     }
 
     async fn bury(&self, message: &Message, why: &str) -> Result<(), Retry> {
@@ -173,15 +186,18 @@ fn sendable(why: &str) -> String {
 }
 
 fn receives(received: &Received) -> u32 {
-    let count = received.attributes.as_ref().and_then(|of| {
-        of.get(&MessageSystemAttributeName::ApproximateReceiveCount).and_then(|count| count.parse().ok())
-    });
-    count.unwrap_or(1)
+    said(received, &MessageSystemAttributeName::ApproximateReceiveCount).unwrap_or(1)
+}
+
+fn said<T: FromStr>(received: &Received, attribute: &MessageSystemAttributeName) -> Option<T> {
+    received.attributes.as_ref()?.get(attribute)?.parse().ok()
 }
 
 fn message(received: &Received) -> Message {
     let attributes = received.message_attributes.iter().flatten();
+    let sent = said(received, &MessageSystemAttributeName::SentTimestamp);
     Message {
+        sent: sent.and_then(|millis| Timestamp::from_millisecond(millis).ok()),
         id: received.message_id.clone().unwrap_or_default(),
         attributes: attributes
             .filter_map(|(name, value)| Some((name.clone(), value.string_value.clone()?)))

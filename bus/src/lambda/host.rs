@@ -18,29 +18,25 @@ use crate::settings::{SettingError, Settings};
 use crate::subscriber::Retry;
 
 /// A function as a subscriber sees it: everything is where `deploy.yml` says.
-pub struct LambdaHost {
-    pub function: Function,
-    pub clock: Clock,
-    pub metrics: Metrics,
-}
+pub struct LambdaHost(pub Function);
 
 impl LambdaHost {
     fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        aws_sdk_dynamodb::Client::new(&self.function.aws)
+        aws_sdk_dynamodb::Client::new(&self.0.aws)
     }
 }
 
 impl Host for LambdaHost {
     fn clock(&self) -> Clock {
-        self.clock.clone()
+        self.0.clock.clone()
     }
 
     fn metrics(&self) -> Metrics {
-        self.metrics.clone()
+        self.0.metrics.clone()
     }
 
     fn settings(&self) -> &Settings {
-        &self.function.settings
+        &self.0.settings
     }
 
     fn documents(&self, _: &'static str) -> Result<Documents, SettingError> {
@@ -53,12 +49,12 @@ impl Host for LambdaHost {
     }
 
     fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError> {
-        let client = aws_sdk_kms::Client::new(&self.function.aws);
+        let client = aws_sdk_kms::Client::new(&self.0.aws);
         Ok(Arc::new(KmsKeys::new(client, self.settings().key_prefix("KEY_PREFIX")?)))
     }
 
     fn notifier(&self) -> Result<Arc<dyn Notifier>, SettingError> {
-        let client = aws_sdk_sns::Client::new(&self.function.aws);
+        let client = aws_sdk_sns::Client::new(&self.0.aws);
         // Not all who tell ICT text managers.
         let or = |name, default: &str| self.settings().optional(name).unwrap_or(default).to_owned();
         let sms = SmsSender { id: or("SMS_SENDER", "Kassa"), max_price: or("SMS_MAX_PRICE", "0.50") };
@@ -66,7 +62,7 @@ impl Host for LambdaHost {
     }
 
     fn secrets(&self) -> Result<Arc<dyn Secrets>, SettingError> {
-        let client = aws_sdk_secretsmanager::Client::new(&self.function.aws);
+        let client = aws_sdk_secretsmanager::Client::new(&self.0.aws);
         Ok(Arc::new(SecretsManager { client, settings: self.settings().clone() }))
     }
 }

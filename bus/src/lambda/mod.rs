@@ -10,12 +10,13 @@ mod host;
 mod records;
 
 use std::future::Future;
+use std::io::Write;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_types::SdkConfig;
 use lambda_runtime::{LambdaEvent, service_fn};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -25,8 +26,10 @@ pub use host::LambdaHost;
 pub use lambda_runtime::Error;
 use records::Invocation;
 
+use crate::clock::Clock;
+use crate::metrics::{self, Dimension, Metric, Metrics};
 use crate::settings::{SettingError, Settings};
-use crate::subscriber::{Intake, Retry, Subscription, isolated};
+use crate::subscriber::{Intake, Retry, Subscription, dealt_with, isolated};
 use crate::telemetry;
 
 /// What a function is made of, before its first event.
@@ -34,6 +37,16 @@ pub struct Function {
     pub settings: Settings,
     /// What clients are made from. Making them opens no connection.
     pub aws: SdkConfig,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    /// The metrics' namespace.
+    namespace: String,
+}
+
+/// What an invocation ends with: its answer, and what its line in the log says.
+pub struct Outcome {
+    pub answer: Result<Value, Error>,
+    pub about: Map<String, Value>,
 }
 
 impl Function {
@@ -51,7 +64,23 @@ impl Function {
         let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
         tracing_subscriber::registry().with(lines.with_span_list(false).with_filter(filter)).init();
         let aws = aws::config(&settings)?;
-        Ok(Self { settings, aws })
+        let namespace = settings.text("METRICS_NAMESPACE")?.to_owned();
+        Ok(Self { settings, aws, clock: Clock::system(), metrics: Metrics::default(), namespace })
+    }
+
+    /// Writes an invocation's line: what it says of itself, and what was counted and measured in it.
+    fn tell(&self, mut about: Map<String, Value>, took: Duration) {
+        if tracing::enabled!(tracing::Level::INFO) {
+            about.insert("took_ms".to_owned(), millis(took).into());
+        } else {
+            about.clear();
+        }
+        let lines = metrics::lines(&self.namespace, self.clock.now(), self.metrics.take(), &about);
+        let mut out = std::io::stdout().lock();
+        for line in lines {
+            // Nobody could be told that the log cannot be written.
+            let _ = writeln!(out, "{line}");
+        }
     }
 
     /// Which of its room's functions this is: the handler's name in `deploy.yml`.
@@ -79,14 +108,23 @@ pub fn exit(outcome: Result<(), Error>) -> ExitCode {
 ///
 /// # Errors
 /// If Lambda cannot be reached, which ends the process.
-pub async fn serve<F, Fut>(answer: F) -> Result<(), Error>
+pub async fn serve<F, Fut>(function: &Function, answer: F) -> Result<(), Error>
 where
     F: Fn(Value) -> Fut,
-    Fut: Future<Output = Result<Value, Error>>,
+    Fut: Future<Output = Outcome>,
 {
+    let answer = &answer;
     // The event is taken as it is: one that is not in its form must reach whoever can tell.
     // Boxed: the whole of a stage in one future is deeper than the compiler will lay out.
-    lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| Box::pin(answer(event.payload)))).await
+    let invoked = |event: LambdaEvent<Value>| {
+        Box::pin(async move {
+            let begun = Instant::now();
+            let Outcome { answer, about } = answer(event.payload).await;
+            function.tell(about, begun.elapsed());
+            answer
+        })
+    };
+    lambda_runtime::run(service_fn(invoked)).await
 }
 
 /// Drives a subscriber with what its function is invoked with: batches of a queue, of a stream, or
@@ -111,36 +149,49 @@ pub async fn drive(
         }
     };
     let drain = &drain;
-    serve(|event| async move {
-        let begun = Instant::now();
-        if event["detail-type"] == "Scheduled Event" {
-            return minute(subscription, drain.as_ref(), begun).await;
-        }
-        let name = subscription.name;
-        let invocation = Invocation::read(event, only_shard)?;
-        let verdicts = isolated(&*subscription.subscriber, invocation.messages()).await;
-        for (message, verdict) in invocation.messages().iter().zip(&verdicts) {
-            if let Err(why) = verdict {
-                tracing::warn!(subscriber = name, id = message.id, %why, "delivery failed");
-            }
-        }
-        let failed = verdicts.iter().filter(|verdict| verdict.is_err()).count();
-        let took_ms = millis(begun);
-        tracing::info!(subscriber = name, messages = verdicts.len(), failed, took_ms, "batch");
-        invocation.answer(&verdicts)
+    serve(function, |event| async move {
+        let mut about = Map::from_iter([("function".to_owned(), subscription.name.into())]);
+        let answer = if event["detail-type"] == "Scheduled Event" {
+            minute(function, subscription, drain.as_ref(), &mut about).await
+        } else {
+            batch(function, subscription, event, only_shard, &mut about).await
+        };
+        Outcome { answer, about }
     })
     .await
 }
 
-async fn minute(subscription: &Subscription, drain: Option<&Drain>, begun: Instant) -> Result<Value, Error> {
+async fn batch(
+    function: &Function,
+    subscription: &Subscription,
+    event: Value,
+    only_shard: Option<&str>,
+    about: &mut Map<String, Value>,
+) -> Result<Value, Error> {
+    let Function { metrics, clock, .. } = function;
+    let invocation = Invocation::read(event, only_shard)?;
+    let labels = &[(Dimension::Function, subscription.name)];
+    metrics.count_of(Metric::Redelivered, labels, invocation.redelivered());
+    let verdicts = isolated(&*subscription.subscriber, invocation.messages()).await;
+    dealt_with(metrics, subscription.name, clock.now(), invocation.messages(), &verdicts);
+    about.insert("messages".to_owned(), verdicts.len().into());
+    about.insert("failures".to_owned(), verdicts.iter().filter(|verdict| verdict.is_err()).count().into());
+    invocation.answer(&verdicts)
+}
+
+async fn minute(
+    function: &Function,
+    subscription: &Subscription,
+    drain: Option<&Drain>,
+    about: &mut Map<String, Value>,
+) -> Result<Value, Error> {
     let failed = |why: Retry| Error::from(why.to_string());
     if let Some(drain) = drain {
-        let drained = drain.drain(subscription).await.map_err(failed)?;
-        if drained.messages > 0 {
-            let Drained { messages, failed, paused } = drained;
-            let took_ms = millis(begun);
-            tracing::info!(subscriber = subscription.name, messages, failed, paused, took_ms, "drained");
-        }
+        let drained = drain.drain(subscription, &function.metrics, &function.clock).await.map_err(failed)?;
+        let Drained { messages, failed, paused } = drained;
+        about.insert("messages".to_owned(), messages.into());
+        about.insert("failures".to_owned(), failed.into());
+        about.insert("paused".to_owned(), paused.into());
     }
     if subscription.every_minute {
         subscription.subscriber.tick().await.map_err(failed)?;
@@ -148,6 +199,6 @@ async fn minute(subscription: &Subscription, drain: Option<&Drain>, begun: Insta
     Ok(Value::Null)
 }
 
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }

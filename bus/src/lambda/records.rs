@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -14,6 +15,7 @@ use crate::subscriber::Verdict;
 #[derive(Debug)]
 pub struct Invocation {
     messages: Vec<Message>,
+    redelivered: u64,
     source: Source,
 }
 
@@ -57,10 +59,17 @@ impl Invocation {
         let windowed = event.get("window").is_some();
         match records.first().and_then(source).as_deref() {
             Some("aws:sqs") => {
-                Ok(Self { messages: records.into_iter().map(queued).collect(), source: Source::Queue })
+                let again = |record: &&Value| {
+                    text(&record["attributes"]["ApproximateReceiveCount"])
+                        .is_some_and(|receives| receives != "1")
+                };
+                let redelivered = records.iter().filter(again).count() as u64;
+                let messages = records.into_iter().map(queued).collect();
+                Ok(Self { messages, redelivered, source: Source::Queue })
             }
             Some("aws:sns") => {
-                Ok(Self { messages: records.into_iter().map(notified).collect(), source: Source::Topic })
+                let messages = records.into_iter().map(notified).collect();
+                Ok(Self { messages, redelivered: 0, source: Source::Topic })
             }
             Some("aws:dynamodb") => Self::of_stream(event, records, only_shard),
             // A window's end comes without records.
@@ -78,7 +87,13 @@ impl Invocation {
             Value::Null => json!({}),
             state => state,
         });
-        Ok(Self { messages, source: Source::Stream { state } })
+        Ok(Self { messages, redelivered: 0, source: Source::Stream { state } })
+    }
+
+    /// How many of the messages had been received before.
+    #[must_use]
+    pub fn redelivered(&self) -> u64 {
+        self.redelivered
     }
 
     #[must_use]
@@ -120,7 +135,9 @@ impl Invocation {
 
 /// An SQS record; the queue has raw message delivery, so body and attributes are the published ones.
 fn queued(mut record: Value) -> Message {
+    let sent = text(&record["attributes"]["SentTimestamp"]).and_then(|millis| millis.parse().ok());
     Message {
+        sent: sent.and_then(|millis| Timestamp::from_millisecond(millis).ok()),
         id: taken(&mut record["messageId"]),
         attributes: attributes(&record["messageAttributes"], "stringValue"),
         body: Zeroizing::new(taken(&mut record["body"])),
@@ -130,6 +147,7 @@ fn queued(mut record: Value) -> Message {
 fn notified(mut record: Value) -> Message {
     let sns = &mut record["Sns"];
     Message {
+        sent: text(&sns["Timestamp"]).and_then(|at| at.parse().ok()),
         id: taken(&mut sns["MessageId"]),
         attributes: attributes(&sns["MessageAttributes"], "Value"),
         body: Zeroizing::new(taken(&mut sns["Message"])),
@@ -151,7 +169,8 @@ fn inserted(mut record: Value, shard: &str) -> Option<Message> {
     };
     let body = Zeroizing::new(attributes.remove("body").unwrap_or_default());
     attributes.insert("shard".to_owned(), shard.to_owned());
-    Some(Message { id, attributes, body })
+    let sent = attributes.get("at").and_then(|at| at.parse().ok());
+    Some(Message { id, attributes, body, sent })
 }
 
 /// A string or number attribute of `DynamoDB`'s JSON.

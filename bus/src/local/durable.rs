@@ -4,11 +4,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::{DeadLetter, DeadLetters, Redelivery};
+use super::{DeadLetter, DeadLetters, Redelivery, invoke};
 use crate::clock::Clock;
 use crate::message::Message;
-use crate::metrics::{Metric, Metrics};
-use crate::subscriber::{Failure, Retry, Subscription, isolated};
+use crate::metrics::{Dimension, Metric, Metrics};
+use crate::subscriber::{Failure, Retry, Subscription};
 
 /// A message in a durable queue.
 #[derive(Debug, Clone)]
@@ -83,7 +83,9 @@ impl Durable {
             return Ok(Next::More);
         }
         let messages: Vec<Message> = due.iter().map(|queued| queued.message.clone()).collect();
-        let verdicts = isolated(&*self.subscription.subscriber, &messages).await;
+        let again = due.iter().filter(|queued| queued.receives > 0).count();
+        self.metrics.count_of(Metric::Redelivered, &[(Dimension::Function, name)], again as u64);
+        let verdicts = invoke(&self.subscription, &self.metrics, &self.clock, &messages).await;
         let mut next = Next::Now;
         let mut done = Vec::new();
         for (queued, verdict) in due.into_iter().zip(verdicts) {
@@ -92,7 +94,6 @@ impl Durable {
                 continue;
             };
             let Queued { message, receives, .. } = &queued;
-            tracing::warn!(queue = name, id = message.id, receives, why = %failure, "delivery failed");
             match failure {
                 Failure::Pause { until, .. } => {
                     let until = until.map(|until| self.clock.now().duration_until(until));
@@ -101,7 +102,6 @@ impl Durable {
                     next = Next::After(wait.unwrap_or_default().min(self.redelivery.minute));
                 }
                 Failure::Retry(_) if receives + 1 < self.redelivery.max_receives => {
-                    self.metrics.count(Metric::Redelivered, 1);
                     let wait = self.redelivery.wait(receives + 1);
                     self.queues.later(name, queued, wait).await?;
                 }
@@ -110,7 +110,7 @@ impl Durable {
                     let message = message.clone();
                     let letter = DeadLetter { queue: name, message, receives, why: failure.to_string() };
                     self.dead_letters.keep(letter).await?;
-                    self.metrics.count(Metric::DeadLetters, 1);
+                    self.metrics.count_of(Metric::DeadLetters, &[(Dimension::Function, name)], 1);
                     done.push(queued);
                 }
             }

@@ -5,7 +5,7 @@ mod durable;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use durable::Durable;
@@ -14,9 +14,9 @@ use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::clock::Clock;
 use crate::message::{Message, Topic};
-use crate::metrics::{Metric, Metrics};
+use crate::metrics::{Dimension, Metric, Metrics};
 use crate::publish::{PublishError, Publisher};
-use crate::subscriber::{Failure, Retry, Source, Subscription, isolated};
+use crate::subscriber::{Failure, Retry, Source, Subscription, Verdict, dealt_with, isolated};
 
 /// How a message that failed comes back.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +84,7 @@ pub struct LocalBus {
 struct Wired {
     core: Vec<Arc<Queue>>,
     plugged: Vec<(Topic, Arc<Durable>)>,
+    clock: Clock,
 }
 
 /// What the bus keeps where it outlives the process.
@@ -162,10 +163,11 @@ impl LocalBus {
         };
         let core = core.into_iter().filter_map(Queue::new).map(Arc::new).collect();
         let plugged = plugged.into_iter().filter_map(durable).collect();
-        let Wired { core, plugged } = self.wired.get_or_init(|| Wired { core, plugged });
+        let clock = kept.clock.clone();
+        let Wired { core, plugged, .. } = self.wired.get_or_init(|| Wired { core, plugged, clock });
         for queue in core {
             for _ in 0..queue.subscription.workers.max(1) {
-                tokio::spawn(Arc::clone(self).work(Arc::clone(queue), Arc::clone(&kept.dead_letters)));
+                tokio::spawn(Arc::clone(self).work(Arc::clone(queue), kept.clone()));
             }
         }
         for (_, durable) in plugged {
@@ -207,7 +209,8 @@ impl LocalBus {
         }
     }
 
-    async fn work(self: Arc<Self>, queue: Arc<Queue>, dead_letters: Arc<dyn DeadLetters>) {
+    async fn work(self: Arc<Self>, queue: Arc<Queue>, kept: Kept) {
+        let function = &[(Dimension::Function, queue.subscription.name)];
         let mut batch = Vec::new();
         loop {
             if queue.receiver.lock().await.recv_many(&mut batch, queue.subscription.batch).await == 0 {
@@ -215,11 +218,13 @@ impl LocalBus {
             }
             let (messages, slots): (Vec<_>, Vec<_>) =
                 batch.drain(..).map(|d| (d.message, (d.receives + 1, d.slot))).unzip();
-            let verdicts = isolated(&*queue.subscription.subscriber, &messages).await;
+            let again = slots.iter().filter(|(receives, _)| *receives > 1).count();
+            self.metrics.count_of(Metric::Redelivered, function, again as u64);
+            let verdicts = invoke(&queue.subscription, &self.metrics, &kept.clock, &messages).await;
             for ((message, verdict), (receives, slot)) in messages.into_iter().zip(verdicts).zip(slots) {
                 if let Err(failure) = verdict {
                     let delivery = Delivery { message, receives, slot };
-                    self.failed(&queue, &dead_letters, delivery, &failure).await;
+                    self.failed(&queue, &kept.dead_letters, delivery, &failure).await;
                 }
             }
         }
@@ -233,7 +238,6 @@ impl LocalBus {
         failure: &Failure,
     ) {
         let name = queue.subscription.name;
-        tracing::warn!(queue = name, id = delivery.message.id, receives = delivery.receives, why = %failure, "delivery failed");
         let refused = matches!(failure, Failure::Refuse(_));
         if refused || delivery.receives >= self.redelivery.max_receives {
             let letter = DeadLetter {
@@ -243,13 +247,14 @@ impl LocalBus {
                 why: failure.to_string(),
             };
             match dead_letters.keep(letter).await {
-                Ok(()) => return self.metrics.count(Metric::DeadLetters, 1),
+                Ok(()) => {
+                    return self.metrics.count_of(Metric::DeadLetters, &[(Dimension::Function, name)], 1);
+                }
                 Err(error) => {
                     tracing::error!(queue = name, %error, "cannot keep a dead letter, delivering on");
                 }
             }
         }
-        self.metrics.count(Metric::Redelivered, 1);
         let wait = self.redelivery.wait(delivery.receives);
         let sender = queue.sender.clone();
         tokio::spawn(async move {
@@ -258,6 +263,33 @@ impl LocalBus {
             let _ = sender.send(delivery);
         });
     }
+}
+
+/// What things are called here that on AWS are called after the stack, as `<service>-<stage>-decrypt`.
+pub const STACK: &str = "kassa-local";
+
+/// Has a subscriber take a batch, and says of it what Lambda and we would say.
+pub async fn invoke(
+    subscription: &Subscription,
+    metrics: &Metrics,
+    clock: &Clock,
+    batch: &[Message],
+) -> Vec<Verdict> {
+    let begun = Instant::now();
+    let verdicts = isolated(&*subscription.subscriber, batch).await;
+    invoked(metrics, subscription.name, begun.elapsed(), true);
+    dealt_with(metrics, subscription.name, clock.now(), batch, &verdicts);
+    verdicts
+}
+
+/// Says of a function what Lambda says of it
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>).
+pub fn invoked(metrics: &Metrics, name: &str, took: Duration, answered: bool) {
+    let function = format!("{STACK}-{name}");
+    let function = &[(Dimension::FunctionName, function.as_str())];
+    metrics.count_of(Metric::Invocations, function, 1);
+    metrics.count_of(Metric::Errors, function, u64::from(!answered));
+    metrics.observe(Metric::Duration, function, took.as_secs_f64() * 1_000.0);
 }
 
 impl Queue {
@@ -273,9 +305,12 @@ impl Queue {
 impl Publisher for LocalBus {
     async fn publish(&self, topic: Topic, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
         let refused = |why: &str| Err(PublishError { topic: topic.name(), why: why.into() });
-        if self.wired.get().is_none() {
+        let Some(wired) = self.wired.get() else {
             return messages.iter().map(|_| refused("the bus is not started")).collect();
-        }
+        };
+        let sent = Some(wired.clock.now());
+        let messages: Vec<Message> =
+            messages.into_iter().map(|message| Message { sent, ..message }).collect();
         for durable in self.plugged_into(topic) {
             if let Err(error) = durable.put(&messages).await {
                 return messages.iter().map(|_| refused(&error.to_string())).collect();

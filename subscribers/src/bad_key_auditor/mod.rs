@@ -45,8 +45,8 @@ use kassa_bus::message::{Envelope, Reason, RejectedSale, SealedWith, decode_cont
 use kassa_bus::registry::Registry;
 use kassa_bus::table::TableError;
 use kassa_bus::{
-    Contract, Documents, Entry, Failure, Host, Message, Metric, Metrics, SettingError, ShopId, Subscriber,
-    Subscription, Topic, Verdict,
+    Contract, Dimension, Documents, Entry, Failure, Host, Message, Metric, Metrics, SettingError, ShopId,
+    Subscriber, Subscription, Topic, Verdict,
 };
 
 pub use key::Key;
@@ -109,11 +109,12 @@ impl Audited {
         Seen::once(origin.accepted_at, self.till.as_deref(), &origin.source)
     }
 
-    fn metric(&self) -> Metric {
+    /// Whose the key is, as the metrics tell it apart.
+    fn class(&self) -> &'static str {
         match self.key {
-            Key::Known { .. } | Key::Tried { .. } => Metric::WrongKeysKnown,
-            Key::Unknown { .. } | Key::Others => Metric::WrongKeysUnknown,
-            Key::Untold => Metric::WrongKeysUntold,
+            Key::Known { .. } | Key::Tried { .. } => "known",
+            Key::Unknown { .. } | Key::Others => "unknown",
+            Key::Untold => "untold",
         }
     }
 }
@@ -165,10 +166,11 @@ impl BadKeyAuditor {
             for audited in &fresh {
                 tally.add(audited.key.clone(), audited.seen());
             }
-            (tally, fresh.into_iter().map(Audited::metric).collect::<Vec<_>>())
+            (tally, fresh.into_iter().map(Audited::class).collect::<Vec<_>>())
         });
-        for metric in counted.await?.into_iter().flatten() {
-            self.metrics.count_of(shop, metric, 1);
+        for class in counted.await?.into_iter().flatten() {
+            let labels = [(Dimension::Shop, shop.as_str()), (Dimension::Class, class)];
+            self.metrics.count_of(Metric::WrongKeys, &labels, 1);
         }
         Ok(())
     }

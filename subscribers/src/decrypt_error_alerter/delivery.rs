@@ -1,7 +1,7 @@
 use kassa_bus::message::Reason;
 use kassa_bus::notify::{Alert, Notice, Sms};
 use kassa_bus::registry::Shop;
-use kassa_bus::{Metric, Retry, ShopId};
+use kassa_bus::{Dimension, Metric, Retry, ShopId};
 
 use super::budget::{Answer, Budget};
 use super::incident::{Addressee, Incident, Outgoing};
@@ -53,13 +53,13 @@ impl Alerter {
             let text = manager::sms(shop, reason, outgoing).into();
             let sms = Sms { to: phone.clone(), text, shop_id: shop.shop_id.clone() };
             self.notifier.send(&Notice::Sms(sms)).await?;
-            self.metrics.count(Metric::SmsSent, 1);
+            self.metrics.count_of(Metric::SmsSent, &[(Dimension::Shop, shop.shop_id.as_str())], 1);
             return Ok(());
         }
         if answer == Answer::UsedUp {
             self.alert(ict::budget_used_up(shop, day)).await?;
         }
-        self.metrics.count(Metric::SmsOverBudget, 1);
+        self.metrics.count_of(Metric::SmsOverBudget, &[(Dimension::Shop, shop.shop_id.as_str())], 1);
         Ok(())
     }
 

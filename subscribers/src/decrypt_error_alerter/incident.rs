@@ -171,6 +171,12 @@ impl Incident {
         }
     }
 
+    /// Whether people were told, and not yet that it is over.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open { .. })
+    }
+
     /// Whether there is nothing to do until the next failure.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -127,6 +127,12 @@ impl Subscriber for Alerter {
 
     async fn tick(&self) -> Result<(), Retry> {
         let incidents = incidents(&self.documents).await?;
+        let open = incidents.iter().filter(|incident| incident.is_open()).count();
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "there are fewer incidents than a float counts exactly"
+        )]
+        self.metrics.observe(Metric::IncidentsOpen, &[], open as f64);
         let attended = stream::iter(incidents.into_iter().filter(|incident| !incident.is_settled()))
             .map(|incident| async move { self.attend(&incident.shop_id, incident.reason).await })
             .buffer_unordered(SIDE_BY_SIDE)

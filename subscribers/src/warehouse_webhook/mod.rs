@@ -89,6 +89,10 @@ struct Pause {
 #[async_trait]
 impl Subscriber for WarehouseWebhook {
     async fn handle(&self, batch: &[Message]) -> Vec<Verdict> {
+        if let Some(oldest) = batch.iter().filter_map(|message| message.sent).min() {
+            let waited = self.clock.now().duration_since(oldest).as_secs_f64();
+            self.courier.metrics.observe(Metric::WebhookAge, &[], waited.max(0.0));
+        }
         let mut verdicts: Vec<Option<Verdict>> = batch.iter().map(|_| None).collect();
         let mut parcels = Vec::with_capacity(batch.len());
         for (place, message) in batch.iter().enumerate() {

@@ -1,0 +1,215 @@
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::{Dimension, Metric, Namespace, Series, Values};
+
+/// Values of one metric in one line, at most, and metrics of one directive
+/// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
+const MOST: usize = 100;
+
+/// What was taken, as JSON lines in the embedded metric format: `CloudWatch` makes metrics of them when they are in a
+/// log, so that publishing costs no request. The first line says `about` as well, and is there even where nothing was
+/// taken, if there is something to say.
+///
+/// Series that do not contradict each other share a line. AWS's own metrics are left to AWS.
+#[must_use]
+pub fn lines(
+    namespace: &str,
+    at: Timestamp,
+    mut taken: Vec<Series>,
+    about: &Map<String, Value>,
+) -> Vec<String> {
+    taken.retain(|series| series.metric.namespace() == Namespace::Kassa);
+    taken.sort_by(|a, b| (a.metric, &a.labels).cmp(&(b.metric, &b.labels)));
+    let mut documents: Vec<Document> = Vec::new();
+    for series in &taken {
+        for number in numbers(&series.values) {
+            let place = documents.iter().position(|document| document.takes(series));
+            let place = place.unwrap_or_else(|| {
+                documents.push(Document::default());
+                documents.len() - 1
+            });
+            documents[place].put(series, number);
+        }
+    }
+    if documents.is_empty() && !about.is_empty() {
+        documents.push(Document::default());
+    }
+    let nothing = Map::new();
+    let about = std::iter::once(about).chain(std::iter::repeat(&nothing));
+    documents.iter().zip(about).map(|(document, about)| document.line(namespace, at, about)).collect()
+}
+
+#[derive(Default)]
+struct Document<'a> {
+    labels: Vec<(Dimension, &'a str)>,
+    metrics: Vec<(Metric, String)>,
+}
+
+impl<'a> Document<'a> {
+    fn takes(&self, series: &Series) -> bool {
+        let other = |(dimension, value): &(Dimension, String)| {
+            self.labels.iter().any(|(there, said)| there == dimension && said != value)
+        };
+        self.metrics.len() < MOST
+            && !self.metrics.iter().any(|(metric, _)| *metric == series.metric)
+            && !series.labels.iter().any(other)
+    }
+
+    fn put(&mut self, series: &'a Series, number: String) {
+        for (dimension, value) in &series.labels {
+            if !self.labels.iter().any(|(there, _)| there == dimension) {
+                self.labels.push((*dimension, value));
+            }
+        }
+        self.metrics.push((series.metric, number));
+    }
+
+    fn line(&self, namespace: &str, at: Timestamp, about: &Map<String, Value>) -> String {
+        let mut line = String::from("{");
+        if !self.metrics.is_empty() {
+            let _ = write!(line, r#""_aws":{{"Timestamp":{},"CloudWatchMetrics":["#, at.as_millisecond());
+            for (n, directive) in self.directives().iter().enumerate() {
+                line.push_str(if n > 0 { "," } else { "" });
+                push_directive(&mut line, namespace, directive);
+            }
+            line.push_str("]}");
+        }
+        let mut member = |name: &str, value: &dyn std::fmt::Display| {
+            let comma = if line.len() > 1 { "," } else { "" };
+            let _ = write!(line, r#"{comma}"{name}":{value}"#);
+        };
+        for (dimension, value) in &self.labels {
+            member(dimension.name(), &Value::from(*value));
+        }
+        for (name, value) in about {
+            if !self.labels.iter().any(|(dimension, _)| dimension.name() == name) {
+                member(name, value);
+            }
+        }
+        for (metric, number) in &self.metrics {
+            member(metric.name(), number);
+        }
+        line.push('}');
+        line
+    }
+
+    /// Metrics with the same sets of dimensions share a directive.
+    fn directives(&self) -> Vec<Vec<Metric>> {
+        let mut directives: Vec<Vec<Metric>> = Vec::new();
+        for (metric, _) in &self.metrics {
+            match directives.iter_mut().find(|there| there[0].dimensions() == metric.dimensions()) {
+                Some(directive) => directive.push(*metric),
+                None => directives.push(vec![*metric]),
+            }
+        }
+        directives
+    }
+}
+
+fn push_directive(line: &mut String, namespace: &str, metrics: &[Metric]) {
+    let sets: Vec<Vec<&str>> = metrics[0]
+        .dimensions()
+        .iter()
+        .map(|set| set.iter().map(|dimension| dimension.name()).collect())
+        .collect();
+    let namespace = Value::from(namespace);
+    let _ = write!(line, r#"{{"Namespace":{namespace},"Dimensions":{},"Metrics":["#, Value::from(sets));
+    for (n, metric) in metrics.iter().enumerate() {
+        let comma = if n > 0 { "," } else { "" };
+        let _ = match metric.unit() {
+            // It is what no unit means.
+            super::Unit::None => write!(line, r#"{comma}{{"Name":"{}"}}"#, metric.name()),
+            unit => write!(line, r#"{comma}{{"Name":"{}","Unit":"{}"}}"#, metric.name(), unit.as_str()),
+        };
+    }
+    line.push_str("]}");
+}
+
+/// What stands for the values: a number, or up to a hundred.
+fn numbers(values: &Values) -> Vec<String> {
+    match values {
+        Values::Sum(sum) => vec![sum.to_string()],
+        Values::Each(values) => {
+            let finite: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+            finite.chunks(MOST).map(array).collect()
+        }
+    }
+}
+
+/// To a tenth: of a millisecond nobody asks for more, and each digit is stored and paid for.
+fn array(values: &[f64]) -> String {
+    let tenths = values.iter().map(|value| ((value * 10.0).round() / 10.0).to_string());
+    match values {
+        [_] => tenths.collect(),
+        _ => format!("[{}]", tenths.collect::<Vec<_>>().join(",")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Labels, Metrics};
+    use serde_json::json;
+
+    fn emitted(metrics: &Metrics, about: &Value) -> Vec<Value> {
+        let at = "2026-11-22T10:00:00Z".parse().unwrap();
+        let about = about.as_object().unwrap();
+        lines("kassa-dev", at, metrics.take(), about)
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn one_shop_is_one_line_with_what_the_batch_says() {
+        let metrics = Metrics::default();
+        let shop: Labels<'_> = &[(Dimension::Shop, "AMIS1")];
+        metrics.count_of(Metric::Recorded, shop, 3);
+        metrics.add(Metric::Turnover, shop, "-12.50".parse().unwrap());
+        metrics.observe(Metric::Latency, &[], 12.34);
+        metrics.observe(Metric::Latency, &[], 7.0);
+        let emitted = emitted(&metrics, &json!({"function": "process", "messages": 3}));
+        assert_eq!(
+            emitted,
+            [json!({
+                "_aws": {"Timestamp": 1_795_341_600_000_u64, "CloudWatchMetrics": [
+                    {"Namespace": "kassa-dev", "Dimensions": [[], ["shop_id"]],
+                     "Metrics": [{"Name": "recorded", "Unit": "Count"}, {"Name": "turnover"}]},
+                    {"Namespace": "kassa-dev", "Dimensions": [[]],
+                     "Metrics": [{"Name": "latency", "Unit": "Milliseconds"}]},
+                ]},
+                "shop_id": "AMIS1", "function": "process", "messages": 3,
+                "recorded": 3, "turnover": -12.5, "latency": [12.3, 7],
+            })]
+        );
+    }
+
+    #[test]
+    fn shops_are_lines_of_their_own_and_more_than_a_hundred_values_are_more_lines() {
+        let metrics = Metrics::default();
+        for n in 0..250 {
+            metrics.count_of(Metric::Accepted, &[(Dimension::Shop, ["A", "B"][n % 2])], 1);
+            metrics.observe(Metric::Latency, &[], n as f64);
+        }
+        let emitted = emitted(&metrics, &json!({"function": "accept"}));
+        assert_eq!(emitted.len(), 3);
+        let values: Vec<usize> =
+            emitted.iter().map(|line| line["latency"].as_array().unwrap().len()).collect();
+        assert_eq!(values, [100, 100, 50]);
+        let said =
+            |name: &str| emitted.iter().map(|line| line[name].as_str().unwrap_or("-")).collect::<Vec<_>>();
+        assert_eq!(said("shop_id"), ["A", "B", "-"]);
+        assert_eq!(said("function"), ["accept", "-", "-"]);
+    }
+
+    #[test]
+    fn aws_metrics_are_left_to_aws_and_nothing_to_say_is_no_line() {
+        let metrics = Metrics::default();
+        metrics.count_of(Metric::Invocations, &[(Dimension::FunctionName, "kassa-dev-accept")], 1);
+        assert_eq!(emitted(&metrics, &json!({})), [] as [Value; 0]);
+        assert_eq!(emitted(&metrics, &json!({"messages": 0})), [json!({"messages": 0})]);
+    }
+}
