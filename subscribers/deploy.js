@@ -76,7 +76,7 @@ function lambda({ id, name, block, brought, timeout, environment }) {
 function template(subscriber) {
   const { id, name, block } = subscriber;
   const framework = capital(name.replaceAll('-', 'Dash')); // what the framework makes of a function's name
-  const logging = { LogFormat: 'JSON', SystemLogLevel: 'WARN', ApplicationLogLevel: 'TRACE' };
+  const logging = { LogFormat: 'JSON', SystemLogLevel: 'WARN', ApplicationLogLevel: '${param:logLevel}' };
   const resources = {
     Role: role(subscriber, framework),
     Queue: queue(name, {

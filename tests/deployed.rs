@@ -113,7 +113,7 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
 
     // A deployment without changes changes nothing; one with changes goes on selling.
     assert!(cloud.serverless(&["deploy"]).await.contains("No changes to deploy"));
-    cloud.serverless(&["deploy", "--param", "logLevel=trace"]).await;
+    cloud.serverless(&["deploy", "--param", "logLevel=TRACE"]).await;
     let sold = cloud.kassa(&["sell", "--shop", "AMIS1", "--count", "20", "--stage", "local"]).await;
     cloud::succeeded("sell", &sold);
     let marked = till(&cloud, "AMIS1", Format::Sealed).ring_up(&lines("90002", "7712345.67")).await.unwrap();
@@ -123,7 +123,7 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
     cloud.until("21 more", &["check"], right).await;
     // At the finest level there is, no function's log holds anything of a sale.
     let levels = "print(json.dumps([f['Environment']['Variables']['RUST_LOG'] for f in aws('lambda').list_functions()['Functions']]))";
-    assert_eq!(cloud.boto(levels).await, json!(vec!["trace"; 6]));
+    assert_eq!(cloud.boto(levels).await, json!(vec!["TRACE"; 6]));
     let log = cloud.log();
     assert!(log.contains(wrong_key.sale_id.as_str()), "the functions' logs are not in it");
     assert!(!log.contains("7712345"));

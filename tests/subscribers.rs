@@ -37,7 +37,10 @@ fn until<T>(what: &str, mut ask: impl FnMut() -> T, right: impl Fn(&T) -> bool) 
         if right(&answer) {
             return answer;
         }
-        assert!(begun.elapsed() < Duration::from_mins(2), "in two minutes it did not come about that {what}");
+        assert!(
+            begun.elapsed() < Duration::from_mins(5),
+            "in five minutes it did not come about that {what}"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }

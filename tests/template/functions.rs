@@ -8,7 +8,7 @@ use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use serde_json::json;
 
-use crate::template::{capital, every_stage, framework, handlers, other, set, short};
+use crate::template::{capital, every_stage, everyone, framework, handlers, other, set, short};
 
 #[test]
 fn the_functions_are_the_bootstraps_stages_and_subscribers() {
@@ -38,22 +38,22 @@ fn logs_are_ours_and_end() {
     for (stage, template) in every_stage() {
         for handler in handlers() {
             let logging =
-                json!({"LogFormat": "JSON", "SystemLogLevel": "WARN", "ApplicationLogLevel": "TRACE"});
+                json!({"LogFormat": "JSON", "SystemLogLevel": "WARN", "ApplicationLogLevel": "INFO"});
             assert_eq!(template.function(handler)["LoggingConfig"], logging, "{stage} {handler}");
             let group = template.of(&format!("{}LogGroup", framework(handler)));
             assert_eq!(group["RetentionInDays"], 30, "{stage} {handler}");
         }
     }
     assert_eq!(other().of("AcceptLogGroup")["RetentionInDays"], 7);
-    assert_eq!(other().function(Accept::NAME)["Environment"]["Variables"]["RUST_LOG"], "debug");
+    assert_eq!(other().function(Accept::NAME)["LoggingConfig"]["ApplicationLogLevel"], "DEBUG");
 }
 
 #[test]
 fn a_function_is_told_what_it_needs_and_no_more() {
     for (stage, template) in every_stage() {
         let told = |handler: &str, more: &[&str]| {
-            let wanted: BTreeSet<_> =
-                set(more).union(&set(&["RUST_LOG=info", "SHOPS_TABLE=ShopsTable"])).cloned().collect();
+            let mut wanted: BTreeSet<_> = set(more).into_iter().chain(everyone(stage)).collect();
+            wanted.insert("SHOPS_TABLE=ShopsTable".to_owned());
             assert_eq!(template.settings(handler), wanted, "{stage} {handler}");
         };
         let (events, errors) = ("EVENTS_TABLE=EventsTable", "DECRYPT_ERRORS_TOPIC=DecryptErrorsTopic");

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::package::{Tool, copy_sources, package, root, said};
 use crate::template::{
-    ALERTER, AUDITOR, SUBSCRIBERS, Template, WEBHOOK, capital, every_stage, framework, other, set, short,
-    template,
+    ALERTER, AUDITOR, SUBSCRIBERS, Template, WEBHOOK, capital, every_stage, everyone, framework, other, set,
+    short, template,
 };
 
 #[test]
@@ -25,12 +25,9 @@ fn each_block_is_a_subscriber() {
 fn a_subscriber_is_told_what_it_needs_and_no_more() {
     for (stage, template) in every_stage() {
         let told = |name: &str, more: &[&str]| {
-            let everyone = [
-                "RUST_LOG=info".to_owned(),
-                format!("STAGE={stage}"),
-                format!("TABLE={}Table", capital(name)),
-            ];
-            let wanted: BTreeSet<_> = set(more).into_iter().chain(everyone).collect();
+            let subscribers = [format!("STAGE={stage}"), format!("TABLE={}Table", capital(name))];
+            let wanted: BTreeSet<_> =
+                set(more).into_iter().chain(everyone(stage)).chain(subscribers).collect();
             assert_eq!(template.settings(name), wanted, "{stage} {name}");
         };
         let (shops, alerts) = ("SHOPS_TABLE=ShopsTable", "ALERTS_TOPIC=AlertsTopic");

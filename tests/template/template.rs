@@ -49,7 +49,7 @@ pub fn other() -> Template {
         "auditTrialRate=60",
         "groupWait=1m",
         "keyPrefix=till-",
-        "logLevel=debug",
+        "logLevel=DEBUG",
         "logRetention=7",
         "repeatInterval=1h",
         "resolveAfter=5m",
@@ -165,4 +165,11 @@ pub fn short(reference: &Value) -> String {
 
 pub fn set(items: &[&str]) -> BTreeSet<String> {
     items.iter().map(|&item| item.to_owned()).collect()
+}
+
+/// What every function of a stage is told.
+pub fn everyone(stage: &str) -> Vec<String> {
+    // The emulator does not tell them their level.
+    let level = (stage == "local").then(|| "RUST_LOG=INFO".to_owned());
+    level.into_iter().chain([format!("METRICS_NAMESPACE=kassa-{stage}")]).collect()
 }

@@ -50,13 +50,16 @@ pub struct Outcome {
 }
 
 impl Function {
-    /// Reads the settings and starts logging: JSON lines on stdout, at the level `RUST_LOG` says.
+    /// Reads the settings and starts logging: JSON lines on stdout, at the level that `RUST_LOG` says, or else Lambda's
+    /// own setting, which can be changed without a deployment
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>).
     ///
     /// # Errors
     /// Names the variable that is missing or wrong.
     pub fn start() -> Result<Self, Error> {
         let settings = Settings::from_env();
-        let level = settings.optional("RUST_LOG").unwrap_or("info");
+        let level = ["RUST_LOG", "AWS_LAMBDA_LOG_LEVEL"].into_iter().find_map(|name| settings.optional(name));
+        let level = level.unwrap_or("info");
         let filter = telemetry::filter(level).map_err(|_| SettingError::Wrong {
             name: "RUST_LOG",
             what: "log levels, as info or kassa=debug",
