@@ -15,9 +15,11 @@ pub async fn serve(function: &Function, accept: Accept) -> Result<(), Error> {
     let accept = &accept;
     lambda::serve(function, |event| async move {
         let answer = route(accept, &event).await;
-        let about =
-            [("function".to_owned(), Accept::NAME.into()), ("status".to_owned(), answer.status.into())];
-        Outcome { answer: Ok(to_event(&answer)), about: Map::from_iter(about) }
+        let mut about = Map::new();
+        if answer.status >= 400 {
+            about.insert("status".to_owned(), answer.status.into());
+        }
+        Outcome { answer: Ok(to_event(&answer)), about }
     })
     .await
 }

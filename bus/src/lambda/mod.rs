@@ -153,7 +153,7 @@ pub async fn drive(
     };
     let drain = &drain;
     serve(function, |event| async move {
-        let mut about = Map::from_iter([("function".to_owned(), subscription.name.into())]);
+        let mut about = Map::new();
         let answer = if event["detail-type"] == "Scheduled Event" {
             minute(function, subscription, drain.as_ref(), &mut about).await
         } else {
@@ -178,7 +178,10 @@ async fn batch(
     let verdicts = isolated(&*subscription.subscriber, invocation.messages()).await;
     dealt_with(metrics, subscription.name, clock.now(), invocation.messages(), &verdicts);
     about.insert("messages".to_owned(), verdicts.len().into());
-    about.insert("failures".to_owned(), verdicts.iter().filter(|verdict| verdict.is_err()).count().into());
+    match verdicts.iter().filter(|verdict| verdict.is_err()).count() {
+        0 => {}
+        failed => _ = about.insert("failures".to_owned(), failed.into()),
+    }
     invocation.answer(&verdicts)
 }
 

@@ -143,7 +143,7 @@ use Namespace::{Aws, Kassa};
 
 catalogue! {
     /// Envelopes accepted for the first time.
-    Accepted => Kassa, "accepted", Count, Sum, [[], [Shop]];
+    Accepted => Kassa, "accepted", Count, Sum, [[]];
     /// Requests refused: malformed, unknown shop, too large.
     Refused => Kassa, "refused", Count, Sum, [[]];
     /// Repeats that changed nothing, at any stage.

@@ -120,8 +120,10 @@ fn push_directive(line: &mut String, namespace: &str, metrics: &[Metric]) {
     for (n, metric) in metrics.iter().enumerate() {
         let comma = if n > 0 { "," } else { "" };
         let _ = match metric.unit() {
-            // It is what no unit means.
-            super::Unit::None => write!(line, r#"{comma}{{"Name":"{}"}}"#, metric.name()),
+            // A number of things is what one takes a number for, and each byte is paid for.
+            super::Unit::None | super::Unit::Count => {
+                write!(line, r#"{comma}{{"Name":"{}"}}"#, metric.name())
+            }
             unit => write!(line, r#"{comma}{{"Name":"{}","Unit":"{}"}}"#, metric.name(), unit.as_str()),
         };
     }
@@ -139,12 +141,13 @@ fn numbers(values: &Values) -> Vec<String> {
     }
 }
 
-/// To a tenth: of a millisecond nobody asks for more, and each digit is stored and paid for.
+/// To a tenth where it is small, or else to one: nobody asks for more, and each digit is stored and paid for.
 fn array(values: &[f64]) -> String {
-    let tenths = values.iter().map(|value| ((value * 10.0).round() / 10.0).to_string());
+    let round = |value: &f64| if value.abs() < 100.0 { (value * 10.0).round() / 10.0 } else { value.round() };
+    let rounded = values.iter().map(|value| round(value).to_string());
     match values {
-        [_] => tenths.collect(),
-        _ => format!("[{}]", tenths.collect::<Vec<_>>().join(",")),
+        [_] => rounded.collect(),
+        _ => format!("[{}]", rounded.collect::<Vec<_>>().join(",")),
     }
 }
 
@@ -177,7 +180,7 @@ mod tests {
             [json!({
                 "_aws": {"Timestamp": 1_795_341_600_000_u64, "CloudWatchMetrics": [
                     {"Namespace": "kassa-dev", "Dimensions": [[], ["shop_id"]],
-                     "Metrics": [{"Name": "recorded", "Unit": "Count"}, {"Name": "turnover"}]},
+                     "Metrics": [{"Name": "recorded"}, {"Name": "turnover"}]},
                     {"Namespace": "kassa-dev", "Dimensions": [[]],
                      "Metrics": [{"Name": "latency", "Unit": "Milliseconds"}]},
                 ]},

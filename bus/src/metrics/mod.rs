@@ -14,7 +14,8 @@ pub use emf::lines;
 
 use crate::amount::Amount;
 
-/// What a value is told apart by: the metric's dimensions and their values, in the catalogue's order.
+/// What a value is told apart by: the metric's dimensions and their values, in the catalogue's order. One that is no
+/// dimension of the metric is a property of its line in the log.
 pub type Labels<'a> = &'a [(Dimension, &'a str)];
 
 /// What one process counted and measured since it was last taken. Shared by whoever counts.
