@@ -1,6 +1,8 @@
 //! What is known of a shop's health: its metrics over time, its alarms, its dashboards. On AWS `CloudWatch` knows
 //! it, on this machine the shop itself does, in the same terms, so that one dashboard and one alarm do for both.
 
+/// The alarms there are.
+pub mod alarms;
 /// The dashboards' bodies, read.
 pub mod dashboard;
 /// What differs between deployments.
