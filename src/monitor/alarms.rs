@@ -1,7 +1,15 @@
 //! The alarms, as `dashboards/alarms.json` has them: what is watched, when it is wrong, and what to do then.
-//! Names, dimensions and expressions still have their placeholders (`${stack}`, `${region}`, `${api}`).
+
+/// The file as it is written.
+mod read;
+
+use serde::Deserialize;
 
 use super::{MetricId, Query, Stat};
+pub use read::FILE;
+
+/// Where each alarm has its section.
+const RUNBOOK: &str = "docs/runbook.md";
 
 /// All there are, in the file's order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -67,7 +75,8 @@ pub struct Composite {
 }
 
 /// How soon somebody must look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Severity {
     /// Within a working day.
     Warning,
@@ -76,17 +85,22 @@ pub enum Severity {
 }
 
 /// The value is wrong when it is this, compared with the threshold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 pub enum Comparison {
+    #[serde(rename = ">=")]
     AtLeast,
+    #[serde(rename = ">")]
     Above,
+    #[serde(rename = "<=")]
     AtMost,
+    #[serde(rename = "<")]
     Below,
 }
 
 /// What a period without data counts as
 /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/AlarmThatSendsEmail.html#alarms-and-missing-data>).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Missing {
     /// With no data in the whole range, nothing is known.
     Missing,
@@ -107,4 +121,24 @@ impl Comparison {
             Self::Below => value < threshold,
         }
     }
+}
+
+impl Alarm {
+    /// What people are told: what it means, what to run, where there is more. As in the deployment.
+    #[must_use]
+    pub fn description(&self) -> String {
+        description(&self.name, &self.title, &self.meaning, &self.run)
+    }
+}
+
+impl Composite {
+    /// As [`Alarm::description`].
+    #[must_use]
+    pub fn description(&self) -> String {
+        description(&self.name, &self.title, &self.meaning, &self.run)
+    }
+}
+
+fn description(name: &str, title: &str, meaning: &str, run: &str) -> String {
+    format!("{title}. {meaning}\n\nRun: {run}\nMore: {RUNBOOK}#{name}")
 }
