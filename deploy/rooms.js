@@ -5,6 +5,9 @@ const rooms = ['pipeline/deploy.yml', 'subscribers/deploy.js'];
 
 const core = ['deploy/tables.yml', 'deploy/topics.yml', 'deploy/api.yml'];
 
+// Dashboards and alarms.
+const monitoring = '${file(dashboards/deploy.js):resources}';
+
 const file = (path) => `\${file(${path})}`;
 const part = (name) => rooms.map((room) => `\${file(${room}):${name}}`);
 
@@ -26,5 +29,6 @@ module.exports = {
   resources: async (context) => [
     ...[...core, await url(context), ...(await told(context))].map(file),
     ...part('resources'),
+    monitoring,
   ],
 };

@@ -17,7 +17,7 @@ pub enum Tool {
 }
 
 /// What of the deployment's folder a package is made of.
-const FOLDERS: [&str; 5] = [".", "deploy", "deploy/certificate", "pipeline", "subscribers"];
+const FOLDERS: [&str; 6] = [".", "dashboards", "deploy", "deploy/certificate", "pipeline", "subscribers"];
 
 const ROOMS: [&str; 2] = ["pipeline", "subscribers"];
 
@@ -101,7 +101,8 @@ fn sources() -> Vec<PathBuf> {
     for folder in FOLDERS {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let name = PathBuf::from(entry.unwrap().file_name());
-            if name.extension().is_some_and(|ending| ending == "yml" || ending == "js") {
+            let ending = name.extension().and_then(|ending| ending.to_str());
+            if matches!((folder, ending), (_, Some("yml" | "js")) | ("dashboards", Some("json"))) {
                 sources.push(Path::new(folder).join(name));
             }
         }
