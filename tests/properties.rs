@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use common::{NOON, World, content, uuid};
+use jiff::{SignedDuration, Timestamp};
 use kassa::questions::DayFilter;
 use kassa_bus::{Message, Topic};
 use proptest::prelude::*;
@@ -52,6 +53,8 @@ enum Step {
         most: usize,
     },
     Rebuild,
+    /// The clock goes to so many seconds after noon: back, too, as from one function's to another's.
+    Clock(i64),
 }
 
 fn posts() -> impl Strategy<Value = Post> {
@@ -72,6 +75,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<bool>().prop_map(Step::KeysUnavailable),
         2 => (0u64..4, 1usize..4).prop_map(|(back, most)| Step::Project { back, most }),
         1 => Just(Step::Rebuild),
+        2 => (0i64..600).prop_map(Step::Clock),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -113,6 +117,10 @@ async fn take(world: &World, step: &Step, accepted: &mut BTreeMap<i64, Vec<Post>
             world.project_batch(&batch).await.into_iter().for_each(Result::unwrap);
         }
         Step::Rebuild => drop(world.questions.rebuild(&|_, _| {}).await.unwrap()),
+        Step::Clock(seconds) => {
+            let noon: Timestamp = NOON.parse().unwrap();
+            *world.now.lock().unwrap() = noon + SignedDuration::from_secs(*seconds);
+        }
     }
 }
 

@@ -136,7 +136,7 @@ impl Tally {
     /// Adds up a sale that the read models contain.
     fn sum(&mut self, event: &StoredEvent) {
         match event.recorded() {
-            Ok(sale) => add(&mut self.sums, postings(&event.shop_id, &sale)),
+            Ok(sale) => add(&mut self.sums, postings(&event.shop_id, event.at, &sale)),
             Err(error) => self.mismatch(error.to_string()),
         }
     }
@@ -179,6 +179,15 @@ fn compare(tally: &mut Tally, rows: &[ReadRow]) {
                 ("stock", item.stock, item.opening_stock.unwrap_or_default() - sum.number),
             ],
             ReadRow::Day(day) => {
+                // A row of before there was a last one has none until the day's next sale, or a rebuild.
+                if day.last_at.is_some() && day.last_at != sum.last_at {
+                    let is =
+                        [day.last_at, sum.last_at].map(|at| at.map_or("none".into(), |at| at.to_string()));
+                    tally.mismatch(format!(
+                        "{} {}: last_at is {}, the events say {}",
+                        key.shop_id, key.row, is[0], is[1]
+                    ));
+                }
                 vec![("sales", day.sales, sum.number), ("turnover", day.turnover, sum.turnover)]
             }
         };

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::amount::Amount;
 use kassa_bus::{ItemNo, ShopId};
@@ -46,17 +47,22 @@ impl Row {
 pub struct Sum {
     pub number: Amount,
     pub turnover: Amount,
+    /// For a day: when its last sale was recorded, in whole milliseconds.
+    pub last_at: Option<Timestamp>,
 }
 
 /// Sums by row: what the read models are, when it comes from all events.
 pub type Sums = BTreeMap<RowKey, Sum>;
 
-/// What a recorded sale adds to which rows. The order is part of the checkpoint: never change it.
+/// What a sale that was recorded `at` adds to which rows. The order is part of the checkpoint: never change it.
 #[must_use]
-pub fn postings(shop: &ShopId, sale: &Recorded) -> Vec<(RowKey, Sum)> {
-    let day = Sum { number: Amount::from(1), turnover: sale.totals.gross_turnover };
+pub fn postings(shop: &ShopId, at: Timestamp, sale: &Recorded) -> Vec<(RowKey, Sum)> {
+    // A millisecond is what the row keeps, whoever writes it.
+    let last_at = Timestamp::from_millisecond(at.as_millisecond()).ok();
+    let day = Sum { number: Amount::from(1), turnover: sale.totals.gross_turnover, last_at };
     let lines = sale.lines.iter().map(|line| {
-        (Row::Item(line.item_no), Sum { number: line.gross_number, turnover: line.gross_turnover })
+        let sum = Sum { number: line.gross_number, turnover: line.gross_turnover, last_at: None };
+        (Row::Item(line.item_no), sum)
     });
     std::iter::once((Row::Day(sale.business_date), day))
         .chain(lines)
@@ -68,7 +74,11 @@ pub fn postings(shop: &ShopId, sale: &Recorded) -> Vec<(RowKey, Sum)> {
 pub fn add(sums: &mut Sums, postings: impl IntoIterator<Item = (RowKey, Sum)>) {
     for (row, more) in postings {
         let sum = sums.entry(row).or_default();
-        *sum = Sum { number: sum.number + more.number, turnover: sum.turnover + more.turnover };
+        *sum = Sum {
+            number: sum.number + more.number,
+            turnover: sum.turnover + more.turnover,
+            last_at: sum.last_at.max(more.last_at),
+        };
     }
 }
 

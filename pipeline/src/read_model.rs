@@ -5,7 +5,8 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{ConditionCheck, Delete, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, TransactWriteItem, Update};
+use jiff::Timestamp;
 use kassa_bus::amount::Amount;
 use kassa_bus::{ItemNo, ShopId};
 use serde::Serialize;
@@ -52,8 +53,11 @@ const SHARD: &str = "shard#";
 /// The right to write rows while projecting is stopped.
 pub struct Hold(String);
 
-/// Rows one step may change: a transaction takes 100 writes, two are the checkpoint and the hold.
-pub const STEP_ROWS: usize = 98;
+/// A step's writes before those of its rows: the hold and the checkpoint.
+const BEFORE_ROWS: usize = 2;
+
+/// Rows one step may change: a transaction takes 100 writes.
+pub const STEP_ROWS: usize = 100 - BEFORE_ROWS;
 
 impl ReadModel {
     #[must_use]
@@ -100,6 +104,9 @@ impl ReadModel {
 
     /// Adds sums to their rows and moves the shard's checkpoint, both or neither.
     ///
+    /// A row's `last_at` only grows: on the rare occasion that another shard, or an earlier batch, brought a later
+    /// one, the step is written again without it.
+    ///
     /// # Errors
     /// [`StepError`]; nothing was changed.
     pub async fn step(
@@ -109,14 +116,25 @@ impl ReadModel {
         to: &Position,
         sums: &Sums,
     ) -> Result<(), StepError> {
-        let mut writes = Vec::with_capacity(sums.len() + 2);
-        writes.push(self.unless_held().map_err(StepError::Table)?);
-        writes.push(self.move_checkpoint(shard, from, to)?);
-        for (key, sum) in sums {
-            writes.push(self.add(key, sum)?);
+        let mut outdated: Vec<usize> = Vec::new();
+        loop {
+            let mut writes = Vec::with_capacity(sums.len() + BEFORE_ROWS);
+            writes.push(self.unless_held().map_err(StepError::Table)?);
+            writes.push(self.move_checkpoint(shard, from, to)?);
+            for (place, (key, sum)) in (BEFORE_ROWS..).zip(sums) {
+                let last_at = sum.last_at.filter(|_| !outdated.contains(&place));
+                writes.push(self.add(key, &Sum { last_at, ..*sum })?);
+            }
+            let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
+            let Err(error) = write.send().await else { return Ok(()) };
+            match &refused(&error)[..] {
+                [0, ..] => return Err(StepError::Held),
+                [1, ..] => return Err(StepError::Moved),
+                [] => return Err(TableError::unavailable("write a projection step")(error).into()),
+                // Written without its condition, none of them is refused again.
+                rows => outdated.extend(rows),
+            }
         }
-        let written = self.table.client.transact_write_items().set_transact_items(Some(writes)).send().await;
-        written.map(|_| ()).map_err(step_error)
     }
 
     fn unless_held(&self) -> Result<TransactWriteItem, TableError> {
@@ -178,9 +196,13 @@ impl ReadModel {
             .set_key(Some(key(at.shop_id.as_str(), &at.row.to_string())))
             .expression_attribute_values(":number", n(sum.number))
             .expression_attribute_values(":turnover", n(sum.turnover));
-        update = match at.row {
-            Row::Day(_) => update.update_expression("ADD sales :number, turnover :turnover"),
-            Row::Item(_) => update
+        update = match (at.row, sum.last_at) {
+            (Row::Day(_), None) => update.update_expression("ADD sales :number, turnover :turnover"),
+            (Row::Day(_), Some(last_at)) => update
+                .update_expression("ADD sales :number, turnover :turnover SET last_at = :last_at")
+                .condition_expression("attribute_not_exists(last_at) OR last_at <= :last_at")
+                .expression_attribute_values(":last_at", stored(last_at)),
+            (Row::Item(_), _) => update
                 .update_expression("ADD gross_number :number, gross_turnover :turnover, stock :stock")
                 .expression_attribute_values(":stock", n(-sum.number)),
         };
@@ -270,9 +292,12 @@ impl ReadModel {
             .set_key(Some(key(at.shop_id.as_str(), &at.row.to_string())))
             .expression_attribute_values(":number", n(sum.number))
             .expression_attribute_values(":turnover", n(sum.turnover));
-        update = match at.row {
-            Row::Day(_) => update.update_expression("SET sales = :number, turnover = :turnover"),
-            Row::Item(_) => update
+        update = match (at.row, sum.last_at) {
+            (Row::Day(_), None) => update.update_expression("SET sales = :number, turnover = :turnover"),
+            (Row::Day(_), Some(last_at)) => update
+                .update_expression("SET sales = :number, turnover = :turnover, last_at = :last_at")
+                .expression_attribute_values(":last_at", stored(last_at)),
+            (Row::Item(_), _) => update
                 .update_expression(
                     "SET gross_number = :number, gross_turnover = :turnover, \
                      stock = if_not_exists(opening_stock, :none) - :number",
@@ -329,22 +354,21 @@ impl ReadModel {
     }
 }
 
-/// The first two writes of a step are the hold and the checkpoint; a refusal names them by place.
-fn step_error(error: SdkError<TransactWriteItemsError>) -> StepError {
-    let refused = |place: usize| match error.as_service_error() {
-        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => cancelled
-            .cancellation_reasons()
-            .get(place)
-            .is_some_and(|r| r.code() == Some("ConditionalCheckFailed")),
-        _ => false,
-    };
-    if refused(0) {
-        StepError::Held
-    } else if refused(1) {
-        StepError::Moved
-    } else {
-        StepError::Table(TableError::unavailable("write a projection step")(error))
+/// Which of a transaction's writes were refused by their conditions, by their places.
+fn refused(error: &SdkError<TransactWriteItemsError>) -> Vec<usize> {
+    match error.as_service_error() {
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+            let reasons = cancelled.cancellation_reasons().iter().enumerate();
+            let refused = reasons.filter(|(_, reason)| reason.code() == Some("ConditionalCheckFailed"));
+            refused.map(|(place, _)| place).collect()
+        }
+        _ => Vec::new(),
     }
+}
+
+/// A time as the table compares it: as text, and so always as long.
+fn stored(at: Timestamp) -> AttributeValue {
+    s(format!("{at:.3}"))
 }
 
 fn shard_row(shard: &str) -> String {

@@ -174,7 +174,7 @@ struct Folded {
 
 impl Folded {
     fn take(&mut self, event: &StoredEvent) -> Result<(), TableError> {
-        add(&mut self.sums, postings(&event.shop_id, &event.recorded()?));
+        add(&mut self.sums, postings(&event.shop_id, event.at, &event.recorded()?));
         self.sales += 1;
         Ok(())
     }

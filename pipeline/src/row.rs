@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use kassa_bus::ShopId;
 use kassa_bus::amount::Amount;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct DayRow {
     pub record_type: String,
     pub sales: Amount,
     pub turnover: Amount,
+    /// When the last of them was recorded. Rows of before there was one have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_at: Option<Timestamp>,
 }
 
 /// One of the two.
@@ -74,6 +78,7 @@ pub(crate) fn from_item(shop: &ShopId, item: &Item) -> Result<Option<ReadRow>, T
             shop_id,
             sales: required("sales")?,
             turnover: required("turnover")?,
+            last_at: text(item, "last_at").map(|t| t.parse().map_err(|_| wrong("last_at"))).transpose()?,
             record_type,
         })),
     })
