@@ -7,6 +7,18 @@ pub mod alarms;
 pub mod dashboard;
 /// What differs between deployments.
 pub mod placeholders;
+/// What people read of an alarm.
+mod alert;
+/// Which state an alarm is in.
+pub mod evaluate;
+/// What queries and expressions come to.
+pub mod math;
+/// Percentiles of what was measured in parts.
+mod spread;
+/// How alarms stand, and what people are told.
+pub mod standing;
+/// What was counted and measured, kept by whoever records it.
+pub mod store;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
