@@ -40,7 +40,7 @@ pub struct Message {
     pub id: String,
     pub attributes: HashMap<String, String>,
     pub body: Zeroizing<String>,
-    /// When it was published, where that is known.
+    /// When it was published, where that is known. A stream's records were not.
     pub sent: Option<Timestamp>,
 }
 

@@ -234,7 +234,7 @@ impl StoredEvent {
             ("shop_id".to_owned(), self.shop_id.into()),
         ]);
         attributes.extend(self.trace.map(|trace| ("trace".to_owned(), trace)));
-        Message { id: sequence, attributes, body: Zeroizing::new(self.body), sent: Some(self.at) }
+        Message { id: sequence, attributes, body: Zeroizing::new(self.body), sent: None }
     }
 
     /// The body of a `recorded` event, upcast from version 1 where it is old.

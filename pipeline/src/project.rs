@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use kassa_bus::{Clock, Intake, Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
 use moka::future::Cache;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ impl Project {
             self.count_unknown_items(&step).await?;
             seen = Some(step.upto);
         }
-        if let Some(oldest) = batch.iter().filter_map(|message| message.sent).min() {
+        if let Some(oldest) = batch.iter().filter_map(recorded_at).min() {
             let behind = self.clock.now().duration_since(oldest).as_secs_f64() * 1_000.0;
             self.metrics.observe(Metric::ProjectionLag, &[], behind.max(0.0));
         }
@@ -102,6 +103,12 @@ impl Subscriber for Project {
             }
         }
     }
+}
+
+/// When a stream's record was appended to the event store.
+#[must_use]
+pub fn recorded_at(message: &Message) -> Option<Timestamp> {
+    message.attributes.get("at")?.parse().ok()
 }
 
 fn is_recorded(message: &Message) -> bool {

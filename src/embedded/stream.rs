@@ -12,6 +12,7 @@ use kassa_bus::{Clock, Dimension, Failure, Message, Metric, Metrics, Subscriptio
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::posting::Sequence;
+use kassa_pipeline::project::recorded_at;
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::Changes;
 use tokio::sync::{Notify, watch};
@@ -100,7 +101,7 @@ impl Reporter {
         // One that fails fails the batch, as there.
         invoked(&self.metrics, name, took, verdicts.iter().all(Result::is_ok));
         let now = self.clock.now();
-        if let Some(last) = batch.last().and_then(|message| message.sent) {
+        if let Some(last) = batch.last().and_then(recorded_at) {
             let function = format!("{STACK}-{name}");
             let age = now.duration_since(last).as_secs_f64() * 1_000.0;
             self.metrics.observe(Metric::IteratorAge, &[(Dimension::FunctionName, &function)], age.max(0.0));

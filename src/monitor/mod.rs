@@ -3,16 +3,16 @@
 
 /// The alarms there are.
 pub mod alarms;
-/// The dashboards' bodies, read.
-pub mod dashboard;
-/// What differs between deployments.
-pub mod placeholders;
 /// What people read of an alarm.
 mod alert;
+/// The dashboards' bodies, read.
+pub mod dashboard;
 /// Which state an alarm is in.
 pub mod evaluate;
 /// What queries and expressions come to.
 pub mod math;
+/// What differs between deployments.
+pub mod placeholders;
 /// Percentiles of what was measured in parts.
 mod spread;
 /// How alarms stand, and what people are told.

@@ -169,8 +169,7 @@ fn inserted(mut record: Value, shard: &str) -> Option<Message> {
     };
     let body = Zeroizing::new(attributes.remove("body").unwrap_or_default());
     attributes.insert("shard".to_owned(), shard.to_owned());
-    let sent = attributes.get("at").and_then(|at| at.parse().ok());
-    Some(Message { id, attributes, body, sent })
+    Some(Message { id, attributes, body, sent: None })
 }
 
 /// A string or number attribute of `DynamoDB`'s JSON.

@@ -160,7 +160,8 @@ catalogue! {
     Refunds => Kassa, "refunds", Count, Sum, [[], [Shop]];
     /// From a sale's acceptance to its being recorded.
     Latency => Kassa, "latency", Milliseconds, Value, [[]];
-    /// From a message's publication to its having been dealt with, by whoever dealt with it.
+    /// From a message's publication to its having been dealt with, by whoever dealt with it. The projection's is
+    /// `projection_lag`.
     HopLatency => Kassa, "hop_latency", Milliseconds, Value, [[Function]];
     /// How far stock and turnover were behind what is recorded, when a batch was added to them.
     ProjectionLag => Kassa, "projection_lag", Milliseconds, Value, [[]];

@@ -117,15 +117,10 @@ fn push_directive(line: &mut String, namespace: &str, metrics: &[Metric]) {
         .collect();
     let namespace = Value::from(namespace);
     let _ = write!(line, r#"{{"Namespace":{namespace},"Dimensions":{},"Metrics":["#, Value::from(sets));
+    // No units: they are in the catalogue and on the dashboards' axes, and here each byte is paid for with each sale.
     for (n, metric) in metrics.iter().enumerate() {
         let comma = if n > 0 { "," } else { "" };
-        let _ = match metric.unit() {
-            // A number of things is what one takes a number for, and each byte is paid for.
-            super::Unit::None | super::Unit::Count => {
-                write!(line, r#"{comma}{{"Name":"{}"}}"#, metric.name())
-            }
-            unit => write!(line, r#"{comma}{{"Name":"{}","Unit":"{}"}}"#, metric.name(), unit.as_str()),
-        };
+        let _ = write!(line, r#"{comma}{{"Name":"{}"}}"#, metric.name());
     }
     line.push_str("]}");
 }
@@ -141,9 +136,9 @@ fn numbers(values: &Values) -> Vec<String> {
     }
 }
 
-/// To a tenth where it is small, or else to one: nobody asks for more, and each digit is stored and paid for.
+/// To a tenth where it is small, and else to the whole: nobody asks for more, and each digit is stored and paid for.
 fn array(values: &[f64]) -> String {
-    let round = |value: &f64| if value.abs() < 100.0 { (value * 10.0).round() / 10.0 } else { value.round() };
+    let round = |value: &f64| if value.abs() < 10.0 { (value * 10.0).round() / 10.0 } else { value.round() };
     let rounded = values.iter().map(|value| round(value).to_string());
     match values {
         [_] => rounded.collect(),
@@ -173,7 +168,7 @@ mod tests {
         metrics.count_of(Metric::Recorded, shop, 3);
         metrics.add(Metric::Turnover, shop, "-12.50".parse().unwrap());
         metrics.observe(Metric::Latency, &[], 12.34);
-        metrics.observe(Metric::Latency, &[], 7.0);
+        metrics.observe(Metric::Latency, &[], 7.07);
         let emitted = emitted(&metrics, &json!({"function": "process", "messages": 3}));
         assert_eq!(
             emitted,
@@ -182,10 +177,10 @@ mod tests {
                     {"Namespace": "kassa-dev", "Dimensions": [[], ["shop_id"]],
                      "Metrics": [{"Name": "recorded"}, {"Name": "turnover"}]},
                     {"Namespace": "kassa-dev", "Dimensions": [[]],
-                     "Metrics": [{"Name": "latency", "Unit": "Milliseconds"}]},
+                     "Metrics": [{"Name": "latency"}]},
                 ]},
                 "shop_id": "AMIS1", "function": "process", "messages": 3,
-                "recorded": 3, "turnover": -12.5, "latency": [12.3, 7],
+                "recorded": 3, "turnover": -12.5, "latency": [12, 7.1],
             })]
         );
     }
