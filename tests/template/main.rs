@@ -3,6 +3,7 @@
 
 mod functions;
 mod messages;
+mod monitoring;
 mod package;
 mod subscribers;
 mod template;
@@ -145,6 +146,9 @@ fn names_begin_with_service_and_stage() {
         ("AWS::ApiGatewayV2::Api", "Name", "kassa-prod"),
         ("AWS::Logs::LogGroup", "LogGroupName", "/aws/lambda/kassa-prod-"),
         ("AWS::SecretsManager::Secret", "Name", "kassa-prod-"),
+        ("AWS::CloudWatch::Dashboard", "DashboardName", "kassa-prod-"),
+        ("AWS::CloudWatch::Alarm", "AlarmName", "kassa-prod-"),
+        ("AWS::CloudWatch::CompositeAlarm", "AlarmName", "kassa-prod-"),
     ];
     let template = template("prod", &ALL_ON);
     for (kind, property, prefix) in kinds {
