@@ -191,6 +191,9 @@ pub struct SellArgs {
     /// Seconds to try one sale for
     #[arg(long, default_value_t = 60)]
     pub patience: u64,
+    /// Send a traceparent with each sale, so that the shop's logs can be told apart by it
+    #[arg(long)]
+    pub traceparent: bool,
     /// Items to draw on [default: ./shops.toml, or the one Kassa ships with]
     #[arg(long, value_name = "FILE")]
     pub shops: Option<PathBuf>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressStyle};
 use kassa_bus::error::chain;
-use kassa_bus::{Clock, Settings, ShopId, telemetry};
+use kassa_bus::{Clock, Settings, ShopId, Tracer, telemetry};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tracing_subscriber::Layer;
@@ -291,11 +291,21 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
         till.key_of = other;
     }
     till.patience = Duration::from_secs(args.patience);
+    till.traceparent = args.traceparent;
+    let resource = [("service.name", "till".to_owned()), ("service.instance.id", args.till.clone())];
+    let tracer = Tracer::new(&Settings::from_env(), resource, Clock::system())?;
+    till.tracer = tracer.clone();
+    let exporting = tokio::spawn(tracer.clone().run());
     let pace = Pace { count: args.count, rate: args.rate, concurrency: args.concurrency.into() };
     let summary = sell(Arc::new(till), Arc::new(goods), pace, progress_bar(&args.till)).await;
+    tracer.flush_all(LAST_EXPORT).await;
+    exporting.abort();
     print(&if args.json { format!("{}\n", json!(summary)) } else { summary_text(&summary) });
     Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+/// How long the end of a command waits for those who collect its traces.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
 
 fn summary_text(summary: &Summary) -> String {
     let Summary { accepted, failed, retries, seconds, per_second, p50_ms, p99_ms, errors, last_sale } =

@@ -11,7 +11,7 @@ use kassa::embedded::{Store, Sync};
 use kassa_bus::local::{DeadLetter, DeadLetters, Kept, LocalBus, Redelivery};
 use kassa_bus::{
     Clock, Failure, Intake, Message, Metrics, Publisher, Retry, Source, Subscriber, Subscription, Topic,
-    Verdict,
+    Tracer, Verdict,
 };
 
 /// A subscriber that notes what it gets, and fails or panics where the test says.
@@ -89,7 +89,7 @@ async fn rig(core: usize, plugged: usize) -> Rig {
 fn rig_on(store: &Store, core: usize, plugged: usize) -> Rig {
     let wait = Duration::from_millis(1);
     let redelivery = Redelivery { max_receives: 5, backoff: wait, minute: Duration::from_millis(300) };
-    let bus = LocalBus::new(redelivery, Metrics::default());
+    let bus = LocalBus::new(redelivery, Metrics::default(), Tracer::default());
     let sinks: Vec<Arc<Sink>> = (0..core + plugged).map(|_| Arc::default()).collect();
     let subscription = |(name, sink): (&&'static str, &Arc<Sink>)| Subscription {
         name,

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
 use crate::table::{Item, PAGE, TableError, n, s, text};
+use crate::trace;
 
 /// A subscriber's own table: JSON documents by group and name, each with the version it was written in.
 ///
@@ -180,7 +181,9 @@ impl Documents {
     async fn read<T: DeserializeOwned>(&self, group: &str, name: &str) -> Result<Read<T>, TableError> {
         let key = Some(key(group, name));
         let get = self.client.get_item().table_name(&self.table).consistent_read(true).set_key(key);
-        let item = get.send().await.map_err(TableError::unavailable("read a document"))?.item;
+        let span = trace::table("GetItem", &self.table);
+        let item = get.send().await.map_err(TableError::unavailable("read a document"));
+        let item = span.ends("table", item)?.item;
         parse(group, name, item.as_ref())
     }
 
@@ -244,8 +247,9 @@ impl Documents {
     async fn write(&self, document: Put, marks: Vec<Put>) -> Result<bool, TableError> {
         let puts = std::iter::once(document).chain(marks);
         let puts = puts.map(|put| TransactWriteItem::builder().put(put).build()).collect();
+        let span = trace::table("TransactWriteItems", &self.table);
         let write = self.client.transact_write_items().set_transact_items(Some(puts)).send().await;
-        match write {
+        let written = match write {
             Ok(_) => Ok(true),
             Err(error) => match error.as_service_error() {
                 Some(TransactWriteItemsError::TransactionCanceledException(cancelled))
@@ -257,7 +261,8 @@ impl Documents {
                 }
                 _ => Err(TableError::unavailable("write a document")(error)),
             },
-        }
+        };
+        span.ends("table", written)
     }
 }
 

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::jwe::RSA_2048_BYTES;
 use crate::keys::{KeyError, PublicKey, ShopKeys};
+use crate::trace;
 
 /// The shops' keys in KMS, each under the alias `alias/<keyPrefix><shop_id>`.
 pub struct KmsKeys {
@@ -76,7 +77,13 @@ impl ShopKeys for KmsKeys {
             .key_id(self.alias(shop))
             .encryption_algorithm(EncryptionAlgorithmSpec::RsaesOaepSha256)
             .ciphertext_blob(Blob::new(ciphertext));
-        let answer = request.send().await.map_err(key_error)?;
+        let span = trace::aws("KMS", "Decrypt");
+        let answer = request.send().await.map_err(key_error);
+        // That a key does not open an envelope is an answer.
+        if let Err(error @ KeyError::Unavailable(_)) = &answer {
+            span.fail("kms", error.to_string());
+        }
+        let answer = answer?;
         let plaintext =
             answer.plaintext.ok_or_else(|| KeyError::unavailable("KMS answered without a plaintext"))?;
         Ok(Zeroizing::new(plaintext.into_inner()))

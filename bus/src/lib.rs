@@ -57,6 +57,8 @@ pub mod subscriber;
 pub mod table;
 /// What may be logged.
 pub mod telemetry;
+/// One trace per sale, from till to read model.
+pub mod trace;
 /// What travels to the warehouse, and how it is signed.
 pub mod webhook;
 
@@ -70,3 +72,4 @@ pub use publish::{PublishError, Publisher};
 pub use sale::{Line, Totals};
 pub use settings::{SettingError, Settings};
 pub use subscriber::{Entry, Failure, Intake, Retry, Source, Subscriber, Subscription, Verdict};
+pub use trace::{TraceContext, Tracer};

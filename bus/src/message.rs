@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::ids::{SaleId, ShopId, Thumbprint};
 use crate::sale::Line;
+use crate::trace::{TraceContext, if_in_form};
 
 /// An SNS topic, by the name it has after `<service>-<stage>-`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +68,12 @@ impl Message {
         // serde's text may quote the body, so only the place is told.
         serde_json::from_str(&self.body).map_err(|e| NotOurs { topic: C::TOPIC.name(), column: e.column() })
     }
+
+    /// Where in a trace it was published: its `traceparent`, or, of the event store's stream, the event's `trace`.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.attributes.get("traceparent").or_else(|| self.attributes.get("trace"))?.parse().ok()
+    }
 }
 
 impl fmt::Debug for Message {
@@ -94,14 +101,15 @@ pub trait Contract: Serialize + DeserializeOwned {
 fn attributes<const N: usize>(
     shop_id: &ShopId,
     sale_id: &SaleId,
-    trace: Option<&str>,
+    trace: Option<TraceContext>,
     pairs: [(&str, &str); N],
 ) -> HashMap<String, String> {
+    let trace = trace.map(|trace| trace.to_string());
     // SNS refuses empty attribute values.
     pairs
         .into_iter()
         .chain([("shop_id", shop_id.as_str()), ("sale_id", sale_id.as_str())])
-        .chain(trace.map(|t| ("traceparent", t)))
+        .chain(trace.as_deref().map(|trace| ("traceparent", trace)))
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
@@ -158,9 +166,9 @@ pub struct Origin {
     pub accepted_at: Timestamp,
     /// Which try this is: 1, and one more each time a rejected sale is put through again.
     pub attempt: u32,
-    /// W3C `traceparent`, if the till sent one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
+    /// W3C `traceparent`: the till's, if it sent one, or where tracing is on that of whatever handled the sale last.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_in_form")]
+    pub trace: Option<TraceContext>,
 }
 
 /// On `to-decrypt`: a sale whose form was checked and that is in the event store.
@@ -178,7 +186,7 @@ impl Contract for AcceptedSale {
         self.sale_id.to_string()
     }
     fn attributes(&self) -> HashMap<String, String> {
-        attributes(&self.shop_id, &self.sale_id, self.origin.trace.as_deref(), [])
+        attributes(&self.shop_id, &self.sale_id, self.origin.trace, [])
     }
 }
 
@@ -208,7 +216,7 @@ impl Contract for DecryptedSale {
         self.sale_id.to_string()
     }
     fn attributes(&self) -> HashMap<String, String> {
-        attributes(&self.shop_id, &self.sale_id, self.origin.trace.as_deref(), [])
+        attributes(&self.shop_id, &self.sale_id, self.origin.trace, [])
     }
 }
 
@@ -285,6 +293,6 @@ impl Contract for RejectedSale {
     }
     fn attributes(&self) -> HashMap<String, String> {
         let reason = [("reason", self.reason.as_str())];
-        attributes(&self.shop_id, &self.sale_id, self.origin.trace.as_deref(), reason)
+        attributes(&self.shop_id, &self.sale_id, self.origin.trace, reason)
     }
 }

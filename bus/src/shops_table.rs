@@ -3,6 +3,7 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::Client;
 
 use crate::table::{Item, PAGE, TableError, s};
+use crate::trace;
 
 /// The shops table: registry and read models, each in rows of their own, by `shop_id` and `record_type`.
 ///
@@ -26,7 +27,9 @@ impl ShopsTable {
     pub async fn row(&self, shop: &str, record_type: &str) -> Result<Option<Item>, TableError> {
         let key = key(shop, record_type);
         let get = self.client.get_item().table_name(&*self.name).consistent_read(true).set_key(Some(key));
-        Ok(get.send().await.map_err(TableError::unavailable("read the shops table"))?.item)
+        let read = trace::table("GetItem", &self.name);
+        let row = get.send().await.map_err(TableError::unavailable("read the shops table"));
+        Ok(read.ends("table", row)?.item)
     }
 
     /// All rows of a partition, by record type.

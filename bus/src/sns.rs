@@ -8,6 +8,7 @@ use futures::future::join_all;
 use crate::error::chain;
 use crate::message::{Message, Topic};
 use crate::publish::{PublishError, Publisher};
+use crate::trace::Publishing;
 
 /// The topics on SNS.
 pub struct Sns {
@@ -96,15 +97,17 @@ fn batches(messages: &[Message]) -> Vec<&[Message]> {
 
 #[async_trait]
 impl Publisher for Sns {
-    async fn publish(&self, topic: Topic, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
+    async fn publish(&self, topic: Topic, mut messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
         let Some(arn) = self.topics.get(&topic) else {
             let error =
                 PublishError { topic: topic.name(), why: "this function was not given the topic".into() };
             return messages.iter().map(|_| Err(error.clone())).collect();
         };
-        join_all(batches(&messages).into_iter().map(|batch| self.publish_batch(topic, arn, batch)))
-            .await
-            .concat()
+        let publishing = Publishing::begin("aws_sns", topic, &mut messages);
+        let sent = batches(&messages).into_iter().map(|batch| self.publish_batch(topic, arn, batch));
+        let answers = join_all(sent).await.concat();
+        publishing.answered(&answers);
+        answers
     }
 }
 

@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::message::{Message, Topic};
 use crate::metrics::{Dimension, Metric, Metrics};
 use crate::settings::SettingError;
+use crate::trace::{self, Call, Tracer, of_message};
 
 /// Why a message is to be delivered again: a dependency failed, and may work later.
 ///
@@ -98,12 +99,12 @@ pub trait Subscriber: Send + Sync {
 }
 
 /// Handles a batch's messages side by side, each on its own.
-pub async fn each<'a, F, Fut>(batch: &'a [Message], handle: F) -> Vec<Verdict>
+pub async fn each<'a, F, Fut>(batch: &'a [Message], mut handle: F) -> Vec<Verdict>
 where
     F: FnMut(&'a Message) -> Fut,
     Fut: Future<Output = Verdict>,
 {
-    futures::future::join_all(batch.iter().map(handle)).await
+    futures::future::join_all(batch.iter().map(|message| of_message(message, handle(message)))).await
 }
 
 /// Has a subscriber take a batch. One that panics is taken again message by message, so that the poison
@@ -117,6 +118,20 @@ pub async fn isolated(subscriber: &dyn Subscriber, batch: &[Message]) -> Vec<Ver
         let verdict = attempt(subscriber, std::slice::from_ref(message)).await.and_then(|mut v| v.pop());
         verdicts.push(verdict.unwrap_or_else(|| Err(Retry::because("the subscriber panicked").into())));
     }
+    verdicts
+}
+
+/// Has a subscriber take a batch as [`isolated`] does, within the batch's spans and its messages'.
+pub async fn traced(
+    tracer: &Tracer,
+    system: &'static str,
+    subscription: &Subscription,
+    batch: &[Message],
+    call: Option<&Call>,
+) -> Vec<Verdict> {
+    let spans = trace::Batch::begin(tracer, system, subscription, batch, call);
+    let verdicts = spans.within(batch, isolated(&*subscription.subscriber, batch)).await;
+    spans.ended(&verdicts);
     verdicts
 }
 
@@ -152,7 +167,7 @@ pub fn dealt_with(
                     id = message.id,
                     sale_id = said("sale_id"),
                     shop_id = said("shop_id"),
-                    trace = said("traceparent"),
+                    trace_id = message.trace().map(|trace| tracing::field::display(trace.trace_id())),
                     %why,
                     "delivery failed"
                 );

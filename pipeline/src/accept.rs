@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use kassa_bus::message::{AcceptedSale, Envelope, Origin};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, Topic};
+use kassa_bus::{
+    Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, Topic, TraceContext, trace,
+};
 use serde_json::json;
 
 use crate::event::{Accepted, Event, Fact};
@@ -29,8 +31,8 @@ pub struct Post<'a> {
     pub body: &'a [u8],
     /// The client's network address.
     pub source: String,
-    /// The `traceparent` header (W3C Trace Context).
-    pub trace: Option<&'a str>,
+    /// What the request says of the trace it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// Seconds a till may keep a public key.
@@ -62,20 +64,18 @@ impl Accept {
 
     async fn accept(&self, post: Post<'_>) -> Result<Answer, Problem> {
         let posted = request::parse(post.body)?;
+        trace::note("kassa.shop_id", posted.shop_id.as_str());
         let shop = self.registry.shop(&posted.shop_id).await.map_err(try_again)?;
         shop.ok_or(Problem::UnknownShop)?;
         let now = self.clock.now();
+        let trace = trace::current().or(post.trace);
         let sale = AcceptedSale {
             shop_id: posted.shop_id,
             sale_id: posted.sale_id.unwrap_or_else(|| SaleId::new(now)),
             envelope: posted.envelope,
-            origin: Origin {
-                source: post.source,
-                accepted_at: now,
-                attempt: 1,
-                trace: post.trace.filter(|t| is_traceparent(t)).map(str::to_owned),
-            },
+            origin: Origin { source: post.source, accepted_at: now, attempt: 1, trace },
         };
+        trace::note("kassa.sale_id", sale.sale_id.as_str());
         let appended = self.store.append(&accepted(&sale)).await.map_err(try_again)?;
         match appended {
             Appended::New => {
@@ -113,7 +113,7 @@ fn accepted(sale: &AcceptedSale) -> Event {
         shop_id: sale.shop_id.clone(),
         sale_id: sale.sale_id.clone(),
         at: sale.origin.accepted_at,
-        trace: sale.origin.trace.clone(),
+        trace: sale.origin.trace,
         fact: Fact::Accepted(Accepted {
             envelope: sale.envelope.clone(),
             source: sale.origin.source.clone(),
@@ -133,27 +133,5 @@ fn yes(sale: &AcceptedSale) -> Answer {
     match sale.envelope {
         Envelope::Classic { .. } => Answer::json(200, &json!("OK")),
         Envelope::Sealed { .. } => Answer::json(202, &json!({"sale_id": sale.sale_id, "status": "accepted"})),
-    }
-}
-
-/// Version 00 of the header: 55 characters of lower-case hex and hyphens.
-fn is_traceparent(text: &str) -> bool {
-    text.len() == 55
-        && text.bytes().enumerate().all(|(at, b)| match at {
-            2 | 35 | 52 => b == b'-',
-            _ => b.is_ascii_digit() || (b'a'..=b'f').contains(&b),
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_well_formed_traceparent_is_carried_on() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for wrong in ["", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", &"0".repeat(55), "é"] {
-            assert!(!is_traceparent(wrong));
-        }
     }
 }

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith, decode_content};
 use kassa_bus::{
     Failure, Intake, Message, Publisher, Retry, SaleId, Source, Subscriber, Subscription, Thumbprint, Topic,
-    Verdict,
+    Verdict, trace,
 };
 use zeroize::Zeroizing;
 
@@ -65,7 +65,8 @@ impl Decrypt {
 
     /// The opened sale as a message, or nothing if it was rejected.
     async fn decrypt(&self, message: &Message) -> Result<Option<Message>, Retry> {
-        let sale: AcceptedSale = message.read()?;
+        let mut sale: AcceptedSale = message.read()?;
+        sale.origin.trace = trace::current().or(sale.origin.trace);
         let envelope = envelope_hash(&sale.envelope);
         match self.open(&sale).await {
             Ok((content, key)) => Ok(Some(Message::of(&decrypted(sale, envelope, content, key)))),
@@ -191,9 +192,10 @@ fn decrypted(
 #[async_trait]
 impl Subscriber for Decrypt {
     async fn handle(&self, batch: &[Message]) -> Vec<Verdict> {
+        let results = join_all(batch.iter().map(|m| trace::of_message(m, self.decrypt(m)))).await;
         let mut opened = Vec::with_capacity(batch.len());
         let mut verdicts = Vec::with_capacity(batch.len());
-        for (at, result) in join_all(batch.iter().map(|m| self.decrypt(m))).await.into_iter().enumerate() {
+        for (at, result) in results.into_iter().enumerate() {
             verdicts.push(match result {
                 Ok(message) => {
                     opened.extend(message.map(|m| (at, m)));

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::message::{Envelope, Reason, SealedWith};
 use kassa_bus::table::TableError;
-use kassa_bus::{Line, Message, SaleId, ShopId, Thumbprint, Totals};
+use kassa_bus::{Line, Message, SaleId, ShopId, Thumbprint, Totals, TraceContext};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -88,7 +88,7 @@ pub struct Event {
     pub shop_id: ShopId,
     pub sale_id: SaleId,
     pub at: Timestamp,
-    pub trace: Option<String>,
+    pub trace: Option<TraceContext>,
     pub fact: Fact,
 }
 
@@ -101,7 +101,7 @@ pub struct StoredEvent {
     pub at: Timestamp,
     pub sale_id: SaleId,
     pub shop_id: ShopId,
-    pub trace: Option<String>,
+    pub trace: Option<TraceContext>,
     pub body: String,
 }
 
@@ -156,7 +156,7 @@ impl Event {
             at: self.at,
             sale_id: self.sale_id.clone(),
             shop_id: self.shop_id.clone(),
-            trace: self.trace.clone(),
+            trace: self.trace,
             // Plain structs with string keys: serde_json cannot fail on them.
             body: body.unwrap_or_default(),
         }
@@ -179,7 +179,7 @@ impl StoredEvent {
             shop_id: self.shop_id.clone(),
             sale_id: self.sale_id.clone(),
             at: self.at,
-            trace: self.trace.clone(),
+            trace: self.trace,
             fact,
         })
     }
@@ -214,7 +214,7 @@ impl StoredEvent {
             at: text("at").parse().map_err(|_| wrong("at"))?,
             sale_id: text("sale_id").parse().map_err(|_| wrong("sale_id"))?,
             shop_id: text("shop_id").parse().map_err(|_| wrong("shop_id"))?,
-            trace: attributes.get("trace").cloned(),
+            trace: attributes.get("trace").and_then(|trace| trace.parse().ok()),
             body: body.to_owned(),
             key,
         })
@@ -233,7 +233,7 @@ impl StoredEvent {
             ("sale_id".to_owned(), self.sale_id.into()),
             ("shop_id".to_owned(), self.shop_id.into()),
         ]);
-        attributes.extend(self.trace.map(|trace| ("trace".to_owned(), trace)));
+        attributes.extend(self.trace.map(|trace| ("trace".to_owned(), trace.to_string())));
         Message { id: sequence, attributes, body: Zeroizing::new(self.body), sent: None }
     }
 

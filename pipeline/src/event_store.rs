@@ -4,8 +4,9 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure as OnFailure};
+use futures::future::Either;
 use jiff::civil::Date;
-use kassa_bus::{SaleId, ShopId};
+use kassa_bus::{SaleId, ShopId, trace};
 
 use crate::event::{Event, EventKey, StoredEvent};
 use crate::group_commit::GroupCommit;
@@ -71,10 +72,11 @@ impl EventStore {
     /// # Errors
     /// [`TableError::Unavailable`]: whether it was appended is unknown, appending again is safe.
     pub async fn append(&self, event: &Event) -> Result<Appended, TableError> {
-        match &self.group {
-            None => self.put(event.to_stored()).await,
-            Some(group) => group.append(event.to_stored()).await,
-        }
+        let (operation, appended) = match &self.group {
+            None => ("PutItem", Either::Left(self.put(event.to_stored()))),
+            Some(group) => ("TransactWriteItems", Either::Right(group.append(event.to_stored()))),
+        };
+        trace::table(operation, &self.table).ends("table", appended.await)
     }
 
     async fn put(&self, event: StoredEvent) -> Result<Appended, TableError> {
@@ -263,7 +265,7 @@ pub fn to_item(event: StoredEvent) -> Item {
     item.insert("shop_id".into(), s(event.shop_id));
     item.insert("body".into(), s(event.body));
     if let Some(trace) = event.trace {
-        item.insert("trace".into(), s(trace));
+        item.insert("trace".into(), s(trace.to_string()));
     }
     item
 }
@@ -284,7 +286,7 @@ fn from_item(mut item: Item) -> Result<StoredEvent, TableError> {
         at: take("at")?.parse().map_err(|_| wrong("at"))?,
         sale_id: take("sale_id")?.parse().map_err(|_| wrong("sale_id"))?,
         shop_id: take("shop_id")?.parse().map_err(|_| wrong("shop_id"))?,
-        trace: take("trace").ok(),
+        trace: take("trace").ok().and_then(|trace| trace.parse().ok()),
         // Left out where a scan left it out.
         body: take("body").unwrap_or_default(),
     })

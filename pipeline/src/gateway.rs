@@ -1,10 +1,14 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kassa_bus::lambda::{self, Error, Function, Outcome};
+use kassa_bus::trace::{self, Call, Parent};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Post};
 use crate::problem::{Answer, Problem};
+
+const SALE: &str = "POST /shop";
+const KEY: &str = "GET /shop/{shop_id}/key";
 
 /// Serves `accept` behind API Gateway: an HTTP API's events (payload format 2.0) in, its answers out
 /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>).
@@ -13,8 +17,8 @@ use crate::problem::{Answer, Problem};
 /// If Lambda cannot be reached.
 pub async fn serve(function: &Function, accept: Accept) -> Result<(), Error> {
     let accept = &accept;
-    lambda::serve(function, |event| async move {
-        let answer = route(accept, &event).await;
+    lambda::serve(function, |event, call| async move {
+        let answer = traced(function, &event, &call, route(accept, &event)).await;
         let mut about = Map::new();
         if answer.status >= 400 {
             about.insert("status".to_owned(), answer.status.into());
@@ -24,12 +28,30 @@ pub async fn serve(function: &Function, accept: Accept) -> Result<(), Error> {
     .await
 }
 
+/// Answers a request within its span.
+async fn traced(
+    function: &Function,
+    event: &Value,
+    call: &Call,
+    answer: impl Future<Output = Answer>,
+) -> Answer {
+    // API Gateway gives headers' names in lower case.
+    let header = |name| event["headers"][name].as_str();
+    let (method, route) = match event["routeKey"].as_str() {
+        Some(SALE) => ("POST", "/shop"),
+        Some(KEY) => ("GET", "/shop/{shop_id}/key"),
+        _ => return answer.await,
+    };
+    let door = trace::request(&function.tracer, method, route, header, Some(call));
+    let answer = door.span().within(answer).await;
+    door.answered(answer.status);
+    answer
+}
+
 async fn route(accept: &Accept, event: &Value) -> Answer {
     match event["routeKey"].as_str() {
-        Some("POST /shop") => sale(accept, event).await,
-        Some("GET /shop/{shop_id}/key") => {
-            accept.key(event["pathParameters"]["shop_id"].as_str().unwrap_or_default()).await
-        }
+        Some(SALE) => sale(accept, event).await,
+        Some(KEY) => accept.key(event["pathParameters"]["shop_id"].as_str().unwrap_or_default()).await,
         _ => Problem::NoSuchPage.answer(),
     }
 }
@@ -39,8 +61,8 @@ async fn sale(accept: &Accept, event: &Value) -> Answer {
         return Problem::malformed("body", "is not the base64 that API Gateway says it is").answer();
     };
     let source = event["requestContext"]["http"]["sourceIp"].as_str().unwrap_or("unknown").to_owned();
-    // API Gateway gives headers' names in lower case.
-    let trace = event["headers"]["traceparent"].as_str();
+    let trace =
+        Parent::of_headers(|name| event["headers"][name].as_str()).and_then(|parent| parent.context());
     accept.sale(Post { body: &body, source, trace }).await
 }
 

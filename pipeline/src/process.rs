@@ -6,7 +6,7 @@ use kassa_bus::message::{DecryptedSale, Reason};
 use kassa_bus::subscriber::each;
 use kassa_bus::{
     Clock, Dimension, Intake, Message, Metric, Metrics, Source, Subscriber, Subscription, Topic, Totals,
-    Verdict,
+    Verdict, trace,
 };
 
 use crate::event::{Event, Fact, Recorded, content_hash};
@@ -41,7 +41,8 @@ impl Process {
     }
 
     async fn process(&self, message: &Message) -> Verdict {
-        let sale: DecryptedSale = message.read()?;
+        let mut sale: DecryptedSale = message.read()?;
+        sale.origin.trace = trace::current().or(sale.origin.trace);
         let DecryptedSale { shop_id, sale_id, envelope, origin, .. } = &sale;
         let rejectable = Rejectable { shop_id, sale_id, envelope, closed: None, origin };
         let Some(shop) = self.registry.shop(shop_id).await? else {
@@ -54,7 +55,7 @@ impl Process {
             shop_id: shop_id.clone(),
             sale_id: sale_id.clone(),
             at: self.clock.now(),
-            trace: origin.trace.clone(),
+            trace: origin.trace,
             fact: Fact::Recorded(recorded),
         };
         match self.store.append(&event).await? {

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, TransactWriteItem, Update};
 use jiff::Timestamp;
 use kassa_bus::amount::Amount;
-use kassa_bus::{ItemNo, ShopId};
+use kassa_bus::{ItemNo, ShopId, trace};
 use serde::Serialize;
 
 use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums};
@@ -126,11 +126,15 @@ impl ReadModel {
                 writes.push(self.add(key, &Sum { last_at, ..*sum })?);
             }
             let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
+            let span = trace::table("TransactWriteItems", &self.table.name);
             let Err(error) = write.send().await else { return Ok(()) };
             match &refused(&error)[..] {
                 [0, ..] => return Err(StepError::Held),
                 [1, ..] => return Err(StepError::Moved),
-                [] => return Err(TableError::unavailable("write a projection step")(error).into()),
+                [] => {
+                    let failed = TableError::unavailable("write a projection step")(error);
+                    return span.ends("table", Err(failed)).map_err(StepError::Table);
+                }
                 // Written without its condition, none of them is refused again.
                 rows => outdated.extend(rows),
             }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic};
+use kassa_bus::{Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic, trace};
 
 use crate::event::{Event, Fact, Rejected, envelope_hash};
 use crate::event_store::{Appended, EventStore};
@@ -48,6 +48,13 @@ impl Reject {
     /// # Errors
     /// [`Retry`] if the event was not appended or not published.
     pub async fn reject(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
+        // Somebody will ask what became of it, so its trace is kept as one with an error is.
+        let span = trace::child(trace::Kind::Internal, "reject");
+        span.fail(rejection.reason.as_str(), rejection.detail.as_str());
+        span.within(self.rejected(sale, rejection)).await
+    }
+
+    async fn rejected(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
         let rejected_at = self.clock.now();
         let mut attempt = sale.origin.attempt;
         loop {
@@ -55,7 +62,7 @@ impl Reject {
                 shop_id: sale.shop_id.clone(),
                 sale_id: sale.sale_id.clone(),
                 at: rejected_at,
-                trace: sale.origin.trace.clone(),
+                trace: sale.origin.trace,
                 fact: Fact::Rejected(Rejected {
                     reason: rejection.reason,
                     detail: rejection.detail.clone(),
@@ -85,7 +92,7 @@ impl Reject {
         tracing::info!(
             shop_id = %sale.shop_id,
             sale_id = %sale.sale_id,
-            trace = sale.origin.trace,
+            trace_id = sale.origin.trace.map(|trace| tracing::field::display(trace.trace_id())),
             reason = %rejection.reason,
             attempt,
             waited_ms = u64::try_from(waited).unwrap_or(0),
@@ -131,7 +138,7 @@ pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
             source: accepted.source.clone(),
             accepted_at: at,
             attempt: rejected.attempt,
-            trace: rejection.trace.clone(),
+            trace: rejection.trace,
         },
     })
 }

@@ -9,7 +9,8 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use kassa_bus::local::{LocalBus, STACK};
-use kassa_bus::{Dimension, Metric, Metrics, Topic};
+use kassa_bus::trace::{self, Parent};
+use kassa_bus::{Dimension, Metric, Metrics, Topic, Tracer};
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::problem::{Answer, Problem};
 use kassa_pipeline::request::MAX_BODY;
@@ -27,12 +28,13 @@ pub(super) struct Door {
     pub accept: Accept,
     pub bus: Arc<LocalBus>,
     pub metrics: Metrics,
+    pub tracer: Tracer,
     in_hand: Semaphore,
 }
 
 impl Door {
-    pub(super) fn new(accept: Accept, bus: Arc<LocalBus>, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { accept, bus, metrics, in_hand: Semaphore::new(IN_HAND) })
+    pub(super) fn new(accept: Accept, bus: Arc<LocalBus>, metrics: Metrics, tracer: Tracer) -> Arc<Self> {
+        Arc::new(Self { accept, bus, metrics, tracer, in_hand: Semaphore::new(IN_HAND) })
     }
 
     pub(super) fn router(self: Arc<Self>) -> Router {
@@ -74,19 +76,31 @@ async fn sale(
     if !door.bus.has_room(Topic::ToDecrypt) {
         return response(busy.answer());
     }
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let span = trace::request(&door.tracer, "POST", "/shop", header, None);
     let answered = tokio::time::timeout(PATIENCE, async {
         // One byte more than allowed is enough to know.
         let Ok(body) = to_bytes(body, MAX_BODY).await else {
             return Problem::TooLarge { limit: MAX_BODY }.answer();
         };
-        let trace = headers.get("traceparent").and_then(|t| t.to_str().ok());
+        let trace = Parent::of_headers(header).and_then(|parent| parent.context());
         door.accept.sale(Post { body: &body, source: from.ip().to_string(), trace }).await
     });
-    response(answered.await.unwrap_or_else(|_| busy.answer()))
+    let answer = span.span().within(answered).await.unwrap_or_else(|_| busy.answer());
+    span.answered(answer.status);
+    response(answer)
 }
 
-async fn key(State(door): State<Arc<Door>>, Path(shop_id): Path<String>) -> Response<Body> {
-    response(door.accept.key(&shop_id).await)
+async fn key(
+    State(door): State<Arc<Door>>,
+    Path(shop_id): Path<String>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let span = trace::request(&door.tracer, "GET", "/shop/{shop_id}/key", header, None);
+    let answer = span.span().within(door.accept.key(&shop_id)).await;
+    span.answered(answer.status);
+    response(answer)
 }
 
 async fn health(State(door): State<Arc<Door>>) -> Response<Body> {

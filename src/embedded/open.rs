@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kassa_bus::keys::{ContentKeys, ShopKeys};
-use kassa_bus::local::{LocalBus, Redelivery, invoked};
-use kassa_bus::{Clock, Metrics, Publisher, SettingError, Settings, Source, Subscription};
+use kassa_bus::local::{LocalBus, Redelivery, STACK, invoked};
+use kassa_bus::{Clock, Metrics, Publisher, SettingError, Settings, Source, Subscription, Tracer, trace};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::process::Process;
@@ -65,10 +65,13 @@ pub struct OpenShop {
     pub applied: Plan,
     pub store: Store,
     pub metrics: Metrics,
+    tracer: Tracer,
     bus: Arc<LocalBus>,
     /// Tells the listeners to take no more.
     closing: watch::Sender<bool>,
     tills: JoinHandle<()>,
+    /// Exports spans.
+    exporting: JoinHandle<()>,
     /// Tells the projection that nothing more will come.
     ending: watch::Sender<bool>,
     /// Finishes what an earlier process left.
@@ -96,8 +99,11 @@ impl OpenShop {
         plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
 
         let metrics = Metrics::default();
+        let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
+        let tracer = Tracer::new(&up.settings, resource, up.clock.clone())?;
         let minute = up.settings.duration("MINUTE", Duration::from_mins(1))?;
-        let bus = LocalBus::new(Redelivery { minute, ..Redelivery::default() }, metrics.clone());
+        let bus =
+            LocalBus::new(Redelivery { minute, ..Redelivery::default() }, metrics.clone(), tracer.clone());
         let stages = Stages {
             store: &store,
             keys: keys.clone(),
@@ -116,7 +122,7 @@ impl OpenShop {
                 subscription,
                 store.events.clone(),
                 store.read_model.clone(),
-                Reporter { metrics: metrics.clone(), clock: up.clock.clone() },
+                Reporter { metrics: metrics.clone(), tracer: tracer.clone(), clock: up.clock.clone() },
                 ended.clone(),
             );
             projections.push(tokio::spawn(run));
@@ -129,7 +135,7 @@ impl OpenShop {
             metrics: metrics.clone(),
         };
         let plugged = plugged(&host)?;
-        tick_every(minute, &plugged, &metrics);
+        tick_every(minute, &plugged, &metrics, &tracer);
         bus.start(on_topics, plugged, &store.kept(&up.clock));
 
         let questions = Arc::new(Questions::new(store.books()));
@@ -137,21 +143,24 @@ impl OpenShop {
         let (operators, operator_url) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let token = uuid::Uuid::new_v4().simple().to_string();
         let occupant = Occupant { pid: std::process::id(), url, operator_url, token };
-        let door = Door::new(accept, bus.clone(), metrics.clone()).router();
+        let door = Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router();
         let tills = serve(tills, door, closed.clone());
         // Questions may stream for minutes, so these are cut off at the end.
         tokio::spawn(serve(operators, operator::router(questions.clone(), &occupant.token), closed));
         folder.announce(&occupant)?;
 
+        let exporting = tokio::spawn(tracer.clone().run());
         let resuming = tokio::spawn(resume(questions, store.clone(), bus.clone()));
         Ok(Self {
             occupant,
             applied: plan,
             store,
             metrics,
+            tracer,
             bus,
             closing,
             tills,
+            exporting,
             ending,
             resuming,
             projections,
@@ -174,6 +183,8 @@ impl OpenShop {
             }
         };
         let _ = tokio::time::timeout(DRAIN, ended).await;
+        self.tracer.flush_all(DRAIN).await;
+        self.exporting.abort();
         self.bus.outstanding()
     }
 }
@@ -256,17 +267,19 @@ fn plugged(host: &LocalHost) -> Result<Vec<Subscription>, UpError> {
     made.filter_map(Result::transpose).collect()
 }
 
-fn tick_every(minute: Duration, plugged: &[Subscription], metrics: &Metrics) {
+fn tick_every(minute: Duration, plugged: &[Subscription], metrics: &Metrics, tracer: &Tracer) {
     for subscription in plugged.iter().filter(|s| s.every_minute) {
         let (name, subscriber) = (subscription.name, Arc::clone(&subscription.subscriber));
-        let metrics = metrics.clone();
+        let (metrics, tracer) = (metrics.clone(), tracer.clone());
         tokio::spawn(async move {
             let mut minutes = tokio::time::interval(minute);
             minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 minutes.tick().await;
                 let begun = Instant::now();
-                let outcome = subscriber.tick().await;
+                let span = trace::minute(&tracer, name, None);
+                let outcome = span.within(subscriber.tick()).await;
+                let outcome = span.ends("minute", outcome);
                 invoked(&metrics, name, begun.elapsed(), outcome.is_ok());
                 if let Err(why) = outcome {
                     tracing::error!(subscriber = name, %why, "what is due this minute failed");

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use jiff::SignedDuration;
-use kassa_bus::local::{STACK, invoked};
+use kassa_bus::local::{STACK, SYSTEM, invoked};
 use kassa_bus::subscriber::dealt_with;
 use kassa_bus::table::{Item, TableError, s, text};
-use kassa_bus::{Clock, Dimension, Failure, Message, Metric, Metrics, Subscription, Verdict};
+use kassa_bus::{Clock, Dimension, Failure, Message, Metric, Metrics, Subscription, Tracer, Verdict, trace};
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::posting::Sequence;
@@ -93,6 +93,7 @@ impl Recent {
 /// Says of the projection what Lambda and we say of it on AWS.
 pub struct Reporter {
     pub metrics: Metrics,
+    pub tracer: Tracer,
     pub clock: Clock,
 }
 
@@ -205,7 +206,9 @@ impl LocalStream {
         let message = |(sequence, event): (u64, StoredEvent)| event.into_message(sequence.to_string(), SHARD);
         let batch: Vec<Message> = events.into_iter().map(message).collect();
         let begun = Instant::now();
-        let verdicts = subscription.subscriber.handle(&batch).await;
+        let spans = trace::Batch::begin(&reporter.tracer, SYSTEM, subscription, &batch, None);
+        let verdicts = spans.within(&batch, subscription.subscriber.handle(&batch)).await;
+        spans.ended(&verdicts);
         reporter.report(subscription.name, begun.elapsed(), &batch, &verdicts);
         for verdict in verdicts {
             if let Err(why) = verdict {

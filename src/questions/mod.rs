@@ -14,7 +14,7 @@ use jiff::civil::Date;
 use kassa_bus::notify::Notice;
 use kassa_bus::registry::Registry;
 use kassa_bus::table::TableError;
-use kassa_bus::{Documents, SaleId, ShopId};
+use kassa_bus::{Documents, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::event::{ACCEPTED, RECORDED, StoredEvent};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
@@ -140,7 +140,7 @@ pub struct ShownEvent {
     pub sale_id: SaleId,
     pub shop_id: ShopId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
+    pub trace: Option<TraceContext>,
     pub body: Value,
 }
 

@@ -15,7 +15,8 @@ use clap::ValueEnum;
 use kassa_bus::error::chain;
 use kassa_bus::jwe::{ContentKey, Sealer};
 use kassa_bus::keys::PublicKey;
-use kassa_bus::{Clock, Line, SaleId, ShopId, Thumbprint};
+use kassa_bus::trace::{Kind, Span};
+use kassa_bus::{Clock, Line, SaleId, ShopId, Thumbprint, TraceContext, Tracer};
 use rand::Rng;
 use reqwest::{Client, StatusCode, header};
 use serde::Serialize;
@@ -50,6 +51,10 @@ pub struct Till {
     pub key_of: ShopId,
     /// How long one sale is tried before the till gives it up.
     pub patience: Duration,
+    /// Makes a span of each sale, if it is on, which the shop's spans are below.
+    pub tracer: Tracer,
+    /// Whether each sale is sent with a `traceparent` in any case.
+    pub traceparent: bool,
     url: String,
     client: Client,
     clock: Clock,
@@ -131,6 +136,8 @@ impl Till {
             name: name.to_owned(),
             format,
             patience: Duration::from_mins(1),
+            tracer: Tracer::default(),
+            traceparent: false,
             url: url.trim_end_matches('/').to_owned(),
             client,
             clock,
@@ -218,14 +225,37 @@ impl Till {
     /// [`TillError::Refused`] or [`TillError::GaveUp`].
     pub async fn post(&self, sale: &Prepared) -> Result<Posted, TillError> {
         let begun = Instant::now();
+        let url = format!("{}/shop", self.url);
+        let span = self.span(sale, &url);
+        let trace = span.context().or_else(|| self.traceparent.then(TraceContext::random));
         let request = || {
-            let url = format!("{}/shop", self.url);
-            self.client.post(url).header(header::CONTENT_TYPE, "application/json").body(sale.body.clone())
+            let post = self.client.post(&url).header(header::CONTENT_TYPE, "application/json");
+            let post = trace.iter().fold(post, |post, trace| post.header("traceparent", trace.to_string()));
+            post.body(sale.body.clone())
         };
-        let (response, retries) = self.persist(request).await?;
+        let answered = self.persist(request).await;
+        match &answered {
+            Ok((response, retries)) => {
+                span.attribute("http.response.status_code", response.status().as_u16());
+                span.attribute("http.request.resend_count", *retries as usize);
+            }
+            Err(TillError::Refused { status, .. }) => span.attribute("http.response.status_code", *status),
+            Err(_) => {}
+        }
+        let (response, retries) = span.ends("not-accepted", answered)?;
         // Reading the answer to its end frees the connection for the next sale.
         let _ = response.bytes().await;
         Ok(Posted { took: begun.elapsed(), retries })
+    }
+
+    /// The span of a sale, from the first try to the yes.
+    fn span(&self, sale: &Prepared, url: &str) -> Span {
+        let span = self.tracer.start(None, Kind::Client, "POST /shop");
+        span.attribute("http.request.method", "POST");
+        span.text("url.full", url);
+        span.text("kassa.shop_id", self.shop.as_str());
+        span.text("kassa.sale_id", sale.sale_id.as_str());
+        span
     }
 
     /// Sends the same request until it succeeds: exponential backoff with full jitter, never less

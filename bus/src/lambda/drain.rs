@@ -10,11 +10,11 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::clock::Clock;
+use super::{Function, SYSTEM};
 use crate::message::Message;
-use crate::metrics::{Dimension, Metric, Metrics};
+use crate::metrics::{Dimension, Metric};
 use crate::settings::{SettingError, Settings};
-use crate::subscriber::{Failure, Retry, Subscription, Verdict, dealt_with, isolated};
+use crate::subscriber::{Failure, Retry, Subscription, Verdict, dealt_with, traced};
 
 /// The subscriber's queue, emptied by its own function.
 pub(super) struct Drain {
@@ -55,13 +55,9 @@ impl Drain {
     }
 
     /// Batch after batch until the queue is empty, the subscriber says pause, or time is up.
-    pub async fn drain(
-        &self,
-        subscription: &Subscription,
-        metrics: &Metrics,
-        clock: &Clock,
-    ) -> Result<Drained, Retry> {
-        let function = &[(Dimension::Function, subscription.name)];
+    pub async fn drain(&self, function: &Function, subscription: &Subscription) -> Result<Drained, Retry> {
+        let Function { metrics, clock, tracer, .. } = function;
+        let labels = &[(Dimension::Function, subscription.name)];
         let begun = Instant::now();
         let mut drained = Drained::default();
         while begun.elapsed() < ENOUGH && !drained.paused {
@@ -71,14 +67,14 @@ impl Drain {
             }
             let messages: Vec<Message> = received.iter().map(message).collect();
             let again = received.iter().filter(|received| receives(received) > 1).count();
-            metrics.count_of(Metric::Redelivered, function, again as u64);
-            let verdicts = isolated(&*subscription.subscriber, &messages).await;
+            metrics.count_of(Metric::Redelivered, labels, again as u64);
+            let verdicts = traced(tracer, SYSTEM, subscription, &messages, None).await;
             dealt_with(metrics, subscription.name, clock.now(), &messages, &verdicts);
             drained.messages += messages.len();
             drained.failed += verdicts.iter().filter(|verdict| verdict.is_err()).count();
             drained.paused = verdicts.iter().any(|verdict| matches!(verdict, Err(Failure::Pause { .. })));
             let buried = self.settle(&received, &messages, &verdicts).await?;
-            metrics.count_of(Metric::DeadLetters, function, buried);
+            metrics.count_of(Metric::DeadLetters, labels, buried);
         }
         Ok(drained)
     }

@@ -4,6 +4,8 @@
 mod aws;
 /// A queue that its own function empties.
 mod drain;
+/// The end of an invocation, when spans are exported.
+mod flush;
 /// What a subscriber may ask of its function.
 mod host;
 /// Records of SQS, SNS and `DynamoDB` streams as messages, and verdicts as answers.
@@ -12,10 +14,12 @@ mod records;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_types::SdkConfig;
-use lambda_runtime::{LambdaEvent, service_fn};
+use flush::Flushing;
+use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use serde_json::{Map, Value};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
@@ -29,8 +33,9 @@ use records::Invocation;
 use crate::clock::Clock;
 use crate::metrics::{self, Dimension, Metric, Metrics};
 use crate::settings::{SettingError, Settings};
-use crate::subscriber::{Intake, Retry, Subscription, dealt_with, isolated};
+use crate::subscriber::{Intake, Retry, Subscription, dealt_with, traced};
 use crate::telemetry;
+use crate::trace::{self, Call, Parent, Tracer};
 
 /// What a function is made of, before its first event.
 pub struct Function {
@@ -39,6 +44,7 @@ pub struct Function {
     pub aws: SdkConfig,
     pub clock: Clock,
     pub metrics: Metrics,
+    pub tracer: Tracer,
     /// The metrics' namespace.
     namespace: String,
 }
@@ -68,7 +74,9 @@ impl Function {
         tracing_subscriber::registry().with(lines.with_span_list(false).with_filter(filter)).init();
         let aws = aws::config(&settings)?;
         let namespace = settings.text("METRICS_NAMESPACE")?.to_owned();
-        Ok(Self { settings, aws, clock: Clock::system(), metrics: Metrics::default(), namespace })
+        let clock = Clock::system();
+        let tracer = Tracer::new(&settings, resource(&settings, &namespace), clock.clone())?;
+        Ok(Self { settings, aws, clock, metrics: Metrics::default(), tracer, namespace })
     }
 
     /// Writes an invocation's line: what it says of itself, and what was counted and measured in it.
@@ -113,21 +121,26 @@ pub fn exit(outcome: Result<(), Error>) -> ExitCode {
 /// If Lambda cannot be reached, which ends the process.
 pub async fn serve<F, Fut>(function: &Function, answer: F) -> Result<(), Error>
 where
-    F: Fn(Value) -> Fut,
+    F: Fn(Value, Call) -> Fut,
     Fut: Future<Output = Outcome>,
 {
     let answer = &answer;
+    let cold = AtomicBool::new(true);
+    let cold = &cold;
     // The event is taken as it is: one that is not in its form must reach whoever can tell.
     // Boxed: the whole of a stage in one future is deeper than the compiler will lay out.
     let invoked = |event: LambdaEvent<Value>| {
         Box::pin(async move {
             let begun = Instant::now();
-            let Outcome { answer, about } = answer(event.payload).await;
+            let LambdaEvent { payload, context } = event;
+            let xray = context.xray_trace_id.as_deref().and_then(Parent::of_xray);
+            let call = Call { id: context.request_id, cold: cold.swap(false, Ordering::Relaxed), xray };
+            let Outcome { answer, about } = answer(payload, call).await;
             function.tell(about, begun.elapsed());
             answer
         })
     };
-    lambda_runtime::run(service_fn(invoked)).await
+    Runtime::new(service_fn(invoked)).layer(Flushing(function.tracer.clone())).run().await
 }
 
 /// Drives a subscriber with what its function is invoked with: batches of a queue, of a stream, or
@@ -152,12 +165,14 @@ pub async fn drive(
         }
     };
     let drain = &drain;
-    serve(function, |event| async move {
+    serve(function, |event, call| async move {
         let mut about = Map::new();
         let answer = if event["detail-type"] == "Scheduled Event" {
-            minute(function, subscription, drain.as_ref(), &mut about).await
+            let span = trace::minute(&function.tracer, subscription.name, Some(&call));
+            let done = span.within(minute(function, subscription, drain.as_ref(), &mut about)).await;
+            span.ends("minute", done)
         } else {
-            batch(function, subscription, event, only_shard, &mut about).await
+            batch(function, subscription, event, only_shard, &call, &mut about).await
         };
         Outcome { answer, about }
     })
@@ -169,13 +184,14 @@ async fn batch(
     subscription: &Subscription,
     event: Value,
     only_shard: Option<&str>,
+    call: &Call,
     about: &mut Map<String, Value>,
 ) -> Result<Value, Error> {
-    let Function { metrics, clock, .. } = function;
+    let Function { metrics, clock, tracer, .. } = function;
     let invocation = Invocation::read(event, only_shard)?;
     let labels = &[(Dimension::Function, subscription.name)];
     metrics.count_of(Metric::Redelivered, labels, invocation.redelivered());
-    let verdicts = isolated(&*subscription.subscriber, invocation.messages()).await;
+    let verdicts = traced(tracer, SYSTEM, subscription, invocation.messages(), Some(call)).await;
     dealt_with(metrics, subscription.name, clock.now(), invocation.messages(), &verdicts);
     about.insert("messages".to_owned(), verdicts.len().into());
     match verdicts.iter().filter(|verdict| verdict.is_err()).count() {
@@ -193,7 +209,7 @@ async fn minute(
 ) -> Result<Value, Error> {
     let failed = |why: Retry| Error::from(why.to_string());
     if let Some(drain) = drain {
-        let drained = drain.drain(subscription, &function.metrics, &function.clock).await.map_err(failed)?;
+        let drained = drain.drain(function, subscription).await.map_err(failed)?;
         let Drained { messages, failed, paused } = drained;
         about.insert("messages".to_owned(), messages.into());
         about.insert("failures".to_owned(), failed.into());
@@ -203,6 +219,25 @@ async fn minute(
         subscription.subscriber.tick().await.map_err(failed)?;
     }
     Ok(Value::Null)
+}
+
+/// What brings messages to a function, in `OpenTelemetry`'s words.
+const SYSTEM: &str = "aws_sqs";
+
+/// Who makes a function's spans (<https://opentelemetry.io/docs/specs/semconv/resource/faas/>).
+fn resource(settings: &Settings, namespace: &str) -> Vec<(&'static str, String)> {
+    let set = |name: &'static str, variable| Some((name, settings.optional(variable)?.to_owned()));
+    let known = [
+        set("service.name", "AWS_LAMBDA_FUNCTION_NAME"),
+        set("faas.name", "AWS_LAMBDA_FUNCTION_NAME"),
+        set("faas.version", "AWS_LAMBDA_FUNCTION_VERSION"),
+        set("faas.instance", "AWS_LAMBDA_LOG_STREAM_NAME"),
+        set("cloud.region", "AWS_REGION"),
+        Some(("cloud.provider", "aws".to_owned())),
+        Some(("cloud.platform", "aws_lambda".to_owned())),
+        Some(("service.namespace", namespace.to_owned())),
+    ];
+    known.into_iter().flatten().collect()
 }
 
 fn millis(took: Duration) -> u64 {

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::Error;
 use crate::message::Message;
 use crate::subscriber::Verdict;
+use crate::trace::Parent;
 
 /// What a function was invoked with.
 ///
@@ -136,10 +137,17 @@ impl Invocation {
 /// An SQS record; the queue has raw message delivery, so body and attributes are the published ones.
 fn queued(mut record: Value) -> Message {
     let sent = text(&record["attributes"]["SentTimestamp"]).and_then(|millis| millis.parse().ok());
+    let mut attributes = attributes(&record["messageAttributes"], "stringValue");
+    // What X-Ray has SQS hand on, where nobody of ours did.
+    if !attributes.contains_key("traceparent")
+        && let Some(xray) = record["attributes"]["AWSTraceHeader"].as_str().and_then(Parent::of_xray)
+    {
+        attributes.extend(xray.context().map(|context| ("traceparent".to_owned(), context.to_string())));
+    }
     Message {
         sent: sent.and_then(|millis| Timestamp::from_millisecond(millis).ok()),
         id: taken(&mut record["messageId"]),
-        attributes: attributes(&record["messageAttributes"], "stringValue"),
+        attributes,
         body: Zeroizing::new(taken(&mut record["body"])),
     }
 }

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::message::Message;
 use crate::metrics::{Dimension, Metric, Metrics};
 use crate::subscriber::{Failure, Retry, Subscription};
+use crate::trace::Tracer;
 
 /// A message in a durable queue.
 #[derive(Debug, Clone)]
@@ -44,6 +45,7 @@ pub(super) struct Durable {
     pub redelivery: Redelivery,
     pub clock: Clock,
     pub metrics: Metrics,
+    pub tracer: Tracer,
     pub more: Notify,
 }
 
@@ -85,7 +87,8 @@ impl Durable {
         let messages: Vec<Message> = due.iter().map(|queued| queued.message.clone()).collect();
         let again = due.iter().filter(|queued| queued.receives > 0).count();
         self.metrics.count_of(Metric::Redelivered, &[(Dimension::Function, name)], again as u64);
-        let verdicts = invoke(&self.subscription, &self.metrics, &self.clock, &messages).await;
+        let taken = invoke(&self.subscription, &self.metrics, &self.tracer, &self.clock, &messages);
+        let verdicts = taken.await;
         let mut next = Next::Now;
         let mut done = Vec::new();
         for (queued, verdict) in due.into_iter().zip(verdicts) {

@@ -16,7 +16,8 @@ use crate::clock::Clock;
 use crate::message::{Message, Topic};
 use crate::metrics::{Dimension, Metric, Metrics};
 use crate::publish::{PublishError, Publisher};
-use crate::subscriber::{Failure, Retry, Source, Subscription, Verdict, dealt_with, isolated};
+use crate::subscriber::{Failure, Retry, Source, Subscription, Verdict, dealt_with, traced};
+use crate::trace::{Publishing, Tracer};
 
 /// How a message that failed comes back.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +78,7 @@ pub struct LocalBus {
     wired: OnceLock<Wired>,
     redelivery: Redelivery,
     metrics: Metrics,
+    tracer: Tracer,
     outstanding: Arc<Outstanding>,
 }
 
@@ -141,8 +143,8 @@ impl Drop for OutstandingGuard {
 
 impl LocalBus {
     #[must_use]
-    pub fn new(redelivery: Redelivery, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { wired: OnceLock::new(), redelivery, metrics, outstanding: Arc::default() })
+    pub fn new(redelivery: Redelivery, metrics: Metrics, tracer: Tracer) -> Arc<Self> {
+        Arc::new(Self { wired: OnceLock::new(), redelivery, metrics, tracer, outstanding: Arc::default() })
     }
 
     /// Starts the workers of every subscription to a topic, once: the core stages' and those plugged in.
@@ -157,6 +159,7 @@ impl LocalBus {
                 redelivery: self.redelivery,
                 clock: kept.clock.clone(),
                 metrics: self.metrics.clone(),
+                tracer: self.tracer.clone(),
                 more: Notify::new(),
             };
             Some((topic, Arc::new(durable)))
@@ -220,7 +223,8 @@ impl LocalBus {
                 batch.drain(..).map(|d| (d.message, (d.receives + 1, d.slot))).unzip();
             let again = slots.iter().filter(|(receives, _)| *receives > 1).count();
             self.metrics.count_of(Metric::Redelivered, function, again as u64);
-            let verdicts = invoke(&queue.subscription, &self.metrics, &kept.clock, &messages).await;
+            let taken = invoke(&queue.subscription, &self.metrics, &self.tracer, &kept.clock, &messages);
+            let verdicts = taken.await;
             for ((message, verdict), (receives, slot)) in messages.into_iter().zip(verdicts).zip(slots) {
                 if let Err(failure) = verdict {
                     let delivery = Delivery { message, receives, slot };
@@ -268,15 +272,19 @@ impl LocalBus {
 /// What things are called here that on AWS are called after the stack, as `<service>-<stage>-decrypt`.
 pub const STACK: &str = "kassa-local";
 
+/// What brings messages here, where it says so.
+pub const SYSTEM: &str = "kassa";
+
 /// Has a subscriber take a batch, and says of it what Lambda and we would say.
 pub async fn invoke(
     subscription: &Subscription,
     metrics: &Metrics,
+    tracer: &Tracer,
     clock: &Clock,
     batch: &[Message],
 ) -> Vec<Verdict> {
     let begun = Instant::now();
-    let verdicts = isolated(&*subscription.subscriber, batch).await;
+    let verdicts = traced(tracer, SYSTEM, subscription, batch, None).await;
     invoked(metrics, subscription.name, begun.elapsed(), true);
     dealt_with(metrics, subscription.name, clock.now(), batch, &verdicts);
     verdicts
@@ -309,8 +317,18 @@ impl Publisher for LocalBus {
             return messages.iter().map(|_| refused("the bus is not started")).collect();
         };
         let sent = Some(wired.clock.now());
-        let messages: Vec<Message> =
+        let mut messages: Vec<Message> =
             messages.into_iter().map(|message| Message { sent, ..message }).collect();
+        let publishing = Publishing::begin(SYSTEM, topic, &mut messages);
+        let answers = self.enqueue(topic, messages).await;
+        publishing.answered(&answers);
+        answers
+    }
+}
+
+impl LocalBus {
+    async fn enqueue(&self, topic: Topic, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
+        let refused = |why: &str| Err(PublishError { topic: topic.name(), why: why.into() });
         for durable in self.plugged_into(topic) {
             if let Err(error) = durable.put(&messages).await {
                 return messages.iter().map(|_| refused(&error.to_string())).collect();

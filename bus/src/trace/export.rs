@@ -1,0 +1,98 @@
+use std::time::Duration;
+
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings, SharedHttpConnector};
+use aws_smithy_runtime_api::http::Request;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+
+use super::options::Options;
+use super::otlp::Maker;
+use super::span::Finished;
+use crate::error::chain;
+use crate::settings::SettingError;
+
+/// Posts spans to whoever collects them: OTLP over HTTP in protobuf
+/// (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>). With the SDK's HTTP client, because every program of ours has it.
+pub(super) struct Exporter {
+    connector: SharedHttpConnector,
+    maker: Maker,
+    url: String,
+    headers: Vec<(String, String)>,
+}
+
+/// What became of an export.
+pub(super) enum Sent {
+    Taken,
+    /// The same would be refused again.
+    Refused(String),
+    /// It may work later.
+    Failed(String),
+}
+
+impl Exporter {
+    /// Opens no connection.
+    ///
+    /// # Errors
+    /// [`SettingError`] if no request can be made of what was set.
+    pub fn new(options: Options) -> Result<Self, SettingError> {
+        let Options { url, headers, timeout, resource, .. } = options;
+        // The system's roots take milliseconds to read, which only TLS is worth.
+        let roots = if url.starts_with("https") { TrustStore::default() } else { TrustStore::empty() };
+        let wrong = |what| SettingError::Wrong { name: "OTEL_EXPORTER_OTLP_ENDPOINT", what };
+        let tls = TlsContext::builder().with_trust_store(roots).build();
+        let tls = tls.map_err(|_| wrong("http, because the system's certificates cannot be read"))?;
+        let connector = Connector::builder()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls)
+            .connector_settings(settings(timeout))
+            .build();
+        let exporter = Self {
+            connector: SharedHttpConnector::new(connector),
+            maker: Maker::new(&resource),
+            url,
+            headers,
+        };
+        exporter.request(Vec::new()).ok_or(wrong("a URL, and the headers ones that HTTP can carry"))?;
+        Ok(exporter)
+    }
+
+    fn request(&self, body: Vec<u8>) -> Option<Request> {
+        let mut request = Request::new(SdkBody::from(body));
+        request.set_method("POST").ok()?;
+        request.set_uri(self.url.as_str()).ok()?;
+        let headers = request.headers_mut();
+        headers.try_insert("content-type", "application/x-protobuf").ok()?;
+        headers
+            .try_insert("user-agent", concat!("OTel-OTLP-Exporter-Kassa/", env!("CARGO_PKG_VERSION")))
+            .ok()?;
+        for (name, value) in &self.headers {
+            headers.try_insert(name.to_ascii_lowercase(), value.clone()).ok()?;
+        }
+        Some(request)
+    }
+
+    pub async fn send(&self, spans: &[Finished]) -> Sent {
+        let Some(request) = self.request(self.maker.request(spans)) else {
+            return Sent::Refused("it cannot be posted".to_owned());
+        };
+        let mut response = match self.connector.call(request).await {
+            Ok(response) => response,
+            Err(error) => return Sent::Failed(chain(&error)),
+        };
+        let status = response.status().as_u16();
+        // Read to its end, the connection serves the next export as well.
+        let _ = ByteStream::new(response.take_body()).collect().await;
+        match status {
+            200..300 => Sent::Taken,
+            429 | 502..=504 => Sent::Failed(format!("it answered {status}")),
+            _ => Sent::Refused(format!("it answered {status}")),
+        }
+    }
+}
+
+fn settings(timeout: Duration) -> HttpConnectorSettings {
+    HttpConnectorSettings::builder().connect_timeout(timeout).read_timeout(timeout).build()
+}
