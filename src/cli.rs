@@ -298,7 +298,7 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
     let exporting = tokio::spawn(tracer.clone().run());
     let pace = Pace { count: args.count, rate: args.rate, concurrency: args.concurrency.into() };
     let summary = sell(Arc::new(till), Arc::new(goods), pace, progress_bar(&args.till)).await;
-    tracer.flush_all(LAST_EXPORT).await;
+    tracer.close(LAST_EXPORT).await;
     exporting.abort();
     print(&if args.json { format!("{}\n", json!(summary)) } else { summary_text(&summary) });
     Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -85,6 +85,9 @@ pub struct OpenShop {
 /// start.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// How long closing waits for whoever collects traces.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
+
 impl OpenShop {
     /// Opens the shop: database, keys, registry, stages, listeners.
     ///
@@ -183,7 +186,7 @@ impl OpenShop {
             }
         };
         let _ = tokio::time::timeout(DRAIN, ended).await;
-        self.tracer.flush_all(DRAIN).await;
+        self.tracer.close(LAST_EXPORT).await;
         self.exporting.abort();
         self.bus.outstanding()
     }

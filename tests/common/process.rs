@@ -56,6 +56,13 @@ impl Up {
         Self::spawn(command(&["up", "--listen", "127.0.0.1:0", "--data", data]).env("RUST_LOG", "trace"))
     }
 
+    /// With these variables, beside those of the test.
+    pub fn start_told(data: &Path, told: &[(&str, &str)]) -> Self {
+        let data = data.to_str().expect("a path in UTF-8");
+        let mut command = command(&["up", "--listen", "127.0.0.1:0", "--data", data]);
+        Self::spawn(command.envs(told.iter().copied()))
+    }
+
     fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kassa starts");
         // Both pipes are read from the start: a full one would stop the shop.

@@ -49,7 +49,7 @@ where
         let tracer = self.tracer.clone();
         let flush = move |posted| async move {
             let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
-            tracer.flush_all(left.saturating_sub(MARGIN)).await;
+            tracer.invocation_ended(left.saturating_sub(MARGIN)).await;
             posted
         };
         self.inner.call(invocation).then(Box::new(|posted| flush(posted).boxed()))

@@ -133,7 +133,8 @@ where
         Box::pin(async move {
             let begun = Instant::now();
             let LambdaEvent { payload, context } = event;
-            let xray = context.xray_trace_id.as_deref().and_then(Parent::of_xray);
+            let xray = context.xray_trace_id.filter(|_| function.tracer.is_on());
+            let xray = xray.as_deref().and_then(Parent::of_xray);
             let call = Call { id: context.request_id, cold: cold.swap(false, Ordering::Relaxed), xray };
             let Outcome { answer, about } = answer(payload, call).await;
             function.tell(about, begun.elapsed());

@@ -17,7 +17,10 @@ impl Sampler {
     /// # Errors
     /// [`SettingError`] if there is no such sampler or its argument is no ratio.
     pub fn of(settings: &Settings) -> Result<Self, SettingError> {
-        let said = settings.optional("OTEL_TRACES_SAMPLER").unwrap_or("parentbased_always_on");
+        let ratio = settings.optional("OTEL_TRACES_SAMPLER_ARG");
+        // OpenTelemetry has no use for a ratio alone; we know what is meant by it.
+        let default = if ratio.is_some() { "parentbased_traceidratio" } else { "parentbased_always_on" };
+        let said = settings.optional("OTEL_TRACES_SAMPLER").unwrap_or(default);
         let (parent_based, root) = match said.strip_prefix("parentbased_") {
             Some(root) => (true, root),
             None => (false, said),
@@ -25,7 +28,7 @@ impl Sampler {
         let below = match root {
             "always_on" => ALL,
             "always_off" => 0,
-            "traceidratio" => below(settings.optional("OTEL_TRACES_SAMPLER_ARG").unwrap_or("1"))?,
+            "traceidratio" => below(ratio.unwrap_or("1"))?,
             _ => {
                 let what = "always_on, always_off or traceidratio, alone or after parentbased_";
                 return Err(SettingError::Wrong { name: "OTEL_TRACES_SAMPLER", what });
@@ -78,6 +81,7 @@ mod tests {
         assert_eq!(share("parentbased_always_off", "", Some(true)), 10_000);
         assert_eq!(share("parentbased_traceidratio", "1", Some(false)), 0);
         assert_eq!(share("traceidratio", "0", None), 0);
+        assert_eq!((share("", "0", None), share("", "0", Some(true))), (0, 10_000));
         assert_eq!(share("traceidratio", "1", Some(false)), 10_000);
         assert!((2_200..2_800).contains(&share("parentbased_traceidratio", "0.25", None)));
     }

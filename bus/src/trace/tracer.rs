@@ -91,29 +91,28 @@ impl Tracer {
         loop {
             // Either is reason to.
             let _ = tokio::time::timeout(EVERY, shared.enough.notified()).await;
-            self.flush(shared.timeout).await;
+            self.flush(Duration::MAX).await;
         }
     }
 
     /// Exports what there is, within this time. What cannot be exported is kept for the next time, as far as there is
     /// room; then, and for half a minute, nobody waits.
-    pub async fn flush(&self, limit: Duration) {
+    async fn flush(&self, limit: Duration) {
         let Some(shared) = &self.0 else { return };
         let begun = Instant::now();
-        let limit = limit.min(shared.timeout);
         let Ok(mut rest) = tokio::time::timeout(limit, shared.rest.lock()).await else { return };
         if rest.is_some_and(|until| begun < until) {
             return;
         }
         *rest = None;
         loop {
-            let spans = shared.buffer().take();
+            let patience = limit.saturating_sub(begun.elapsed()).min(shared.timeout);
+            let spans = if patience.is_zero() { Vec::new() } else { shared.buffer().take() };
             if spans.is_empty() {
                 break;
             }
-            let left = limit.saturating_sub(begun.elapsed());
-            let sent = tokio::time::timeout(left, shared.exporter.send(&spans)).await;
-            match sent.unwrap_or_else(|_| Sent::Failed("it took too long".to_owned())) {
+            let sent = tokio::time::timeout(patience, shared.exporter.send(&spans)).await;
+            match sent.unwrap_or_else(|_| Sent::Failed(format!("no answer within {patience:?}"))) {
                 Sent::Taken => {}
                 Sent::Refused(why) => {
                     tracing::warn!(spans = spans.len(), %why, "traces were refused and are lost");
@@ -132,10 +131,21 @@ impl Tracer {
         }
     }
 
-    /// As [`Tracer::flush`], where nothing goes on afterwards: what was held of traces without an error is let go.
-    pub async fn flush_all(&self, limit: Duration) {
+    /// Exports what an invocation made, within this time and its variables'. What was held of traces without an error is
+    /// let go: nothing more comes of them here.
+    pub async fn invocation_ended(&self, limit: Duration) {
         if let Some(shared) = &self.0 {
             shared.buffer().forget_held();
+            self.flush(limit.min(shared.timeout)).await;
+        }
+    }
+
+    /// Exports what is left, within this time: the last try there is.
+    pub async fn close(&self, limit: Duration) {
+        if let Some(shared) = &self.0 {
+            if let Ok(mut rest) = tokio::time::timeout(limit, shared.rest.lock()).await {
+                *rest = None;
+            }
             self.flush(limit).await;
         }
     }
