@@ -1,7 +1,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kassa_bus::lambda::{self, Error, Function, Outcome};
-use kassa_bus::trace::{self, Call, Parent};
+use kassa_bus::trace::{self, Call, Parent, Request};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Post};
@@ -42,7 +42,9 @@ async fn traced(
         Some(KEY) => ("GET", "/shop/{shop_id}/key"),
         _ => return answer.await,
     };
-    let door = trace::request(&function.tracer, method, route, header, Some(call));
+    let path = event["rawPath"].as_str().unwrap_or(route);
+    let request = Request { method, route, path, scheme: "https" };
+    let door = trace::request(&function.tracer, request, header, Some(call));
     let answer = door.span().within(answer).await;
     door.answered(answer.status);
     answer

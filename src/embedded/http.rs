@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use kassa_bus::local::{LocalBus, STACK};
@@ -77,7 +77,8 @@ async fn sale(
         return response(busy.answer());
     }
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let span = trace::request(&door.tracer, "POST", "/shop", header, None);
+    let request = trace::Request { method: "POST", route: "/shop", path: "/shop", scheme: "http" };
+    let span = trace::request(&door.tracer, request, header, None);
     let answered = tokio::time::timeout(PATIENCE, async {
         // One byte more than allowed is enough to know.
         let Ok(body) = to_bytes(body, MAX_BODY).await else {
@@ -94,10 +95,13 @@ async fn sale(
 async fn key(
     State(door): State<Arc<Door>>,
     Path(shop_id): Path<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let span = trace::request(&door.tracer, "GET", "/shop/{shop_id}/key", header, None);
+    let (route, path) = ("/shop/{shop_id}/key", uri.path());
+    let request = trace::Request { method: "GET", route, path, scheme: "http" };
+    let span = trace::request(&door.tracer, request, header, None);
     let answer = span.span().within(door.accept.key(&shop_id)).await;
     span.answered(answer.status);
     response(answer)

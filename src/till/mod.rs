@@ -253,6 +253,10 @@ impl Till {
         let span = self.tracer.start(None, Kind::Client, "POST /shop");
         span.attribute("http.request.method", "POST");
         span.text("url.full", url);
+        if let (true, Ok(url)) = (span.is_on(), reqwest::Url::parse(url)) {
+            span.text("server.address", url.host_str().unwrap_or_default());
+            span.attribute("server.port", url.port_or_known_default().unwrap_or_default());
+        }
         span.text("kassa.shop_id", self.shop.as_str());
         span.text("kassa.sale_id", sale.sale_id.as_str());
         span

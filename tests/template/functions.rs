@@ -8,7 +8,9 @@ use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use serde_json::json;
 
-use crate::template::{capital, every_stage, everyone, framework, handlers, other, set, short};
+use crate::template::{
+    ALL_ON, capital, every_stage, everyone, framework, handlers, other, set, short, template,
+};
 
 #[test]
 fn the_functions_are_the_bootstraps_stages_and_subscribers() {
@@ -67,6 +69,23 @@ fn a_function_is_told_what_it_needs_and_no_more() {
         told(Decrypt::NAME, &[events, to_process, errors, &keys]);
         told(Process::NAME, &[events, errors]);
         told(Project::NAME, shard);
+    }
+}
+
+#[test]
+fn traces_go_where_the_parameters_say() {
+    let params = ["otlpEndpoint=https://collector.example.com", "otlpHeaders=api-key=s", "traceSampling=0.1"];
+    let params = params.map(|param| ["--param", param]).concat();
+    let template = template("dev", &[&ALL_ON[..], &params].concat());
+    for handler in handlers() {
+        let settings = template.settings(handler);
+        for setting in [
+            "OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example.com",
+            "OTEL_EXPORTER_OTLP_HEADERS=api-key=s",
+            "OTEL_TRACES_SAMPLER_ARG=0.1",
+        ] {
+            assert!(settings.contains(setting), "{handler} has not {setting}");
+        }
     }
 }
 

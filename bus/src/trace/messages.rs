@@ -6,7 +6,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::context::{Parent, TraceContext};
-use super::span::{Kind, Span, Within, beside, child};
+use super::scope::{Within, beside, child};
+use super::span::{Kind, Span};
 use super::tracer::Tracer;
 use crate::message::{Message, Topic};
 use crate::publish::PublishError;

@@ -20,13 +20,16 @@ mod otlp;
 mod requests;
 /// Which traces are exported.
 mod sampler;
-/// A span, and what a task is within.
+/// The span that a task is within.
+mod scope;
+/// A span, while it lasts.
 mod span;
 /// What makes spans and has them exported.
 mod tracer;
 
 pub use context::{NotAContext, Parent, TraceContext, TraceId, if_in_form};
 pub use messages::{Batch, Call, Publishing, minute};
-pub use requests::{Door, aws, request, table};
-pub use span::{Kind, Span, Value, Within, child, current, note, of_message};
+pub use requests::{Door, Request, aws, request, table};
+pub use scope::{Within, child, current, note, of_message};
+pub use span::{Kind, Span, Value};
 pub use tracer::Tracer;

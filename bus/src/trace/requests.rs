@@ -3,17 +3,25 @@
 
 use super::context::Parent;
 use super::messages::{Call, triggered};
-use super::span::{Kind, Span, child};
+use super::scope::child;
+use super::span::{Kind, Span};
 use super::tracer::Tracer;
 
-/// A request that came in.
+/// What there is to say of a request that came in.
+pub struct Request<'a> {
+    pub method: &'static str,
+    pub route: &'static str,
+    pub path: &'a str,
+    pub scheme: &'static str,
+}
+
+/// The span of a request, until it is answered.
 pub struct Door(Span);
 
 /// Begins a request's span.
 pub fn request<'a>(
     tracer: &Tracer,
-    method: &'static str,
-    route: &'static str,
+    Request { method, route, path, scheme }: Request<'_>,
     header: impl Fn(&'static str) -> Option<&'a str>,
     call: Option<&Call>,
 ) -> Door {
@@ -23,6 +31,8 @@ pub fn request<'a>(
     let span = tracer.start(Parent::of_headers(header).as_ref(), Kind::Server, format!("{method} {route}"));
     span.attribute("http.request.method", method);
     span.attribute("http.route", route);
+    span.text("url.path", path);
+    span.attribute("url.scheme", scheme);
     triggered(&span, call, "http");
     Door(span)
 }

@@ -1,14 +1,12 @@
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::task::futures::TaskLocalFuture;
 
 use super::context::{Parent, TraceContext};
+use super::scope::{Scope, Spans, Within, within};
 use super::tracer::Shared;
-use crate::message::Message;
 
 /// What a span does for whoever is at its other end
 /// (<https://opentelemetry.io/docs/specs/otel/trace/api/#spankind>); the values are the protocol's.
@@ -69,7 +67,7 @@ pub struct Span(Option<Arc<Cell>>);
 /// A span as long as it goes on.
 pub(super) struct Cell {
     pub context: TraceContext,
-    shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     data: Mutex<Data>,
 }
 
@@ -161,7 +159,7 @@ impl Span {
     pub fn fail(&self, kind: &'static str, why: impl Into<String>) {
         self.change(|data| {
             data.attributes.push(("error.type", kind.into()));
-            data.failed = Some(why.into());
+            data.failed = Some(shortened(why.into()));
         });
     }
 
@@ -177,16 +175,13 @@ impl Span {
 
     /// Has spans that begin in the future's course be below this one.
     pub fn within<F: Future>(&self, future: F) -> Within<F> {
-        SCOPE.scope(self.scope(None), future)
+        within(self.0.as_ref().map(|cell| Scope { cell: Arc::clone(cell), batch: None }), future)
     }
 
-    /// As [`Span::within`], and has [`of_message`] find the messages' own spans.
-    pub(super) fn within_batch<F: Future>(&self, batch: Batch, future: F) -> Within<F> {
-        SCOPE.scope(self.scope(Some(Arc::new(batch))), future)
-    }
-
-    fn scope(&self, batch: Option<Arc<Batch>>) -> Option<Scope> {
-        self.0.as_ref().map(|cell| Scope { cell: Arc::clone(cell), batch })
+    /// As [`Span::within`], and has [`of_message`](super::of_message) find the messages' own spans.
+    pub(super) fn within_batch<F: Future>(&self, spans: Spans, future: F) -> Within<F> {
+        let scope = |cell| Scope { cell: Arc::clone(cell), batch: Some(Arc::new(spans)) };
+        within(self.0.as_ref().map(scope), future)
     }
 
     pub(super) fn cell(&self) -> Option<&Arc<Cell>> {
@@ -205,12 +200,18 @@ impl Span {
     }
 }
 
+/// No longer than anybody reads.
+fn shortened(mut why: String) -> String {
+    why.truncate(why.floor_char_boundary(1_000));
+    why
+}
+
 impl Cell {
-    fn change<T>(&self, change: impl FnOnce(&mut Data) -> T) -> T {
+    pub fn change<T>(&self, change: impl FnOnce(&mut Data) -> T) -> T {
         change(&mut self.data.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn child(&self, kind: Kind, name: Cow<'static, str>) -> Span {
+    pub fn child(&self, kind: Kind, name: Cow<'static, str>) -> Span {
         let state = self.change(|data| data.state.clone());
         let parent = Parent { state, ..self.context.into() };
         Span::begin(&self.shared, self.context.sibling(self.context.is_sampled()), Some(&parent), kind, name)
@@ -235,71 +236,5 @@ impl Drop for Span {
         };
         let data = cell.change(|data| std::mem::replace(data, nothing));
         cell.shared.finished(Finished { context: cell.context, ended, data });
-    }
-}
-
-/// The spans of a batch's messages, by the messages' ids.
-pub(super) type Batch = HashMap<String, Arc<Cell>>;
-
-/// What a task knows of the span it is within.
-#[derive(Clone)]
-pub struct Scope {
-    cell: Arc<Cell>,
-    batch: Option<Arc<Batch>>,
-}
-
-tokio::task_local! {
-    static SCOPE: Option<Scope>;
-}
-
-/// A future within a span.
-pub type Within<F> = TaskLocalFuture<Option<Scope>, F>;
-
-fn scope() -> Option<Scope> {
-    SCOPE.try_with(Clone::clone).ok().flatten()
-}
-
-/// A span below the one this task is within, if it is within any.
-pub fn child(kind: Kind, name: impl Into<Cow<'static, str>>) -> Span {
-    SCOPE
-        .try_with(|scope| scope.as_ref().map(|scope| scope.cell.child(kind, name.into())))
-        .ok()
-        .flatten()
-        .unwrap_or_default()
-}
-
-/// Where this task is in a trace that is recorded here.
-#[must_use]
-pub fn current() -> Option<TraceContext> {
-    SCOPE.try_with(|scope| scope.as_ref().map(|scope| scope.cell.context)).ok().flatten()
-}
-
-/// Says something of the span this task is within: copied only if anything is recorded.
-pub fn note(name: &'static str, value: impl AsRef<str>) {
-    let _ = SCOPE.try_with(|scope| {
-        if let Some(scope) = scope {
-            scope.cell.change(|data| data.attributes.push((name, value.as_ref().to_owned().into())));
-        }
-    });
-}
-
-/// Has what is done about one message of a batch be within that message's own span.
-pub fn of_message<F: Future>(message: &Message, future: F) -> Within<F> {
-    let own = scope().map(|scope| {
-        let own = scope.batch.as_ref().and_then(|batch| batch.get(&message.id));
-        Scope { cell: own.cloned().unwrap_or(scope.cell), batch: None }
-    });
-    SCOPE.scope(own, future)
-}
-
-/// A span in the trace that a message belongs to, by whoever this task works for.
-pub(super) fn beside(parent: Option<&Parent>, kind: Kind, name: Cow<'static, str>) -> Span {
-    let Some(Scope { cell, .. }) = scope() else { return Span::default() };
-    match parent {
-        None => cell.child(kind, name),
-        Some(parent) => {
-            let context = parent.child(parent.sampled.unwrap_or(cell.context.is_sampled()));
-            Span::begin(&cell.shared, context, Some(parent), kind, name)
-        }
     }
 }
