@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use kassa_bus::amount::Amount;
 use kassa_bus::keys::{KeyError, ShopKeys};
+use kassa_bus::opening_hours::OpeningHours;
 use kassa_bus::quiet_hours::QuietHours;
 use kassa_bus::registry::{Registry, Shop, ShopKey};
 use kassa_bus::table::TableError;
@@ -210,6 +211,7 @@ fn registered(shop: &DeclaredShop, keys: Vec<ShopKey>) -> Shop {
         manager_phone: shop.manager_phone.clone(),
         manager_email: shop.manager_email.clone(),
         quiet_hours: shop.quiet_hours,
+        opening_hours: shop.opening_hours.clone(),
         sms_budget: shop.sms_budget,
         keys,
     }
@@ -218,14 +220,16 @@ fn registered(shop: &DeclaredShop, keys: Vec<ShopKey>) -> Shop {
 fn shop_change(shop: &DeclaredShop, is: Option<&Shop>) -> Option<Change> {
     let Some(is) = is else { return Some(Change::AddShop { shop: shop.clone() }) };
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let hours = |hours: Option<QuietHours>| hours.map(|h| h.to_string()).unwrap_or_default();
+    let quiet = |shop: Option<QuietHours>| shop.map(|h| h.to_string()).unwrap_or_default();
+    let open = |shop: &Option<OpeningHours>| shop.as_ref().map(ToString::to_string).unwrap_or_default();
     let differs = differences([
         ("name", is.name.clone(), shop.name.clone()),
         ("time_zone", is.time_zone.clone(), shop.time_zone.clone()),
         ("language", is.language.clone(), shop.language.clone()),
         ("manager_phone", text(&is.manager_phone), text(&shop.manager_phone)),
         ("manager_email", text(&is.manager_email), text(&shop.manager_email)),
-        ("quiet_hours", hours(is.quiet_hours), hours(shop.quiet_hours)),
+        ("quiet_hours", quiet(is.quiet_hours), quiet(shop.quiet_hours)),
+        ("opening_hours", open(&is.opening_hours), open(&shop.opening_hours)),
         ("sms_budget", is.sms_budget.to_string(), shop.sms_budget.to_string()),
     ]);
     (!differs.is_empty()).then(|| Change::ChangeShop { shop: shop.clone(), differs })

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 use kassa_bus::amount::Amount;
+use kassa_bus::opening_hours::OpeningHours;
 use kassa_bus::quiet_hours::QuietHours;
 use kassa_bus::registry::SMS_BUDGET;
 use kassa_bus::{ItemNo, ShopId};
@@ -31,6 +32,8 @@ pub struct DeclaredShop {
     pub manager_email: Option<String>,
     /// When the manager gets no reminders, in the shop's time.
     pub quiet_hours: Option<QuietHours>,
+    /// When sales are to be expected, in the shop's time: a shop that has none then is told to ICT.
+    pub opening_hours: Option<OpeningHours>,
     /// Text messages a month, at most.
     #[serde(default = "sms_budget")]
     pub sms_budget: u32,

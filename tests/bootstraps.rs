@@ -16,6 +16,8 @@ use cloud::Cloud;
 use function::{
     Function, accepted, api_event, decrypted, recorded_image, sealed, sns_event, sqs_event, stream_event,
 };
+use jiff::{SignedDuration, Timestamp};
+use kassa_bus::SaleId;
 use serde_json::{Value, json};
 
 fn failures(ids: &[&str]) -> Value {
@@ -29,6 +31,7 @@ async fn the_bootstraps_take_what_aws_sends_and_answer_as_aws_documents() {
     a_queues_failures_are_named_and_nothing_else_fails(&cloud).await;
     sns_without_a_queue_fails_as_a_whole(&cloud).await;
     a_streams_checkpoint_is_its_shards(&cloud).await;
+    the_minute_says_what_is_pending_and_how_the_shops_day_goes(&cloud).await;
     a_missing_or_wrong_setting_fails_at_start_and_is_named(&cloud);
 }
 
@@ -134,6 +137,60 @@ async fn a_streams_checkpoint_is_its_shards(cloud: &Cloud) {
     assert_eq!(sales(&cloud.ask(&["stock", "--shop", "AMIS1"]).await), json!("3"));
 }
 
+/// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-rule-schedule.html>
+fn scheduled_event() -> Value {
+    json!({
+        "version": "0", "id": "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa", "detail-type": "Scheduled Event", "source": "aws.events",
+        "account": "123456789012", "time": "2026-11-22T12:00:00Z", "region": "us-east-1",
+        "resources": ["arn:aws:events:us-east-1:123456789012:rule/my-scheduled-rule"], "detail": {}
+    })
+}
+
+async fn the_minute_says_what_is_pending_and_how_the_shops_day_goes(cloud: &Cloud) {
+    // given a sale that was accepted six minutes ago, and nothing since
+    let at = Timestamp::now() - SignedDuration::from_mins(6);
+    let id = SaleId::new(at);
+    let happens = async |kind: &str, event: &str| {
+        let put = format!(
+            "print(json.dumps(aws('dynamodb').put_item(TableName='kassa-local-events', Item={{
+                'stream': {{'S': 'AMIS1#{}'}}, 'event': {{'S': '{id}#{event}'}}, 'kind': {{'S': '{kind}'}}, 'version': {{'N': '1'}},
+                'at': {{'S': '{at}'}}, 'sale_id': {{'S': '{id}'}}, 'shop_id': {{'S': 'AMIS1'}}, 'body': {{'S': '{{}}'}}
+            }})['ResponseMetadata']['HTTPStatusCode']))",
+            id.utc_date()
+        );
+        cloud.boto(&put).await
+    };
+    happens("accepted", "accepted#hash").await;
+    let watch = Function::start(cloud, "watch", &[]).await;
+    // The last of each metric, in a line that CloudWatch makes metrics of.
+    let said = |metric: &str, shop: Option<&str>| {
+        let of =
+            |line: &&Value| shop.is_none_or(|shop| line["shop_id"] == shop) && line.get(metric).is_some();
+        let lines: Vec<Value> =
+            watch.said().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let line = lines.iter().rfind(of).unwrap_or_else(|| panic!("no {metric} in {lines:?}"));
+        let of = &line["_aws"]["CloudWatchMetrics"];
+        assert!(of.as_array().unwrap().iter().all(|of| of["Namespace"] == "kassa-local"), "{line}");
+        line[metric].as_f64().unwrap()
+    };
+    assert_eq!(watch.api.invoke(scheduled_event()).await.unwrap(), Value::Null);
+    let (pending, age) = (said("pending", None), said("pending_age", None));
+    assert!((pending - 1.0).abs() < 1e-9 && (360.0..600.0).contains(&age), "{pending}, {age} s");
+    for shop in ["AMIS1", "AMIS2"] {
+        for metric in ["sales_today", "sales_last_week", "turnover_today", "turnover_last_week"] {
+            assert!(said(metric, Some(shop)) >= 0.0, "{metric} of {shop}");
+        }
+    }
+    // and when it is rejected, it is pending no more
+    happens("rejected", "rejected#1").await;
+    watch.api.invoke(scheduled_event()).await.unwrap();
+    assert!(said("pending", None).abs() < 1e-9 && said("pending_age", None).abs() < 1e-9);
+    // and the function that is deployed may do all that
+    let invoked = "print(json.dumps(aws('lambda').invoke(FunctionName='kassa-local-watch', \
+        Payload=json.dumps({'detail-type': 'Scheduled Event'})).get('FunctionError')))";
+    assert_eq!(cloud.boto(invoked).await, Value::Null);
+}
+
 fn a_missing_or_wrong_setting_fails_at_start_and_is_named(cloud: &Cloud) {
     let lambda = [
         ("METRICS_NAMESPACE", "kassa-local"),
@@ -168,6 +225,7 @@ fn a_missing_or_wrong_setting_fails_at_start_and_is_named(cloud: &Cloud) {
         ),
         ("process", &["EVENTS_TABLE", "SHOPS_TABLE", "DECRYPT_ERRORS_TOPIC"]),
         ("project", &["SHOPS_TABLE"]),
+        ("watch", &["EVENTS_TABLE", "SHOPS_TABLE"]),
     ] {
         for name in names {
             let told = start(handler, name, &[]);
@@ -175,5 +233,5 @@ fn a_missing_or_wrong_setting_fails_at_start_and_is_named(cloud: &Cloud) {
         }
     }
     assert!(start("accept", "", &[("TO_DECRYPT_TOPIC", "to-decrypt")]).contains("TO_DECRYPT_TOPIC must be"));
-    assert!(start("nobody", "", &[]).contains("_HANDLER must be accept, decrypt, process or project"));
+    assert!(start("nobody", "", &[]).contains("_HANDLER must be accept, decrypt, process, project or watch"));
 }

@@ -104,8 +104,9 @@ fn dynoxide_is_behind_one_file() {
 fn decisions_are_pure() {
     // The files that say what a request, an envelope, a sale or an event is do nothing but say it.
     let pipeline =
-        ["request", "content", "event", "posting", "row", "problem"].map(|name| ("pipeline", name));
-    let bus = ["jwe", "json", "message", "quiet_hours", "settings"];
+        ["request", "content", "event", "posting", "row", "problem", "overdue", "standing", "sweep"]
+            .map(|name| ("pipeline", name));
+    let bus = ["jwe", "json", "message", "opening_hours", "quiet_hours", "settings"];
     let trace = ["buffer", "context", "options", "otlp", "sampler"].map(|name| format!("trace/{name}"));
     let bus = bus.into_iter().chain(trace.iter().map(String::as_str)).map(|name| ("bus", name));
     let alerter = ["budget", "gsm7", "ict", "incident", "manager", "runbook"];
@@ -164,9 +165,13 @@ fn configuration_is_read_once_in_the_command_and_at_a_functions_start() {
 #[test]
 fn the_stages_are_files_of_their_own_and_the_shop_starts_each() {
     let open = fs::read_to_string(root().join("src/embedded/open.rs")).unwrap();
-    for (file, stage) in
-        [("accept", "Accept"), ("decrypt", "Decrypt"), ("process", "Process"), ("project", "Project")]
-    {
+    for (file, stage) in [
+        ("accept", "Accept"),
+        ("decrypt", "Decrypt"),
+        ("process", "Process"),
+        ("project", "Project"),
+        ("watch", "Watch"),
+    ] {
         let text = fs::read_to_string(root().join(format!("pipeline/src/{file}.rs"))).unwrap();
         assert!(
             text.contains(&format!("pub const NAME: &str = \"{file}\";")),

@@ -3,11 +3,19 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
 use aws_sdk_dynamodb::types::AttributeValue;
-use common::{World, uuid};
-use jiff::Timestamp;
+use common::{NOON, World, content, uuid};
+use futures::future::try_join_all;
+use jiff::{SignedDuration, Timestamp};
+use kassa_bus::Metric;
+use kassa_bus::message::Envelope;
 use kassa_bus::shops_table::key;
+use kassa_pipeline::event::{Accepted, Event, Fact};
 use kassa_pipeline::row::{DayRow, ReadRow};
+use kassa_pipeline::unsettled::Finder;
 
 const TODAY: &str = "d-2026-11-22";
 
@@ -86,4 +94,158 @@ async fn a_row_of_before_there_was_a_last_sale_is_read_and_gets_one_and_a_wrong_
     );
     world.questions.rebuild(&|_, _| {}).await.unwrap();
     world.balanced().await;
+}
+
+#[tokio::test]
+async fn a_shop_that_sold_last_week_and_is_silent_is_overdue_while_it_is_open() {
+    // given ten sales on Sunday last week, when it was open for five hours
+    let world = World::open().await;
+    let overdue = async |time: &str| {
+        world.is_now(time);
+        world.minute().await;
+        world.measured(Metric::OverdueSales, Some("AMIS1"))
+    };
+    *world.now.lock().unwrap() = "2026-11-15T12:00:00Z".parse().unwrap();
+    for n in 0..10 {
+        let id = format!("{n}-20261115");
+        world.posts(world.classic(Some(&id), &[("98", "1", "1.50")]).await).await;
+    }
+    world.settle().await;
+    // then in the morning nothing is overdue, and of a shop that sold nothing then nothing is known
+    assert_eq!(overdue("09:00:00").await, Some(0.0));
+    assert_eq!(world.measured(Metric::OverdueSales, Some("AMIS2")), None);
+    // and two hours after twelve, by the shop's clock, four are
+    assert_eq!(overdue("13:00:00").await, Some(4.0));
+    // when one is sold, it begins anew
+    world.sells(1).await;
+    assert_eq!(overdue("13:00:00").await, Some(0.0));
+    assert_eq!(overdue("13:45:00").await, Some(1.5));
+    // and once it is closed, nothing is overdue
+    assert_eq!(overdue("16:00:00").await, Some(0.0));
+    // and its day is there beside last week's
+    let said = |metric| world.measured(metric, Some("AMIS1"));
+    assert_eq!((said(Metric::SalesToday), said(Metric::SalesLastWeek)), (Some(1.0), Some(10.0)));
+    assert_eq!((said(Metric::TurnoverToday), said(Metric::TurnoverLastWeek)), (Some(18.95), Some(15.0)));
+    // and tomorrow that is yesterday's
+    *world.now.lock().unwrap() = "2026-11-22T23:30:00Z".parse().unwrap();
+    world.minute().await;
+    let said = |metric| world.measured(metric, Some("AMIS1"));
+    assert_eq!((said(Metric::SalesToday), said(Metric::SalesLastWeek)), (Some(0.0), Some(0.0)));
+}
+
+impl World {
+    /// `(sales, seconds)` that are pending, as the minute says.
+    async fn pending(&self) -> (f64, f64) {
+        self.minute().await;
+        let said = [Metric::Pending, Metric::PendingAge].map(|metric| self.measured(metric, None).unwrap());
+        (said[0], said[1])
+    }
+}
+
+#[tokio::test]
+async fn a_sale_that_was_not_passed_on_is_pending_until_its_till_comes_again() {
+    // given a sale whose publication was refused
+    let world = World::open().await;
+    world.post.refuse.store(1, Ordering::SeqCst);
+    let sale = world.sealed(&uuid(0), &[("98", "1", "18.95")]).await;
+    assert_eq!(world.posts(&sale).await.status, 503);
+    // then it is in its first minute like any other
+    world.passes(SignedDuration::from_secs(59));
+    assert_eq!(world.pending().await, (0.0, 0.0));
+    // and from then on it is pending, and grows older
+    world.passes(SignedDuration::from_secs(2));
+    assert_eq!(world.pending().await, (1.0, 61.0));
+    world.passes(SignedDuration::from_mins(5));
+    assert_eq!(world.pending().await, (1.0, 361.0));
+    // when the till comes again, then it is pending no more
+    assert_eq!(world.posts(&sale).await.status, 202);
+    world.settle().await;
+    assert_eq!(world.pending().await, (0.0, 0.0));
+    world.balanced().await;
+}
+
+#[tokio::test]
+async fn what_is_rejected_is_not_pending_and_what_is_sent_anew_is() {
+    let world = World::open().await;
+    let content = content(&uuid(0), NOON, &[("98", "1", "18.95")]);
+    // given a sale that was rejected for its key
+    world.posts(world.seal_for("AMIS1", "AMIS2", &uuid(0), &content).await).await;
+    world.settle().await;
+    world.passes(SignedDuration::from_mins(2));
+    assert_eq!(world.pending().await, (0.0, 0.0));
+    // when it is sealed anew and gets stuck, then it is pending: its rejection was another envelope's
+    world.posts(world.seal_for("AMIS1", "AMIS1", &uuid(0), &content).await).await;
+    world.passes(SignedDuration::from_mins(20));
+    assert_eq!(world.pending().await, (1.0, 1200.0));
+    world.settle().await;
+    assert_eq!(world.pending().await, (0.0, 0.0));
+    // and a third envelope, of a sale that is recorded, is most likely a repeat
+    world.posts(world.seal_for("AMIS1", "AMIS1", &uuid(0), &content).await).await;
+    world.passes(SignedDuration::from_hours(7));
+    assert_eq!(world.pending().await, (0.0, 0.0));
+    let finder = Finder { store: world.store.events.clone() };
+    let found = finder.again(&"AMIS1".parse().unwrap(), &uuid(0).parse().unwrap()).await.unwrap();
+    assert!(found.unsettled[0].recorded);
+}
+
+#[tokio::test]
+async fn late_sales_and_classic_ids_are_found_when_their_time_is_looked_at_again() {
+    let world = World::open().await;
+    world.minute().await;
+    // given three sales that got stuck: of an hour ago, of a till of the old kind, and of one whose clock is ahead
+    world.posts(world.sealed(&uuid(-3_600_000), &[("98", "1", "18.95")]).await).await;
+    world.posts(world.sealed(&uuid(3_600_000), &[("98", "1", "18.95")]).await).await;
+    world.posts(world.classic(Some("7-20261122"), &[("98", "1", "18.95")]).await).await;
+    world.passes(SignedDuration::from_mins(2));
+    assert_eq!(world.pending().await.0, 0.0);
+    // then the next hour finds what is classic
+    world.passes(SignedDuration::from_mins(58));
+    assert_eq!(world.pending().await, (1.0, 3600.0));
+    // and the one of the future when its time has come
+    world.passes(SignedDuration::from_mins(2));
+    assert_eq!(world.pending().await.0, 2.0);
+    // and the late one when its time is looked at the third time
+    world.passes(SignedDuration::from_hours(4));
+    assert_eq!(world.pending().await, (3.0, 5.0 * 3600.0 + 120.0));
+    world.settle().await;
+    assert_eq!(world.pending().await, (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn an_outage_of_many_is_counted_whole_and_is_over_when_it_is_over() {
+    let world = World::open().await;
+    for n in 0..150 {
+        world.posts(world.sealed(&uuid(n * 100), &[("98", "1", "18.95")]).await).await;
+    }
+    world.passes(SignedDuration::from_mins(2));
+    assert_eq!(world.pending().await, (150.0, 120.0));
+    world.passes(SignedDuration::from_mins(1));
+    assert_eq!(world.pending().await, (150.0, 180.0));
+    world.settle().await;
+    assert_eq!(world.pending().await, (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn a_look_that_has_read_enough_goes_on_where_it_stopped() {
+    let world = World::open().await;
+    let accepts = |n: i64| {
+        let envelope = Envelope::Sealed { sealed: String::new() };
+        let fact = Fact::Accepted(Accepted { envelope, source: String::new() });
+        let (shop_id, sale_id) = ("AMIS1".parse().unwrap(), uuid(n * 10).parse().unwrap());
+        let event = Event { shop_id, sale_id, at: at("12:00:00"), trace: None, fact };
+        let events = world.store.events.clone();
+        async move { events.append(&event).await.map(|_| ()) }
+    };
+    try_join_all((0..700).map(accepts)).await.unwrap();
+    let finder = Finder { store: world.store.events.clone() };
+    let (shop, to) = ("AMIS1".parse().unwrap(), at("13:00:00"));
+    let (mut from, mut found, mut looks) = (at("11:00:00"), BTreeSet::new(), 0);
+    loop {
+        let look = finder.made(&shop, (from, to), 100).await.unwrap();
+        found.extend(look.unsettled.into_iter().map(|unsettled| unsettled.key));
+        looks += 1;
+        let Some(stopped_at) = look.stopped_at else { break };
+        from = stopped_at;
+    }
+    assert_eq!((found.len(), looks), (700, 2));
 }

@@ -4,6 +4,7 @@ use std::ops::{Add, Neg, Sub};
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An exact decimal: a quantity or a sum of money in the shop's currency.
@@ -48,6 +49,12 @@ impl Amount {
     #[must_use]
     pub fn is_positive(self) -> bool {
         self.0 > Decimal::ZERO
+    }
+
+    /// The nearest float: to be looked at, not to be reckoned with.
+    #[must_use]
+    pub fn nearest(self) -> f64 {
+        self.0.to_f64().unwrap_or(f64::NAN)
     }
 
     /// Reads a stored sum, which may be larger than what a till may send.

@@ -35,6 +35,8 @@ pub mod message;
 pub mod metrics;
 /// `Notifier`: the way to people.
 pub mod notify;
+/// When a shop is open.
+pub mod opening_hours;
 /// `Publisher`: how a stage tells the others.
 pub mod publish;
 /// When a manager is not to be disturbed.

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 
+use crate::opening_hours::OpeningHours;
 use crate::quiet_hours::QuietHours;
 use crate::shops_table::ShopsTable;
 use crate::table::{Item, TableError, n, s, text};
@@ -30,6 +31,9 @@ pub struct Shop {
     /// When the manager is not to be reminded of what was said before, in the shop's time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet_hours: Option<QuietHours>,
+    /// When sales are to be expected, in the shop's time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening_hours: Option<OpeningHours>,
     /// Text messages the manager may get in a month.
     pub sms_budget: u32,
     /// Present and past, the present one last.
@@ -135,7 +139,7 @@ impl Registry {
     /// # Errors
     /// [`TableError`].
     pub async fn recorded(&self, shop: &ShopId) -> Result<u64, TableError> {
-        let rows = self.table.rows_like(shop.as_str(), Some(DAY)).await?;
+        let rows = self.table.rows_like(shop.as_str(), DAY).await?;
         let wrong = || TableError::Attribute { row: format!("{shop} {DAY}…"), attribute: "sales" };
         rows.iter().map(|row| text(row, "sales")?.parse::<u64>().ok()).sum::<Option<u64>>().ok_or_else(wrong)
     }
@@ -188,10 +192,12 @@ fn to_item(shop: &Shop) -> Item {
         ("keys".into(), AttributeValue::L(shop.keys.iter().map(key).collect())),
     ]);
     let quiet_hours = shop.quiet_hours.as_ref().map(ToString::to_string);
+    let opening_hours = shop.opening_hours.as_ref().map(ToString::to_string);
     for (name, value) in [
         ("manager_phone", &shop.manager_phone),
         ("manager_email", &shop.manager_email),
         ("quiet_hours", &quiet_hours),
+        ("opening_hours", &opening_hours),
     ] {
         if let Some(value) = value {
             item.insert(name.into(), s(value));
@@ -217,6 +223,9 @@ fn from_item(id: &ShopId, item: &Item) -> Result<Shop, TableError> {
         manager_email: text(item, "manager_email").map(str::to_owned),
         quiet_hours: text(item, "quiet_hours")
             .map(|hours| hours.parse().map_err(|_| wrong("quiet_hours")))
+            .transpose()?,
+        opening_hours: text(item, "opening_hours")
+            .map(|hours| hours.parse().map_err(|_| wrong("opening_hours")))
             .transpose()?,
         // Shops registered before there was one have none.
         sms_budget: text(item, "sms_budget")

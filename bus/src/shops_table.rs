@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -37,21 +38,29 @@ impl ShopsTable {
     /// # Errors
     /// [`TableError`].
     pub async fn rows(&self, shop: &str) -> Result<Vec<Item>, TableError> {
-        self.rows_like(shop, None).await
+        self.query("shop_id = :shop", [(":shop", shop)].into()).await
     }
 
     /// A partition's rows whose record type begins so.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn rows_like(&self, shop: &str, beginning: Option<&str>) -> Result<Vec<Item>, TableError> {
-        let condition = match beginning {
-            None => "shop_id = :shop",
-            Some(_) => "shop_id = :shop AND begins_with(record_type, :beginning)",
-        };
-        let values = [(":shop", Some(shop)), (":beginning", beginning)];
-        let values = values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), s(value?))));
-        let values: Item = values.collect();
+    pub async fn rows_like(&self, shop: &str, beginning: &str) -> Result<Vec<Item>, TableError> {
+        let condition = "shop_id = :shop AND begins_with(record_type, :beginning)";
+        self.query(condition, [(":shop", shop), (":beginning", beginning)].into()).await
+    }
+
+    /// A partition's rows from one record type to another, both included.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn rows_between(&self, shop: &str, from: &str, to: &str) -> Result<Vec<Item>, TableError> {
+        let condition = "shop_id = :shop AND record_type BETWEEN :from AND :to";
+        self.query(condition, [(":shop", shop), (":from", from), (":to", to)].into()).await
+    }
+
+    async fn query(&self, condition: &str, values: HashMap<&str, &str>) -> Result<Vec<Item>, TableError> {
+        let values: Item = values.into_iter().map(|(name, value)| (name.to_owned(), s(value))).collect();
         let mut rows = Vec::new();
         let mut cursor = None;
         loop {

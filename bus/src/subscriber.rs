@@ -187,6 +187,8 @@ pub enum Source {
     /// Each message is one new event: its `id` the sequence number, its `body` the event's body,
     /// its `attributes` the item's other attributes, and `shard` the shard's name.
     EventStream,
+    /// None come: it is only [called once a minute](Subscriber::tick).
+    Minute,
 }
 
 /// How a topic's messages get from the subscriber's queue to the subscriber.

@@ -10,6 +10,8 @@ pub mod content;
 pub mod decrypt;
 /// `accept` behind API Gateway.
 pub mod gateway;
+/// One shop's pending sales, from one minute to the next.
+pub mod pending;
 /// RFC 9457 answers to a till.
 pub mod problem;
 /// Stage three: record the sale, once.
@@ -22,6 +24,8 @@ pub mod rebuild;
 pub mod reject;
 /// `POST /shop`: from the request's bytes to an envelope.
 pub mod request;
+/// Once a minute: what is pending, which shop is silent, today against last week.
+pub mod watch;
 
 /// The three facts about a sale, and how old versions of them are read.
 pub mod event;
@@ -29,9 +33,17 @@ pub mod event;
 pub mod event_store;
 /// Concurrent appends in one transaction.
 pub mod group_commit;
+/// How many sales a silent shop would have had.
+pub mod overdue;
 /// Which rows a sale changes, by how much; and how far a projection has come.
 pub mod posting;
 /// Stock and turnover: the table they are in.
 pub mod read_model;
 /// Its rows as questions show them.
 pub mod row;
+/// Which of a sale's envelopes came to no end.
+pub mod standing;
+/// When which sales are looked at.
+pub mod sweep;
+/// Finding those among all sales.
+pub mod unsettled;

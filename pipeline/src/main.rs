@@ -18,6 +18,8 @@ use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::reject::Reject;
+use kassa_pipeline::unsettled::Finder;
+use kassa_pipeline::watch::Watch;
 
 // One thread: Lambda gives a function this small a fraction of a core.
 #[tokio::main(flavor = "current_thread")]
@@ -35,8 +37,10 @@ async fn run() -> Result<(), Error> {
             let only_shard = parts.function.settings.optional("STREAM_SHARD");
             lambda::drive(&parts.function, parts.project()?.subscription(), only_shard).await
         }
+        Watch::NAME => lambda::drive(&parts.function, parts.watch()?.subscription(), None).await,
         _ => {
-            Err(SettingError::Wrong { name: "_HANDLER", what: "accept, decrypt, process or project" }.into())
+            let what = "accept, decrypt, process, project or watch";
+            Err(SettingError::Wrong { name: "_HANDLER", what }.into())
         }
     }
 }
@@ -93,6 +97,14 @@ impl Parts {
         let Function { metrics, clock, .. } = &self.function;
         let read_model = ReadModel::new(dynamodb, self.table("SHOPS_TABLE")?);
         Ok(Project::new(read_model, metrics.clone(), clock.clone()))
+    }
+
+    fn watch(&self) -> Result<Watch, SettingError> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
+        let Function { metrics, clock, .. } = &self.function;
+        let finder = Finder { store: self.events(&dynamodb)? };
+        let read_model = ReadModel::new(dynamodb.clone(), self.table("SHOPS_TABLE")?);
+        Ok(Watch::new(self.registry(dynamodb)?, read_model, finder, clock.clone(), metrics.clone()))
     }
 
     fn table(&self, name: &'static str) -> Result<&str, SettingError> {

@@ -7,12 +7,13 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, TransactWriteItem, Update};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use kassa_bus::amount::Amount;
 use kassa_bus::{ItemNo, ShopId, trace};
 use serde::Serialize;
 
 use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums};
-use crate::row::{ReadRow, from_item};
+use crate::row::{DayRow, ReadRow, from_item};
 use kassa_bus::shops_table::{ShopsTable, key};
 use kassa_bus::table::{Item, TableError, n, s, text};
 
@@ -72,6 +73,26 @@ impl ReadModel {
     pub async fn rows(&self, shop: &ShopId) -> Result<Vec<ReadRow>, TableError> {
         let items = self.table.rows(shop.as_str()).await?;
         items.iter().filter_map(|item| from_item(shop, item).transpose()).collect()
+    }
+
+    /// A shop's days from one to another, both included, as far as they had sales.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn days(
+        &self,
+        shop: &ShopId,
+        from: Date,
+        to: Date,
+    ) -> Result<BTreeMap<Date, DayRow>, TableError> {
+        let [first, last] = [from, to].map(|date| Row::Day(date).to_string());
+        let items = self.table.rows_between(shop.as_str(), &first, &last).await?;
+        let day = |item| match from_item(shop, item) {
+            Ok(Some(ReadRow::Day(row))) => Some(Ok((row.date()?, row))),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        };
+        items.iter().filter_map(day).collect()
     }
 
     /// Whether somebody declared the item.

@@ -1,4 +1,5 @@
 use jiff::Timestamp;
+use jiff::civil::Date;
 use kassa_bus::ShopId;
 use kassa_bus::amount::Amount;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,16 @@ pub struct DayRow {
     /// When the last of them was recorded. Rows of before there was one have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_at: Option<Timestamp>,
+}
+
+impl DayRow {
+    #[must_use]
+    pub fn date(&self) -> Option<Date> {
+        match Row::parse(&self.record_type)? {
+            Row::Day(date) => Some(date),
+            Row::Item(_) => None,
+        }
+    }
 }
 
 /// One of the two.

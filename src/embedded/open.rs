@@ -11,6 +11,8 @@ use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use kassa_pipeline::reject::Reject;
+use kassa_pipeline::unsettled::Finder;
+use kassa_pipeline::watch::Watch;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -115,7 +117,7 @@ impl OpenShop {
             metrics: &metrics,
         };
         let accept = stages.accept();
-        let (on_stream, on_topics): (Vec<_>, Vec<_>) =
+        let (on_stream, others): (Vec<_>, Vec<_>) =
             stages.subscriptions().into_iter().partition(|s| s.source == Source::EventStream);
         let (closing, closed) = watch::channel(false);
         let (ending, ended) = watch::channel(false);
@@ -138,8 +140,8 @@ impl OpenShop {
             metrics: metrics.clone(),
         };
         let plugged = plugged(&host)?;
-        tick_every(minute, &plugged, &metrics, &tracer);
-        bus.start(on_topics, plugged, &store.kept(&up.clock));
+        tick_every(minute, others.iter().chain(&plugged), &metrics, &tracer);
+        bus.start(others, plugged, &store.kept(&up.clock));
 
         let questions = Arc::new(Questions::new(store.books()));
         let (tills, url) = listen(up.listen).await?;
@@ -234,7 +236,7 @@ impl Stages<'_> {
         }
     }
 
-    /// Every stage that hangs on a topic or the stream.
+    /// Every stage that hangs on a topic, on the stream or on the clock.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let reject = Reject {
@@ -258,7 +260,14 @@ impl Stages<'_> {
             metrics: self.metrics.clone(),
         };
         let project = Project::new(self.store.read_model.clone(), self.metrics.clone(), self.clock.clone());
-        vec![decrypt.subscription(), process.subscription(), project.subscription()]
+        let watch = Watch::new(
+            self.store.registry.clone(),
+            self.store.read_model.clone(),
+            Finder { store: self.store.events.clone() },
+            self.clock.clone(),
+            self.metrics.clone(),
+        );
+        vec![decrypt.subscription(), process.subscription(), project.subscription(), watch.subscription()]
     }
 }
 
@@ -270,8 +279,13 @@ fn plugged(host: &LocalHost) -> Result<Vec<Subscription>, UpError> {
     made.filter_map(Result::transpose).collect()
 }
 
-fn tick_every(minute: Duration, plugged: &[Subscription], metrics: &Metrics, tracer: &Tracer) {
-    for subscription in plugged.iter().filter(|s| s.every_minute) {
+fn tick_every<'a>(
+    minute: Duration,
+    subscriptions: impl Iterator<Item = &'a Subscription>,
+    metrics: &Metrics,
+    tracer: &Tracer,
+) {
+    for subscription in subscriptions.filter(|s| s.every_minute) {
         let (name, subscriber) = (subscription.name, Arc::clone(&subscription.subscriber));
         let (metrics, tracer) = (metrics.clone(), tracer.clone());
         tokio::spawn(async move {

@@ -1,12 +1,12 @@
-use std::collections::HashSet;
-
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Message, Publisher, Retry, Topic};
 use kassa_pipeline::accept;
-use kassa_pipeline::event::{ACCEPTED, Event, Fact, REJECTED, StoredEvent, envelope_hash};
+use kassa_pipeline::event::{Event, REJECTED, StoredEvent};
 use kassa_pipeline::event_store::{EventStore, Scan};
 use kassa_pipeline::reject;
+use kassa_pipeline::standing::{Sales, Unsettled};
+use kassa_pipeline::unsettled::Finder;
 
 /// A rejection is published right after it was appended. What was appended this long before the last event
 /// was published, or else the store stood still in between, and with it the time of the last event.
@@ -16,31 +16,26 @@ const SURELY_PUBLISHED: SignedDuration = SignedDuration::from_mins(15);
 /// that was accepted and neither recorded nor rejected, and the last rejections. What is on its way already
 /// is published twice, which changes nothing.
 pub(super) async fn recover(store: &EventStore, publisher: &dyn Publisher) -> Result<u64, Retry> {
+    let finder = Finder { store: store.clone() };
     let scan = Scan { without_bodies: true, ..Scan::default() };
     let mut republished = 0;
     let mut rejections = LastRejections::default();
-    let mut sale: Vec<StoredEvent> = Vec::new();
+    let mut sales = Sales::default();
     let mut cursor = None;
     loop {
         let page = store.scan(scan, cursor).await?;
         for event in page.events {
-            // A sale's events come together.
-            if sale
-                .first()
-                .is_some_and(|first| first.key.stream != event.key.stream || first.sale_id != event.sale_id)
-            {
-                republished += settle(store, publisher, &sale).await?;
-                sale.clear();
-            }
             rejections.see(&event);
-            sale.push(event);
+            if let Some(sale) = sales.take(event) {
+                republished += settle(&finder, publisher, &sale).await?;
+            }
         }
         cursor = page.next;
         if cursor.is_none() {
             break;
         }
     }
-    republished += settle(store, publisher, &sale).await?;
+    republished += settle(&finder, publisher, &sales.rest()).await?;
     for rejection in rejections.taken() {
         let sale = read(store, &rejection).await?;
         let rejection = sale.iter().find(|event| event.key() == rejection.key);
@@ -89,34 +84,15 @@ async fn read(store: &EventStore, of: &StoredEvent) -> Result<Vec<Event>, Retry>
     Ok(events.iter().map(StoredEvent::read).collect::<Result<_, _>>()?)
 }
 
-async fn settle(store: &EventStore, publisher: &dyn Publisher, sale: &[StoredEvent]) -> Result<u64, Retry> {
-    let Some(first) = sale.first() else { return Ok(0) };
-    // With one envelope any other event is its end. With more, which rarely is, the bodies tell.
-    if sale.iter().filter(|e| e.kind == ACCEPTED).count() == 1 && sale.len() > 1 {
-        return Ok(0);
-    }
+async fn settle(finder: &Finder, publisher: &dyn Publisher, sale: &[StoredEvent]) -> Result<u64, Retry> {
     let mut count = 0;
-    for event in unsettled(read(store, first).await?) {
-        if let Some(sale) = accept::republished(event, 1) {
-            publish_one(publisher, Topic::ToDecrypt, Message::of(&sale)).await?;
-            count += 1;
+    for Unsettled { key, .. } in finder.of(sale).await? {
+        for event in finder.store.get(&[key]).await? {
+            if let Some(sale) = accept::republished(event.read()?, 1) {
+                publish_one(publisher, Topic::ToDecrypt, Message::of(&sale)).await?;
+                count += 1;
+            }
         }
     }
     Ok(count)
-}
-/// The accepted events of one sale whose envelope came to no end.
-fn unsettled(events: Vec<Event>) -> Vec<Event> {
-    let ended: HashSet<String> = events
-        .iter()
-        .filter_map(|event| match &event.fact {
-            Fact::Rejected(rejected) => Some(rejected.envelope.clone()),
-            Fact::Recorded(recorded) => Some(recorded.envelope.clone()),
-            Fact::Accepted(_) => None,
-        })
-        .collect();
-    let open = |event: &Event| match &event.fact {
-        Fact::Accepted(accepted) => !ended.contains(&envelope_hash(&accepted.envelope)),
-        _ => false,
-    };
-    events.into_iter().filter(open).collect()
 }

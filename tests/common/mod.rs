@@ -189,6 +189,11 @@ impl World {
         self.stage(|source| *source == Source::EventStream).handle(batch).await
     }
 
+    /// What is done once a minute.
+    pub async fn minute(&self) {
+        self.stage(|source| *source == Source::Minute).tick().await.unwrap();
+    }
+
     /// Messages of the stream after a sequence number.
     pub async fn stream(&self, from: u64, most: usize) -> Vec<Message> {
         let mut changes = self.store.stream.read(from).await.unwrap();
@@ -270,6 +275,19 @@ impl World {
             Values::Each(values) => values.len() as u64,
         })
         .sum()
+    }
+
+    /// What was last measured, of a shop or in all.
+    pub fn measured(&self, metric: Metric, shop: Option<&str>) -> Option<f64> {
+        let mut taken = self.taken.lock().unwrap();
+        taken.extend(self.metrics.take());
+        let of = |series: &&Series| {
+            series.metric == metric && series.labels.first().map(|(_, said)| said.as_str()) == shop
+        };
+        match &taken.iter().rfind(of)?.values {
+            Values::Sum(_) => panic!("{metric:?} is counted, not measured"),
+            Values::Each(values) => values.last().copied(),
+        }
     }
 
     pub fn rejections(&self) -> Vec<RejectedSale> {

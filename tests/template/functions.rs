@@ -6,6 +6,7 @@ use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
+use kassa_pipeline::watch::Watch;
 use serde_json::json;
 
 use crate::template::{
@@ -69,6 +70,7 @@ fn a_function_is_told_what_it_needs_and_no_more() {
         told(Decrypt::NAME, &[events, to_process, errors, &keys]);
         told(Process::NAME, &[events, errors]);
         told(Project::NAME, shard);
+        told(Watch::NAME, &[events]);
     }
 }
 
@@ -162,6 +164,14 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
                 "dynamodb:DescribeStream EventsTable.StreamArn",
                 "dynamodb:ListStreams EventsTable.StreamArn",
                 "sqs:SendMessage ProjectFailures.Arn",
+            ],
+        );
+        may(
+            Watch::NAME,
+            &[
+                "dynamodb:Query EventsTable.Arn",
+                "dynamodb:GetItem ShopsTable.Arn",
+                "dynamodb:Query ShopsTable.Arn",
             ],
         );
         assert_eq!(template.all("AWS::IAM::Role").count(), handlers().count(), "{stage}");

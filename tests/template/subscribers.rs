@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::SystemTime;
 
+use kassa_pipeline::watch::Watch;
 use serde_json::{Value, json};
 
 use crate::package::{Tool, copy_sources, package, root, said};
@@ -115,11 +116,14 @@ fn a_subscriber_gets_what_it_asks_for() {
 }
 
 #[test]
-fn who_drains_is_called_once_a_minute_and_done_before_the_next() {
+fn who_is_called_once_a_minute_alone_is_done_before_the_next() {
     for (stage, template) in every_stage() {
-        assert!(template.mapping(WEBHOOK).is_none(), "{stage}");
-        let timeout = template.function(WEBHOOK)["Timeout"].as_u64().unwrap();
-        assert!(timeout < 60, "{stage}: {timeout} s");
+        let timeout = |name: &str| template.function(name)["Timeout"].as_u64().unwrap();
+        for name in [Watch::NAME, WEBHOOK] {
+            assert!(template.mapping(name).is_none(), "{stage} {name}");
+            assert!(timeout(name) < 60, "{stage} {name}: {} s", timeout(name));
+        }
+        let timeout = timeout(WEBHOOK);
         let queue = template.of("WarehouseWebhookQueue");
         let visibility = queue["VisibilityTimeout"].as_u64().unwrap();
         assert!(visibility > timeout, "{stage}: {visibility} s");
@@ -132,7 +136,7 @@ fn who_drains_is_called_once_a_minute_and_done_before_the_next() {
 #[test]
 fn a_minute_that_failed_is_left_to_the_next() {
     for (stage, template) in every_stage() {
-        for name in [ALERTER, WEBHOOK] {
+        for name in [Watch::NAME, ALERTER, WEBHOOK] {
             let rule = template.schedule(name).unwrap();
             assert_eq!(rule["ScheduleExpression"], "rate(1 minute)", "{stage} {name}");
             assert_eq!(rule["State"], "ENABLED", "{stage} {name}");

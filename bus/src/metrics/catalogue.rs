@@ -167,7 +167,7 @@ catalogue! {
     ProjectionLag => Kassa, "projection_lag", Milliseconds, Value, [[]];
     /// Recorded sales that reached the read models.
     Projected => Kassa, "projected", Count, Sum, [[]];
-    /// Accepted sales that are neither recorded nor rejected.
+    /// Sales that a minute after their acceptance are neither recorded nor rejected.
     Pending => Kassa, "pending", Count, Value, [[]];
     /// How long the oldest pending sale has waited.
     PendingAge => Kassa, "pending_age", Seconds, Value, [[]];

@@ -100,6 +100,7 @@ mod tests {
             manager_phone: None,
             manager_email: None,
             quiet_hours: None,
+            opening_hours: None,
             sms_budget: 30,
             keys: keys.to_vec(),
         };

@@ -10,6 +10,7 @@ pub fn shop(name: &str, language: &str) -> Shop {
         manager_phone: Some("+31600000001".into()),
         manager_email: None,
         quiet_hours: None,
+        opening_hours: None,
         sms_budget: 30,
         keys: Vec::new(),
     }
