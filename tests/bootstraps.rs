@@ -233,5 +233,8 @@ fn a_missing_or_wrong_setting_fails_at_start_and_is_named(cloud: &Cloud) {
         }
     }
     assert!(start("accept", "", &[("TO_DECRYPT_TOPIC", "to-decrypt")]).contains("TO_DECRYPT_TOPIC must be"));
-    assert!(start("nobody", "", &[]).contains("_HANDLER must be accept, decrypt, process, project or watch"));
+    assert!(
+        start("nobody", "", &[("METRICS_NAMESPACE", "kassa-test")])
+            .contains("_HANDLER must be accept, decrypt, process, project or watch")
+    );
 }

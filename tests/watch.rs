@@ -5,14 +5,18 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use common::{NOON, World, content, uuid};
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
-use kassa_bus::Metric;
+use kassa::embedded::{OpenShop, Sync, Up};
+use kassa::shops::Shops;
 use kassa_bus::message::Envelope;
+use kassa_bus::metrics::{Series, Values};
 use kassa_bus::shops_table::key;
+use kassa_bus::{Clock, Metric, Settings};
 use kassa_pipeline::event::{Accepted, Event, Fact};
 use kassa_pipeline::row::{DayRow, ReadRow};
 use kassa_pipeline::unsettled::Finder;
@@ -248,4 +252,31 @@ async fn a_look_that_has_read_enough_goes_on_where_it_stopped() {
         from = stopped_at;
     }
     assert_eq!((found.len(), looks), (700, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_open_shop_says_it_every_minute() {
+    let folder = tempfile::tempdir().unwrap();
+    let minute = [("MINUTE".to_owned(), "100ms".to_owned())];
+    let up = Up {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        data: folder.path().to_owned(),
+        shops: Shops::read(None).unwrap(),
+        sync: Sync::Normal,
+        clock: Clock::system(),
+        settings: Settings::none().with(minute),
+    };
+    let shop = OpenShop::open(up).await.unwrap();
+    let (begun, mut said) = (Instant::now(), Vec::new());
+    let times = |said: &[Series], metric: Metric| {
+        let of = said.iter().filter(|series| series.metric == metric);
+        of.map(|series| if let Values::Each(values) = &series.values { values.len() } else { 0 })
+            .sum::<usize>()
+    };
+    while times(&said, Metric::Pending) < 2 || times(&said, Metric::SalesToday) < 4 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{said:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        said.extend(shop.metrics.take());
+    }
+    assert_eq!(shop.close().await, 0);
 }

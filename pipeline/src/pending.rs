@@ -13,8 +13,8 @@ use crate::unsettled::Finder;
 
 /// One shop's pending sales, from one minute to the next.
 ///
-/// What a look finds is known until another look finds it settled. A process that begins anew looks back for six hours;
-/// what was pending for longer it finds when the ids are six hours and two days old.
+/// What a look finds is known until another look finds it settled. A process that begins anew looks back for six hours,
+/// and at today's classic ids; what has been pending for longer it finds when its time is looked at again.
 pub struct Pending {
     sweeps: Sweeps,
     /// The shop's day and hour in which classic ids were last looked at: these tell a day only, so that all of a day's
@@ -149,6 +149,6 @@ fn classic_ids_due(shop: &Shop, now: Timestamp, last: Option<(Date, i8)>) -> (Ve
     if last == Some((today, hour)) {
         return (Vec::new(), (today, hour));
     }
-    let yesterday = today.yesterday().ok().filter(|_| last.is_none() || hour % YESTERDAY == 0);
+    let yesterday = today.yesterday().ok().filter(|_| hour % YESTERDAY == 0);
     ([Some(today), yesterday].into_iter().flatten().collect(), (today, hour))
 }
