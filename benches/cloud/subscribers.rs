@@ -76,7 +76,7 @@ pub async fn measure(sales: u64, wrong: u64) {
     );
 
     // A minute in which nothing comes.
-    for name in [ALERTER, WEBHOOK] {
+    for name in [ALERTER, WEBHOOK, "watch"] {
         let before = logs(&cloud, &[name]).await;
         let requests = cloud.proxy.counts();
         for _ in 0..20 {

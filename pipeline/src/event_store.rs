@@ -253,7 +253,7 @@ impl EventStore {
 
 const WITHOUT_BODIES: &str = "#stream, #event, #kind, #version, #at, #sale_id, #shop_id";
 
-/// Some of the names are DynamoDB's own words.
+/// Some of the names are `DynamoDB`'s own words.
 fn without_bodies() -> HashMap<String, String> {
     let names = WITHOUT_BODIES.split(", ").map(|name| (name.to_owned(), name[1..].to_owned()));
     names.collect()

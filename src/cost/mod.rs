@@ -1,4 +1,4 @@
-/// What subscribers add to it.
+/// What watch and the subscribers add to it.
 mod subscribers;
 
 use clap::Args;
@@ -54,7 +54,8 @@ pub fn run(args: &CostArgs) -> Result<String, String> {
         Format::Classic => &measured.classic,
     };
     let bill = Bill::of(units, &prices, args.sales_per_month, args.shops);
-    let added: Vec<Added> = measured.subscribers.iter().map(|s| Added::of(s, &prices)).collect();
+    let besides = [&measured.watch].into_iter().chain(&measured.subscribers);
+    let added: Vec<Added> = besides.map(|of| Added::of(of, &prices, args.shops)).collect();
     if args.json {
         let origin = json!({"date": measured.date, "how": measured.how});
         let list = json!({"date": prices.date, "region": prices.region});
@@ -84,6 +85,7 @@ struct Measured {
     how: String,
     sealed: Units,
     classic: Units,
+    watch: Subscriber,
     subscribers: Vec<Subscriber>,
 }
 

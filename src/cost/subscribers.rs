@@ -5,16 +5,19 @@ use serde::{Deserialize, Serialize};
 use super::{MILLION, Prices, Units, dollars};
 use crate::show::table;
 
-/// What a subscriber uses beside what the core does.
+/// What a subscriber, or who watches, uses beside what a sale uses on its way.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subscriber {
     pub name: String,
-    /// What `for_each` is for: every sale, or those that are rejected.
+    /// What `for_each` is for: every sale, or those of a kind.
     pub each: String,
     pub for_each: Units,
     /// Whether anything comes or not.
     pub a_month: Units,
+    /// As much again for each shop.
+    #[serde(default)]
+    pub a_shop_month: Units,
     /// Secrets kept for it.
     pub secrets: u64,
 }
@@ -32,13 +35,14 @@ pub struct Added {
 
 impl Added {
     #[must_use]
-    pub fn of(subscriber: &Subscriber, prices: &Prices) -> Self {
-        let Subscriber { name, each, for_each, a_month, secrets } = subscriber;
+    pub fn of(subscriber: &Subscriber, prices: &Prices, shops: u64) -> Self {
+        let Subscriber { name, each, for_each, a_month, a_shop_month, secrets } = subscriber;
+        let each_shop = price(a_shop_month, prices) * Decimal::from(shops);
         Self {
             subscriber: name.clone(),
             each: each.clone(),
             per_million: price(for_each, prices) * Decimal::from(MILLION),
-            per_month: price(a_month, prices) + prices.secrets.of((*secrets).into()),
+            per_month: price(a_month, prices) + each_shop + prices.secrets.of((*secrets).into()),
         }
     }
 }
@@ -64,7 +68,7 @@ fn price(units: &Units, prices: &Prices) -> Decimal {
 /// All of them as a table.
 #[must_use]
 pub fn render(added: &[Added]) -> String {
-    let mut rows = table(["subscriber", "adds for each", "$ per million of these", "$ per month besides"]);
+    let mut rows = table(["function", "adds for each", "$ per million of these", "$ per month besides"]);
     for Added { subscriber, each, per_million, per_month } in added {
         rows.add_row([subscriber.clone(), each.clone(), dollars(*per_million), dollars(*per_month)]);
     }
@@ -88,12 +92,13 @@ mod tests {
             each: "sale".into(),
             for_each: one_of_each(),
             a_month: Units { lambda_invocations: decimal("43200"), ..Units::default() },
+            a_shop_month: Units { dynamodb_rru: decimal("8000000"), ..Units::default() },
             secrets: 2,
         };
-        let added = Added::of(&subscriber, &prices());
+        let added = Added::of(&subscriber, &prices(), 3);
         // As a sale's, without the request at the door, and with a gigabyte sent.
         assert_eq!(added.per_million, decimal("18.7734"));
-        assert_eq!(added.per_month, decimal("0.80864"));
+        assert_eq!(added.per_month, decimal("3.80864"));
     }
 
     #[test]
