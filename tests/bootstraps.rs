@@ -166,8 +166,7 @@ async fn the_minute_says_what_is_pending_and_how_the_shops_day_goes(cloud: &Clou
     let said = |metric: &str, shop: Option<&str>| {
         let of =
             |line: &&Value| shop.is_none_or(|shop| line["shop_id"] == shop) && line.get(metric).is_some();
-        let lines: Vec<Value> =
-            watch.said().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> = watch.said().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let line = lines.iter().rfind(of).unwrap_or_else(|| panic!("no {metric} in {lines:?}"));
         let of = &line["_aws"]["CloudWatchMetrics"];
         assert!(of.as_array().unwrap().iter().all(|of| of["Namespace"] == "kassa-local"), "{line}");

@@ -72,6 +72,10 @@ impl DeadLetters for Letters {
         self.0.lock().unwrap().push(letter);
         Ok(())
     }
+
+    async fn count(&self, queue: &'static str) -> Result<u64, Retry> {
+        Ok(self.0.lock().unwrap().iter().filter(|letter| letter.queue == queue).count() as u64)
+    }
 }
 
 struct Rig {

@@ -4,12 +4,17 @@ use kassa_bus::local::{DeadLetter, DeadLetters};
 use kassa_bus::table::{TableError, n, s};
 use kassa_bus::{Clock, Retry};
 
+use super::queues::count;
+
 /// Dead letters, in a table of the store.
 pub(super) struct LocalDeadLetters {
     pub client: Client,
     pub table: String,
     pub clock: Clock,
 }
+
+/// Beyond it nobody asks how many exactly, once a minute.
+const ENOUGH: u64 = 10_000;
 
 #[async_trait]
 impl DeadLetters for LocalDeadLetters {
@@ -29,6 +34,10 @@ impl DeadLetters for LocalDeadLetters {
             .item("body", s(letter.message.body.as_str()));
         put.send().await.map_err(TableError::unavailable("keep a dead letter"))?;
         Ok(())
+    }
+
+    async fn count(&self, queue: &'static str) -> Result<u64, Retry> {
+        Ok(count(&self.client, &self.table, queue, ENOUGH).await?)
     }
 }
 
@@ -63,6 +72,10 @@ mod tests {
         let mut bodies: Vec<_> = kept.items().iter().filter_map(|item| text(item, "body")).collect();
         bodies.sort_unstable();
         assert_eq!(bodies, ["body of one", "body of two"]);
+        assert_eq!(
+            (letters.count("decrypt").await.unwrap(), letters.count("process").await.unwrap()),
+            (2, 0)
+        );
         let first = &kept.items()[0];
         assert_eq!((text(first, "queue"), text(first, "receives")), (Some("decrypt"), Some("5")));
         assert_eq!(

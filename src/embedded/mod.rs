@@ -30,5 +30,5 @@ pub use dynamodb::{Sync, Tables};
 pub use host::LocalHost;
 pub use keys::FileKeys;
 pub use open::{OpenShop, Stages, Up, UpError};
-pub use store::{OUTBOX, Store, StoreError};
+pub use store::{MONITOR, OUTBOX, Store, StoreError};
 pub use stream::{LocalStream, SHARD};

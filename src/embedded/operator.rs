@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{Response, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use futures::Stream;
 use kassa_bus::error::chain;
 use kassa_pipeline::problem::Answer;
@@ -15,11 +15,16 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::http::response;
+use crate::monitor::{DataRequest, Monitor, MonitorError};
 use crate::questions::audit::AuditFilter;
 use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
 
 /// Answers questions on loopback, to whoever has the lock file's token.
-pub(super) fn router(questions: Arc<Questions>, token: &str) -> Router {
+pub(super) fn router(questions: Arc<Questions>, monitor: Arc<dyn Monitor>, token: &str) -> Router {
+    let monitored = Router::new()
+        .route("/api/monitor/data", post(data))
+        .route("/api/monitor/alarms", get(alarms))
+        .with_state(monitor);
     Router::new()
         .route("/api/sales/{sale_id}", get(sale))
         .route("/api/stock", get(stock))
@@ -31,6 +36,7 @@ pub(super) fn router(questions: Arc<Questions>, token: &str) -> Router {
         .route("/api/check", get(check))
         .route("/api/rebuild", post(rebuild))
         .with_state(questions)
+        .merge(monitored)
         .layer(from_fn_with_state(Arc::<str>::from(format!("Bearer {token}")), authorize))
 }
 
@@ -92,6 +98,24 @@ async fn audit_keys(
     Query(filter): Query<AuditFilter>,
 ) -> Response<Body> {
     answer(questions.audit_keys(&filter).await)
+}
+
+async fn data(State(monitor): State<Arc<dyn Monitor>>, Json(asked): Json<DataRequest>) -> Response<Body> {
+    known(monitor.data(&asked.queries, asked.from, asked.to).await)
+}
+
+async fn alarms(State(monitor): State<Arc<dyn Monitor>>) -> Response<Body> {
+    known(monitor.alarms().await)
+}
+
+fn known<T: Serialize>(result: Result<T, MonitorError>) -> Response<Body> {
+    response(match result {
+        Ok(value) => Answer::json(200, &json!(value)),
+        Err(error) => {
+            let status = if matches!(error, MonitorError::Query { .. }) { 400 } else { 503 };
+            Answer::json(status, &json!({"error": chain(&error)}))
+        }
+    })
 }
 
 async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<DayFilter>) -> Response<Body> {

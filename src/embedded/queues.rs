@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{Delete, Put, Select, TransactWriteItem};
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::local::{Queued, Queues};
 use kassa_bus::table::{Item, TableError, n, s, text};
@@ -87,6 +87,43 @@ impl Queues for LocalQueues {
         let writes =
             [self.removed(queue, &failed)?, self.added(queue, &failed.message, due, failed.receives + 1)?];
         Ok(self.write(writes.into()).await?)
+    }
+
+    async fn count(&self, queue: &'static str) -> Result<u64, Retry> {
+        Ok(count(&self.client, &self.table, queue, u64::MAX).await?)
+    }
+
+    async fn oldest(&self, queue: &'static str) -> Result<Option<Timestamp>, Retry> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .limit(1)
+            .key_condition_expression("queue = :queue")
+            .expression_attribute_values(":queue", s(queue));
+        let page = query.send().await.map_err(TableError::unavailable("read a queue"))?;
+        Ok(page.items().first().and_then(|item| text(item, "sent")?.parse().ok()))
+    }
+}
+
+/// How many rows a queue has in a table of queues or of dead letters. More than so many are not all counted.
+pub(super) async fn count(client: &Client, table: &str, queue: &str, most: u64) -> Result<u64, TableError> {
+    let mut count = 0;
+    let mut cursor = None;
+    loop {
+        let query = client
+            .query()
+            .table_name(table)
+            .select(Select::Count)
+            .set_exclusive_start_key(cursor)
+            .key_condition_expression("queue = :queue")
+            .expression_attribute_values(":queue", s(queue));
+        let page = query.send().await.map_err(TableError::unavailable("count a queue"))?;
+        count += u64::try_from(page.count()).unwrap_or_default();
+        cursor = page.last_evaluated_key;
+        if cursor.is_none() || count >= most {
+            return Ok(count);
+        }
     }
 }
 

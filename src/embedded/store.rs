@@ -42,6 +42,9 @@ const GROUP: usize = 99;
 /// Whose documents the outbox is.
 pub const OUTBOX: &str = "outbox";
 
+/// Whose documents metrics over time and the alarms' states are.
+pub const MONITOR: &str = "monitor";
+
 impl Store {
     /// Opens the database file, or one in memory if there is none, and makes what tables it lacks.
     ///
@@ -52,7 +55,7 @@ impl Store {
         let embedded = Embedded::open(file, sync, tables.clone())?;
         let client = embedded.client();
         let owners: Vec<&str> =
-            kassa_subscribers::all().iter().map(|entry| entry.name).chain([OUTBOX]).collect();
+            kassa_subscribers::all().iter().map(|entry| entry.name).chain([OUTBOX, MONITOR]).collect();
         embedded.prepare(&client, &owners).await?;
         Ok(Self {
             events: EventStore::new(client.clone(), tables.events.as_str(), Appends::Grouped(GROUP)),

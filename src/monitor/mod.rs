@@ -5,10 +5,14 @@
 pub mod alarms;
 /// What people read of an alarm.
 mod alert;
+/// The shop on one machine watching itself.
+pub mod collect;
 /// The dashboards' bodies, read.
 pub mod dashboard;
 /// Which state an alarm is in.
 pub mod evaluate;
+/// Metrics over a restart.
+mod history;
 /// What queries and expressions come to.
 pub mod math;
 /// What differs between deployments.
@@ -51,7 +55,7 @@ pub enum Stat {
 
 /// What of a metric is wanted, as `GetMetricData` asks it
 /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDataQuery.html>).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Query {
     /// By which expressions call it: a small letter, then letters, digits and underscores.
     pub id: String,
@@ -63,7 +67,7 @@ pub struct Query {
     pub shown: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum What {
     Metric(MetricId, Stat),
     /// Metric math, `SEARCH` included.
@@ -110,6 +114,14 @@ pub enum MonitorError {
     Query { query: String, why: String },
     #[error("the metrics cannot be read: {0}")]
     Unavailable(String),
+}
+
+/// What is asked of a monitor in another process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataRequest {
+    pub queries: Vec<Query>,
+    pub from: Timestamp,
+    pub to: Timestamp,
 }
 
 /// Whoever knows a shop's health.

@@ -2,8 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use super::backlog::Tally;
 use super::{DeadLetter, DeadLetters, Redelivery, invoke};
 use crate::clock::Clock;
 use crate::message::Message;
@@ -35,6 +37,12 @@ pub trait Queues: Send + Sync {
 
     /// Has a message that failed once more come again after the wait.
     async fn later(&self, queue: &'static str, failed: Queued, wait: Duration) -> Result<(), Retry>;
+
+    /// How many messages there are, due or not.
+    async fn count(&self, queue: &'static str) -> Result<u64, Retry>;
+
+    /// When the message was published that is due first.
+    async fn oldest(&self, queue: &'static str) -> Result<Option<Timestamp>, Retry>;
 }
 
 /// A subscription behind a durable queue: batch after batch, in the order they are due.
@@ -47,6 +55,7 @@ pub(super) struct Durable {
     pub metrics: Metrics,
     pub tracer: Tracer,
     pub more: Notify,
+    pub tally: Tally,
 }
 
 /// How often a queue is looked at for what has become due, and for what another process left.
@@ -55,6 +64,7 @@ const LOOK: Duration = Duration::from_secs(1);
 impl Durable {
     pub async fn put(&self, messages: &[Message]) -> Result<(), Retry> {
         self.queues.put(self.subscription.name, messages).await?;
+        self.tally.add(messages.len());
         self.more.notify_one();
         Ok(())
     }
@@ -119,6 +129,7 @@ impl Durable {
             }
         }
         self.queues.done(name, &done).await?;
+        self.tally.remove(done.len());
         Ok(next)
     }
 }

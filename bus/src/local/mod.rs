@@ -1,5 +1,7 @@
 //! SNS and SQS on one machine.
 
+/// How much waits in which queue.
+mod backlog;
 /// Queues that outlive the process.
 mod durable;
 
@@ -8,8 +10,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use backlog::{Backlog, Present, Tally};
 use durable::Durable;
 pub use durable::{Queued, Queues};
+use jiff::Timestamp;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::clock::Clock;
@@ -66,6 +70,12 @@ pub trait DeadLetters: Send + Sync {
     /// # Errors
     /// When the letter could not be kept; the bus then goes on delivering the message.
     async fn keep(&self, letter: DeadLetter) -> Result<(), Retry>;
+
+    /// How many there are of that queue, or some ten thousand if there are more.
+    ///
+    /// # Errors
+    /// If they cannot be counted.
+    async fn count(&self, queue: &'static str) -> Result<u64, Retry>;
 }
 
 /// SNS and SQS on one machine: topics fan out to a queue per subscription, with batches, redelivery with
@@ -86,6 +96,7 @@ pub struct LocalBus {
 struct Wired {
     core: Vec<Arc<Queue>>,
     plugged: Vec<(Topic, Arc<Durable>)>,
+    dead_letters: Arc<dyn DeadLetters>,
     clock: Clock,
 }
 
@@ -110,6 +121,7 @@ struct Queue {
     sender: mpsc::UnboundedSender<Delivery>,
     receiver: Mutex<mpsc::UnboundedReceiver<Delivery>>,
     room: Arc<Semaphore>,
+    backlog: Arc<Backlog>,
 }
 
 struct Delivery {
@@ -121,6 +133,7 @@ struct Delivery {
 /// A message's room in its queue, and its being counted, until it is done with.
 struct Slot {
     _room: OwnedSemaphorePermit,
+    _present: Present,
     _outstanding: OutstandingGuard,
 }
 
@@ -161,13 +174,15 @@ impl LocalBus {
                 metrics: self.metrics.clone(),
                 tracer: self.tracer.clone(),
                 more: Notify::new(),
+                tally: Tally::default(),
             };
             Some((topic, Arc::new(durable)))
         };
         let core = core.into_iter().filter_map(Queue::new).map(Arc::new).collect();
         let plugged = plugged.into_iter().filter_map(durable).collect();
-        let clock = kept.clock.clone();
-        let Wired { core, plugged, .. } = self.wired.get_or_init(|| Wired { core, plugged, clock });
+        let Kept { clock, dead_letters, .. } = kept.clone();
+        let wired = self.wired.get_or_init(|| Wired { core, plugged, dead_letters, clock });
+        let Wired { core, plugged, .. } = wired;
         for queue in core {
             for _ in 0..queue.subscription.workers.max(1) {
                 tokio::spawn(Arc::clone(self).work(Arc::clone(queue), kept.clone()));
@@ -219,6 +234,7 @@ impl LocalBus {
             if queue.receiver.lock().await.recv_many(&mut batch, queue.subscription.batch).await == 0 {
                 return;
             }
+            queue.backlog.taken(batch.len());
             let (messages, slots): (Vec<_>, Vec<_>) =
                 batch.drain(..).map(|d| (d.message, (d.receives + 1, d.slot))).unzip();
             let again = slots.iter().filter(|(receives, _)| *receives > 1).count();
@@ -260,11 +276,12 @@ impl LocalBus {
             }
         }
         let wait = self.redelivery.wait(delivery.receives);
-        let sender = queue.sender.clone();
+        let queue = Arc::clone(queue);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
+            queue.backlog.comes();
             // The receiver lives as long as the process.
-            let _ = sender.send(delivery);
+            let _ = queue.sender.send(delivery);
         });
     }
 }
@@ -305,7 +322,8 @@ impl Queue {
         let Source::Topic(topic) = subscription.source else { return None };
         let (sender, receiver) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(QUEUE_KIB as usize));
-        Some(Self { subscription, topic, sender, receiver: Mutex::new(receiver), room })
+        let receiver = Mutex::new(receiver);
+        Some(Self { subscription, topic, sender, receiver, room, backlog: Arc::default() })
     }
 }
 
@@ -316,18 +334,23 @@ impl Publisher for LocalBus {
         let Some(wired) = self.wired.get() else {
             return messages.iter().map(|_| refused("the bus is not started")).collect();
         };
-        let sent = Some(wired.clock.now());
+        let sent = wired.clock.now();
         let mut messages: Vec<Message> =
-            messages.into_iter().map(|message| Message { sent, ..message }).collect();
+            messages.into_iter().map(|message| Message { sent: Some(sent), ..message }).collect();
         let publishing = Publishing::begin(SYSTEM, topic, &mut messages);
-        let answers = self.enqueue(topic, messages).await;
+        let answers = self.enqueue(topic, messages, sent).await;
         publishing.answered(&answers);
         answers
     }
 }
 
 impl LocalBus {
-    async fn enqueue(&self, topic: Topic, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
+    async fn enqueue(
+        &self,
+        topic: Topic,
+        messages: Vec<Message>,
+        sent: Timestamp,
+    ) -> Vec<Result<(), PublishError>> {
         let refused = |why: &str| Err(PublishError { topic: topic.name(), why: why.into() });
         for durable in self.plugged_into(topic) {
             if let Err(error) = durable.put(&messages).await {
@@ -346,8 +369,13 @@ impl LocalBus {
                     answer = refused("the queue is closed");
                     break;
                 };
-                let slot = Slot { _room: room, _outstanding: OutstandingGuard::new(&self.outstanding) };
+                let slot = Slot {
+                    _room: room,
+                    _present: queue.backlog.enter(sent),
+                    _outstanding: OutstandingGuard::new(&self.outstanding),
+                };
                 let delivery = Delivery { message: message.clone(), receives: 0, slot };
+                queue.backlog.comes();
                 if queue.sender.send(delivery).is_err() {
                     answer = refused("the queue is closed");
                 }
