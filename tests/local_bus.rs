@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::{Store, Sync};
-use kassa_bus::local::{DeadLetter, DeadLetters, Kept, LocalBus, Redelivery};
+use kassa_bus::local::{DeadLetter, DeadLetters, Kept, LocalBus, Redelivery, STACK};
+use kassa_bus::metrics::{Series, Values};
 use kassa_bus::{
-    Clock, Failure, Intake, Message, Metrics, Publisher, Retry, Source, Subscriber, Subscription, Topic,
-    Tracer, Verdict,
+    Clock, Failure, Intake, Message, Metric, Metrics, Publisher, Retry, Source, Subscriber, Subscription,
+    Topic, Tracer, Verdict,
 };
 
 /// A subscriber that notes what it gets, and fails or panics where the test says.
@@ -80,6 +81,7 @@ impl DeadLetters for Letters {
 
 struct Rig {
     bus: Arc<LocalBus>,
+    metrics: Metrics,
     sinks: Vec<Arc<Sink>>,
     letters: Arc<Letters>,
 }
@@ -93,7 +95,8 @@ async fn rig(core: usize, plugged: usize) -> Rig {
 fn rig_on(store: &Store, core: usize, plugged: usize) -> Rig {
     let wait = Duration::from_millis(1);
     let redelivery = Redelivery { max_receives: 5, backoff: wait, minute: Duration::from_millis(300) };
-    let bus = LocalBus::new(redelivery, Metrics::default(), Tracer::default());
+    let metrics = Metrics::default();
+    let bus = LocalBus::new(redelivery, metrics.clone(), Tracer::default());
     let sinks: Vec<Arc<Sink>> = (0..core + plugged).map(|_| Arc::default()).collect();
     let subscription = |(name, sink): (&&'static str, &Arc<Sink>)| Subscription {
         name,
@@ -109,7 +112,7 @@ fn rig_on(store: &Store, core: usize, plugged: usize) -> Rig {
     let mut core_stages: Vec<_> = ["one", "two", "three"].iter().zip(&sinks).map(subscription).collect();
     let plugged = core_stages.split_off(core);
     bus.start(core_stages, plugged, &kept);
-    Rig { bus, sinks, letters }
+    Rig { bus, metrics, sinks, letters }
 }
 
 impl Rig {
@@ -122,6 +125,26 @@ impl Rig {
     async fn until_buried(&self, letters: usize) {
         until("dead letters are kept", || self.letters.0.lock().unwrap().len() >= letters).await;
     }
+}
+
+/// What the bus says of a queue: how many messages wait, for how long, and how many dead letters there are.
+async fn measured(rig: &Rig, queue: &str) -> (f64, f64, f64) {
+    rig.metrics.take();
+    rig.bus.measure().await.unwrap();
+    let taken = rig.metrics.take();
+    let value = |metric: Metric, queue: String| {
+        let of = |series: &&Series| series.metric == metric && series.labels[0].1 == queue;
+        match &taken.iter().find(of).expect("it is measured").values {
+            Values::Each(values) if values.len() == 1 => values[0],
+            other => panic!("one value, not {other:?}"),
+        }
+    };
+    let (name, letters) = (format!("{STACK}-{queue}"), format!("{STACK}-{queue}-dead-letters"));
+    (
+        value(Metric::QueueDepth, name.clone()),
+        value(Metric::OldestMessage, name),
+        value(Metric::QueueDepth, letters),
+    )
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -278,4 +301,46 @@ async fn the_core_s_queues_are_bounded_and_publishers_wait() {
     bus.drained().await;
     assert!(bus.has_room(Topic::ToProcess));
     assert_eq!(sinks[0].ids().len(), published);
+}
+
+#[tokio::test]
+async fn queues_say_how_much_waits_in_them_since_when_and_what_was_given_up() {
+    // given a core stage and a subscriber that have one message each in hand, and two that wait behind it
+    let rig = rig(1, 1).await;
+    for sink in &rig.sinks {
+        sink.stalled.store(true, Ordering::SeqCst);
+    }
+    for n in 0..4 {
+        rig.bus.publish(Topic::ToProcess, vec![message(&n.to_string())]).await.remove(0).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+
+    // then they say so: of the core's queue those that nobody has in hand, of a durable one all
+    let (waiting, oldest, letters) = measured(&rig, "one").await;
+    assert!((1.0..=2.0).contains(&waiting), "{waiting}");
+    assert!(oldest >= 1.0 && letters == 0.0, "{oldest} {letters}");
+    let (waiting, oldest, letters) = measured(&rig, "two").await;
+    assert!(waiting == 4.0 && oldest >= 1.0 && letters == 0.0, "{waiting} {oldest} {letters}");
+
+    // when one is given up, and the rest is dealt with
+    *rig.sinks[0].refused.lock().unwrap() = Some("3".into());
+    for sink in &rig.sinks {
+        sink.stalled.store(false, Ordering::SeqCst);
+    }
+    rig.until_buried(1).await;
+    until("all else is dealt with", || rig.sinks[1].ids().len() == 4 && rig.bus.outstanding() == 0).await;
+
+    // then nothing waits any more
+    for (queue, given_up) in [("one", 1.0), ("two", 0.0)] {
+        let mut told = measured(&rig, queue).await;
+        for _ in 0..100 {
+            if told == (0.0, 0.0, given_up) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            told = measured(&rig, queue).await;
+        }
+        assert_eq!(told, (0.0, 0.0, given_up), "{queue}");
+    }
 }

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use kassa_bus::keys::{ContentKeys, ShopKeys};
 use kassa_bus::local::{LocalBus, Redelivery, STACK, invoked};
-use kassa_bus::{Clock, Metrics, Publisher, SettingError, Settings, Source, Subscription, Tracer, trace};
+use kassa_bus::table::TableError;
+use kassa_bus::{
+    Clock, Host, Metrics, Publisher, SettingError, Settings, Source, Subscription, Tracer, trace,
+};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::process::Process;
@@ -23,9 +26,12 @@ use super::dynamodb::Sync;
 use super::host::LocalHost;
 use super::http::Door;
 use super::keys::FileKeys;
-use super::store::{Store, StoreError};
+use super::store::{MONITOR, Store, StoreError};
 use super::stream::Reporter;
 use super::{operator, recover};
+use crate::monitor::alarms::Alarms;
+use crate::monitor::collect::{Collector, Parts};
+use crate::monitor::placeholders::Placeholders;
 use crate::plan::{ApplyError, Plan};
 use crate::questions::Questions;
 use crate::shops::Shops;
@@ -54,6 +60,11 @@ pub enum UpError {
     Subscriber { name: &'static str, source: SettingError },
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// A file that is compiled in, and tested to be right.
+    #[error("{0}")]
+    Alarms(String),
+    #[error(transparent)]
+    Monitor(#[from] TableError),
     #[error("cannot make the keys in {}: {why}", folder.display())]
     Keys { folder: PathBuf, why: std::io::Error },
     #[error("cannot listen on {address}: {why}; choose another with --listen")]
@@ -68,6 +79,8 @@ pub struct OpenShop {
     pub store: Store,
     pub metrics: Metrics,
     tracer: Tracer,
+    /// What is known of its health.
+    pub monitor: Arc<Collector>,
     bus: Arc<LocalBus>,
     /// Tells the listeners to take no more.
     closing: watch::Sender<bool>,
@@ -142,6 +155,8 @@ impl OpenShop {
         let plugged = plugged(&host)?;
         tick_every(minute, others.iter().chain(&plugged), &metrics, &tracer);
         bus.start(others, plugged, &store.kept(&up.clock));
+        let monitor = Collector::open(watching(&host, &bus)?).await?;
+        tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
         let questions = Arc::new(Questions::new(store.books()));
         let (tills, url) = listen(up.listen).await?;
@@ -150,8 +165,9 @@ impl OpenShop {
         let occupant = Occupant { pid: std::process::id(), url, operator_url, token };
         let door = Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router();
         let tills = serve(tills, door, closed.clone());
+        let answers = operator::router(questions.clone(), monitor.clone(), &occupant.token);
         // Questions may stream for minutes, so these are cut off at the end.
-        tokio::spawn(serve(operators, operator::router(questions.clone(), &occupant.token), closed));
+        tokio::spawn(serve(operators, answers, closed));
         folder.announce(&occupant)?;
 
         let exporting = tokio::spawn(tracer.clone().run());
@@ -162,6 +178,7 @@ impl OpenShop {
             store,
             metrics,
             tracer,
+            monitor,
             bus,
             closing,
             tills,
@@ -188,6 +205,9 @@ impl OpenShop {
             }
         };
         let _ = tokio::time::timeout(DRAIN, ended).await;
+        if let Err(why) = self.monitor.close().await {
+            tracing::error!(%why, "cannot keep the last minute's metrics");
+        }
         self.tracer.close(LAST_EXPORT).await;
         self.exporting.abort();
         self.bus.outstanding()
@@ -277,6 +297,18 @@ fn plugged(host: &LocalHost) -> Result<Vec<Subscription>, UpError> {
         .into_iter()
         .map(|entry| (entry.make)(host).map_err(|source| UpError::Subscriber { name: entry.name, source }));
     made.filter_map(Result::transpose).collect()
+}
+
+/// How the shop watches itself.
+fn watching(host: &LocalHost, bus: &Arc<LocalBus>) -> Result<Parts, UpError> {
+    Ok(Parts {
+        metrics: host.metrics.clone(),
+        bus: Arc::clone(bus),
+        alarms: Alarms::of(&Placeholders::of(STACK, STACK)).map_err(UpError::Alarms)?,
+        notifier: host.notifier()?,
+        documents: host.store.documents(MONITOR, host.clock.clone()),
+        clock: host.clock.clone(),
+    })
 }
 
 fn tick_every<'a>(

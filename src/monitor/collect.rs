@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kassa_bus::local::{LocalBus, STACK};
 use kassa_bus::notify::{Notice, Notifier};
 use kassa_bus::table::TableError;
@@ -37,12 +37,16 @@ pub struct Parts {
 pub struct Collector {
     parts: Parts,
     store: MetricStore,
+    opened: Timestamp,
     /// When metrics were last taken.
     taken: Mutex<Timestamp>,
     standings: Mutex<Standings>,
     /// The last minutes are written by one at a time.
     writing: tokio::sync::Mutex<()>,
 }
+
+/// After so long, one whole minute of the clock is sure to be over.
+const FIRST: SignedDuration = SignedDuration::from_mins(2);
 
 /// The document of the alarms' states.
 const ALARMS: (&str, &str) = ("alarms", "standings");
@@ -61,6 +65,7 @@ impl Collector {
         Ok(Arc::new(Self {
             parts,
             store,
+            opened: now,
             taken: Mutex::new(now),
             standings: Mutex::new(standings),
             writing: tokio::sync::Mutex::default(),
@@ -111,6 +116,10 @@ impl Collector {
     /// Looks at the alarms, tells people, and then only takes it that they know.
     async fn watch(&self) -> Result<(), Retry> {
         let now = self.parts.clock.now();
+        // Before a whole minute is known, it would look as if everything had stopped.
+        if now < self.opened + FIRST {
+            return Ok(());
+        }
         let before = lock(&self.standings).clone();
         let mut standings = before.clone();
         for told in standings.step(&self.parts.alarms, now, &self.store) {

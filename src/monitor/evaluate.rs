@@ -71,7 +71,7 @@ pub fn judge(alarm: &Alarm, values: &[Option<f64>], state: State) -> State {
         Missing::Missing => {
             // A value that is wrong and old enough is not going to be outvoted by those to come. One that came just
             // now may be.
-            let oldest = points.iter().rposition(|point| point.is_some());
+            let oldest = points.iter().rposition(Option::is_some);
             if oldest.is_some_and(|at| at + 1 >= m) { State::Alarm } else { State::InsufficientData }
         }
     }
@@ -81,7 +81,7 @@ fn count(periods: u32) -> usize {
     usize::try_from(periods).unwrap_or(usize::MAX)
 }
 
-/// What a period without data counts as. For DynamoDB's metrics `CloudWatch` does not ask: the state stays.
+/// What a period without data counts as. For `DynamoDB`'s metrics `CloudWatch` does not ask: the state stays.
 fn missing(alarm: &Alarm) -> Missing {
     let dynamodb = match &alarm.what {
         Watch::Metric(metric, _) => metric.namespace == "AWS/DynamoDB",

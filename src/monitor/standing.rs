@@ -133,16 +133,16 @@ impl Standings {
     /// As it is shown, in the file's order: single alarms, then composites.
     #[must_use]
     pub fn status(&self, alarms: &Alarms, now: Timestamp) -> Vec<AlarmStatus> {
-        let single = alarms.alarms.iter().map(|alarm| (&alarm.name, &alarm.meaning, &alarm.run));
-        let composite = alarms.composites.iter().map(|alarm| (&alarm.name, &alarm.meaning, &alarm.run));
-        let status = |(name, meaning, run): (&String, &String, &String)| {
+        let single = alarms.alarms.iter().map(|alarm| (&alarm.name, alarm.description()));
+        let composite = alarms.composites.iter().map(|alarm| (&alarm.name, alarm.description()));
+        let status = |(name, description): (&String, String)| {
             let standing = self.of(name);
             AlarmStatus {
                 name: name.clone(),
                 state: standing.map_or(State::InsufficientData, |standing| standing.state),
                 since: standing.map_or(now, |standing| standing.since),
                 why: standing.map_or_else(|| "not looked at yet".to_owned(), |standing| standing.why.clone()),
-                description: format!("{meaning} Run: {run}"),
+                description,
             }
         };
         single.chain(composite).map(status).collect()
@@ -193,3 +193,6 @@ fn members_first(composites: &[Composite]) -> Vec<&Composite> {
     }
     ordered
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What was counted and measured here, over time: `CloudWatch` for one machine, in memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ struct Kept {
     /// Minutes before this one are not known by themselves.
     minutes_from: i64,
     /// Beginnings of the five minutes in which something came since they were asked for.
-    changed: Vec<i64>,
+    changed: BTreeSet<i64>,
 }
 
 /// One metric, in the order of time.
@@ -111,7 +111,7 @@ impl MetricStore {
     /// The beginnings of five minutes in which something came since this was asked.
     #[must_use]
     pub fn changed(&self) -> Vec<i64> {
-        std::mem::take(&mut self.kept().changed)
+        std::mem::take(&mut self.kept().changed).into_iter().collect()
     }
 
     /// What came in the five minutes that begin then.
@@ -142,6 +142,7 @@ impl MetricStore {
 }
 
 /// When the period began in which that is.
+#[must_use]
 pub fn beginning(at: i64, period: i64) -> i64 {
     at - at.rem_euclid(period)
 }
@@ -160,9 +161,7 @@ impl Kept {
         let Some(tracks) = self.tracks(id) else { return };
         merge(&mut tracks.minutes, beginning(at, MINUTE), bucket);
         merge(&mut tracks.fives, five, bucket);
-        if !self.changed.contains(&five) {
-            self.changed.push(five);
-        }
+        self.changed.insert(five);
     }
 
     fn forget(&mut self, minutes: i64, fives: i64) {
@@ -295,3 +294,6 @@ impl Bucket {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,7 +118,7 @@ impl Metrics {
 }
 
 /// The labels' values in one text. Most have one value or none, which is text enough.
-fn key<'a>(labels: Labels<'a>) -> Cow<'a, str> {
+fn key(labels: Labels<'_>) -> Cow<'_, str> {
     match labels {
         [] => Cow::Borrowed(""),
         [(_, value)] => Cow::Borrowed(value),

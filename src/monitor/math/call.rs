@@ -137,13 +137,13 @@ const KNOWN: &[&str] = &[
     "TIME_SERIES",
 ];
 
-fn running_sum(series: Series) -> Series {
+fn running_sum(mut series: Series) -> Series {
     let mut sum = 0.0;
-    let points = series.points.iter().map(|(time, value)| {
-        sum += value;
-        (*time, sum)
-    });
-    Series { points: points.collect(), ..series.clone() }
+    for value in series.points.values_mut() {
+        sum += *value;
+        *value = sum;
+    }
+    series
 }
 
 fn sort(mut many: Vec<Series>, by: &str, order: &str, most: Option<f64>) -> Result<Value, String> {

@@ -6,11 +6,11 @@
 /// Functions.
 mod call;
 /// From an expression's text to its tree.
-pub mod parse;
+mod parse;
 /// `SEARCH`.
 pub mod search;
 /// What an expression comes to.
-pub mod value;
+mod value;
 
 use std::collections::HashMap;
 
@@ -19,8 +19,8 @@ use jiff::Timestamp;
 use super::{Line, MetricId, MonitorError, Query, Stat, What};
 use parse::{Expr, parse};
 use search::Search;
-pub use value::{Points, Series};
-use value::{Value, operate};
+pub use value::Points;
+use value::{Series, Value, operate};
 
 /// Where metrics are.
 pub trait Data {
@@ -70,7 +70,7 @@ pub fn answer(ask: Ask<'_>, data: &dyn Data) -> Result<Vec<Line>, MonitorError> 
     for query in ask.queries.iter().filter(|query| query.shown) {
         let wrong = |why| MonitorError::Query { query: query.id.clone(), why };
         let value = evaluation.query(query).map_err(wrong)?;
-        lines.extend(evaluation.lines(query, value).map_err(wrong)?);
+        lines.extend(told(query, value).map_err(wrong)?);
     }
     Ok(lines)
 }
@@ -151,30 +151,31 @@ impl<'a> Evaluation<'a> {
             }
         }
     }
+}
 
-    fn lines(&self, query: &Query, value: Value) -> Result<Vec<Line>, String> {
-        let label = query.label.as_deref();
-        let line = |label: String, series: Series| Line {
-            id: query.id.clone(),
-            label,
-            points: series
-                .points
-                .into_iter()
-                .filter_map(|(at, value)| Some((Timestamp::from_second(at).ok()?, value)))
-                .collect(),
-        };
-        match value {
-            Value::Number(_) => {
-                Err("it comes to one number, not to a series; TIME_SERIES makes one of it".into())
-            }
-            Value::One(series) => Ok(vec![line(label.unwrap_or(&query.id).to_owned(), series)]),
-            Value::Many(many) => {
-                let whole = |series: &Series| match label {
-                    Some(label) if !label.is_empty() => format!("{label} {}", series.label),
-                    _ => series.label.clone(),
-                };
-                Ok(many.into_iter().map(|series| line(whole(&series), series)).collect())
-            }
+/// As the query's answer.
+fn told(query: &Query, value: Value) -> Result<Vec<Line>, String> {
+    let label = query.label.as_deref();
+    let line = |label: String, series: Series| Line {
+        id: query.id.clone(),
+        label,
+        points: series
+            .points
+            .into_iter()
+            .filter_map(|(at, value)| Some((Timestamp::from_second(at).ok()?, value)))
+            .collect(),
+    };
+    match value {
+        Value::Number(_) => {
+            Err("it comes to one number, not to a series; TIME_SERIES makes one of it".into())
+        }
+        Value::One(series) => Ok(vec![line(label.unwrap_or(&query.id).to_owned(), series)]),
+        Value::Many(many) => {
+            let whole = |series: &Series| match label {
+                Some(label) if !label.is_empty() => format!("{label} {}", series.label),
+                _ => series.label.clone(),
+            };
+            Ok(many.into_iter().map(|series| line(whole(&series), series)).collect())
         }
     }
 }

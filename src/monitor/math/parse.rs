@@ -115,18 +115,18 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, SyntaxError> {
     let mut next = 0;
     while let Some(&c) = all.get(next) {
         let begin = next;
-        let taken = |belongs: fn(char) -> bool| all[begin..].iter().take_while(|c| belongs(**c)).count();
+        let length = |belongs: fn(char) -> bool| all[begin..].iter().take_while(|c| belongs(**c)).count();
         next += 1;
         let token = match c {
             c if c.is_whitespace() => continue,
             '0'..='9' | '.' => {
-                next = begin + taken(|c| c.is_ascii_digit() || c == '.');
+                next = begin + length(|c| c.is_ascii_digit() || c == '.');
                 let number: String = all[begin..next].iter().collect();
                 let number = number.parse();
                 Token::Number(number.map_err(|_| wrong(begin + 1, "this is no number"))?)
             }
             'a'..='z' | 'A'..='Z' | '_' => {
-                next = begin + taken(|c| c.is_ascii_alphanumeric() || c == '_');
+                next = begin + length(|c| c.is_ascii_alphanumeric() || c == '_');
                 match &*all[begin..next].iter().collect::<String>() {
                     "AND" => Token::Op(Op::And),
                     "OR" => Token::Op(Op::Or),
@@ -140,9 +140,9 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, SyntaxError> {
             }
             '(' | ')' | '[' | ']' | ',' => Token::Mark(c),
             _ => {
-                let (op, length) = operator(c, all.get(next).copied())
+                let (op, characters) = operator(c, all.get(next).copied())
                     .ok_or_else(|| wrong(begin + 1, format!("{c:?} means nothing here")))?;
-                next = begin + length;
+                next = begin + characters;
                 Token::Op(op)
             }
         };

@@ -186,10 +186,10 @@ pub fn choose(condition: Value, yes: Value, no: Option<Value>) -> Result<Value, 
     };
     let mut points = Points::new();
     for (time, holds) in &condition.points {
-        let value = if *holds != 0.0 {
-            Some(at(&yes, *time)?.unwrap_or_default())
-        } else {
+        let value = if *holds == 0.0 {
             no.as_ref().map(|no| at(no, *time)).transpose()?.flatten()
+        } else {
+            Some(at(&yes, *time)?.unwrap_or_default())
         };
         points.extend(value.map(|value| (*time, value)));
     }
