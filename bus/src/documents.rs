@@ -96,6 +96,36 @@ impl Documents {
         }
     }
 
+    /// A group's last documents by name, the last first.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn last<T: DeserializeOwned>(
+        &self,
+        group: &str,
+        limit: i32,
+    ) -> Result<Vec<(String, T)>, TableError> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .limit(limit)
+            .scan_index_forward(false)
+            .key_condition_expression("#group = :group")
+            .expression_attribute_names("#group", "group")
+            .expression_attribute_values(":group", s(group));
+        let page = query.send().await.map_err(TableError::unavailable("list documents"))?;
+        let mut documents = Vec::new();
+        for item in page.items() {
+            let name = text(item, "name").unwrap_or_default().to_owned();
+            if let (Some(document), _) = parse(group, &name, Some(item))? {
+                documents.push((name, document));
+            }
+        }
+        Ok(documents)
+    }
+
     /// Changes a document, and answers what `change` answered. `change` gives the new one, or `None` to
     /// leave it as it is; it sees the document anew if somebody else wrote it in between.
     ///

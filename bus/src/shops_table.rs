@@ -83,6 +83,27 @@ impl ShopsTable {
     }
 }
 
+impl ShopsTable {
+    /// The last of a partition's rows whose record type begins so, by record type, the last first.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn last_like(&self, shop: &str, beginning: &str, limit: i32) -> Result<Vec<Item>, TableError> {
+        let query = self
+            .client
+            .query()
+            .table_name(&*self.name)
+            .consistent_read(true)
+            .limit(limit)
+            .scan_index_forward(false)
+            .key_condition_expression("shop_id = :shop AND begins_with(record_type, :beginning)")
+            .expression_attribute_values(":shop", s(shop))
+            .expression_attribute_values(":beginning", s(beginning));
+        let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
+        Ok(page.items.unwrap_or_default())
+    }
+}
+
 /// A row's key.
 #[must_use]
 pub fn key(shop: &str, record_type: &str) -> Item {

@@ -52,6 +52,12 @@ pub struct Page {
 
 pub(crate) const ABSENT: &str = "attribute_not_exists(#event)";
 
+/// Between which keys events are whose sale has a `UUIDv7`, until the year 2527.
+const TELLING_TIME: (&str, &str) = ("0", "1");
+
+/// Most others: a classic id begins with any digit.
+const OTHERS: (&str, &str) = ("1", ":");
+
 /// Keys one `BatchGetItem` takes.
 const BATCH_GET: usize = 100;
 
@@ -121,6 +127,40 @@ impl EventStore {
     /// [`TableError`].
     pub async fn day(&self, shop: &ShopId, date: Date, cursor: Cursor) -> Result<Page, TableError> {
         self.query(&EventKey::stream(shop, date), "", cursor).await
+    }
+
+    /// Events of a shop's day that belong to its latest sales: up to so many of sales whose ids tell the time, and
+    /// up to so many of the others, whose ids are in no order.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn latest(
+        &self,
+        shop: &ShopId,
+        date: Date,
+        limit: i32,
+    ) -> Result<Vec<StoredEvent>, TableError> {
+        let stream = EventKey::stream(shop, date);
+        let mut events = Vec::new();
+        for (from, to) in [TELLING_TIME, OTHERS] {
+            let query = self
+                .client
+                .query()
+                .table_name(&*self.table)
+                .limit(limit)
+                .scan_index_forward(false)
+                .key_condition_expression("#stream = :stream AND #event BETWEEN :from AND :to")
+                .expression_attribute_names("#stream", "stream")
+                .expression_attribute_names("#event", "event")
+                .expression_attribute_values(":stream", s(&stream))
+                .expression_attribute_values(":from", s(from))
+                .expression_attribute_values(":to", s(to));
+            let page = query.send().await.map_err(TableError::unavailable("query the latest events"))?;
+            for item in page.items.unwrap_or_default() {
+                events.push(from_item(item)?);
+            }
+        }
+        Ok(events)
     }
 
     async fn query(&self, stream: &str, prefix: &str, cursor: Cursor) -> Result<Page, TableError> {

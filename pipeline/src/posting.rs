@@ -33,7 +33,9 @@ impl fmt::Display for Row {
 }
 
 impl Row {
-    pub(crate) fn parse(record_type: &str) -> Option<Self> {
+    /// Reads a sort key. None if it is neither an item's nor a day's.
+    #[must_use]
+    pub fn parse(record_type: &str) -> Option<Self> {
         match record_type.split_at_checked(2)? {
             ("d-", date) => date.parse().ok().map(Self::Day),
             ("s-", item) => item.parse().ok().map(Self::Item),

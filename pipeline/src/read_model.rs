@@ -95,6 +95,21 @@ impl ReadModel {
         items.iter().filter_map(day).collect()
     }
 
+    /// A shop's last days with sales, the last first.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn last_days(&self, shop: &ShopId, limit: i32) -> Result<Vec<DayRow>, TableError> {
+        let items = self.table.last_like(shop.as_str(), "d-", limit).await?;
+        let rows = items.iter().filter_map(|item| from_item(shop, item).transpose());
+        rows.filter_map(|row| match row {
+            Ok(ReadRow::Day(day)) => Some(Ok(day)),
+            Ok(ReadRow::Item(_)) => None,
+            Err(error) => Some(Err(error)),
+        })
+        .collect()
+    }
+
     /// Whether somebody declared the item.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 pub mod ask;
 /// Which wrong keys sales came with.
 pub mod audit;
+/// What is looked at all the time: the latest, within bounds.
+pub mod look;
 /// Answers as people read them.
 pub mod render;
 
