@@ -36,6 +36,7 @@ pub fn events_of_a_sale(shop: &ShopId) -> [Event; 2] {
         till: Some("till-1".into()),
         seq: Some(1),
         sold_at: Some(at),
+        decrypted_at: Some(at),
         key: "A".repeat(43).parse().ok(),
         content: "c".repeat(43),
         envelope: "e".repeat(43),

@@ -74,6 +74,9 @@ pub struct Recorded {
     pub seq: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sold_at: Option<Timestamp>,
+    /// When it had been opened, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decrypted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Thumbprint>,
     /// SHA-256 of what was sold, in base64url: tells a repeat from a different sale under the same id.

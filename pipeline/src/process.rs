@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 use kassa_bus::message::{DecryptedSale, Reason};
 use kassa_bus::subscriber::each;
 use kassa_bus::{
@@ -49,7 +49,7 @@ impl Process {
             let unknown = Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
             return Ok(self.reject.reject(rejectable, unknown).await?);
         };
-        let recorded = record(&sale, &shop);
+        let recorded = record(&sale, &shop, message.sent);
         let content = recorded.content.clone();
         let event = Event {
             shop_id: shop_id.clone(),
@@ -96,8 +96,8 @@ impl Subscriber for Process {
     }
 }
 
-/// What is recorded of a sale. A late sale is booked on its own day.
-fn record(sale: &DecryptedSale, shop: &Shop) -> Recorded {
+/// What is recorded of a sale. A late sale is booked on its own day. It was sent on as soon as it was decrypted.
+fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Recorded {
     let zone = shop.zone();
     let business_date = match sale.sold_at {
         Some(at) => at.to_zoned(zone).date(),
@@ -111,6 +111,8 @@ fn record(sale: &DecryptedSale, shop: &Shop) -> Recorded {
         till: sale.till.clone(),
         seq: sale.seq,
         sold_at: sale.sold_at,
+        // Digits beyond would only be kept.
+        decrypted_at: sent.and_then(|at| at.round(Unit::Millisecond).ok()),
         key: sale.key.clone(),
         envelope: sale.envelope.clone(),
     }
