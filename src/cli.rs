@@ -191,7 +191,8 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
     for id in &ids {
         text.push_str(&format!("  GET  {url}/shop/{id}/key\n"));
     }
-    text.push_str(&format!("  GET  {url}/health\nCtrl-C closes it.\n"));
+    text.push_str(&format!("  GET  {url}/health\n"));
+    text.push_str(&format!("The console is at {}\nCtrl-C closes it.\n", shop.console));
     print(&text);
     asked_to_stop().await?;
     eprintln!("closing: no more sales, ending what was begun");

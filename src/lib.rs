@@ -6,6 +6,8 @@ pub mod args;
 pub mod cli;
 /// The shop on AWS, as the command sees it.
 pub mod cloud;
+/// What the shop is doing, in a browser.
+pub mod console;
 /// What AWS asks for it: measured units times list prices.
 pub mod cost;
 /// The guided tour.

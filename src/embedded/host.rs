@@ -9,6 +9,7 @@ use kassa_bus::{Clock, Documents, Host, Metrics, Retry, SettingError, Settings};
 
 use super::outbox::Outbox;
 use super::store::Store;
+use crate::console::Feed;
 
 /// The shop on one machine as a subscriber sees it: tables in the store, settings from the environment, and
 /// an outbox where people would be.
@@ -19,6 +20,8 @@ pub struct LocalHost {
     pub settings: Settings,
     pub clock: Clock,
     pub metrics: Metrics,
+    /// Whoever looks hears of what is sent.
+    pub feed: Arc<Feed>,
 }
 
 impl Host for LocalHost {
@@ -48,7 +51,8 @@ impl Host for LocalHost {
 
     fn notifier(&self) -> Result<Arc<dyn Notifier>, SettingError> {
         let clock = self.clock.clone();
-        Ok(Arc::new(Outbox { documents: self.store.documents(super::OUTBOX, clock.clone()), clock }))
+        let documents = self.store.documents(super::OUTBOX, clock.clone());
+        Ok(Arc::new(Outbox { documents, clock, feed: self.feed.clone() }))
     }
 
     fn secrets(&self) -> Result<Arc<dyn Secrets>, SettingError> {

@@ -37,7 +37,8 @@ impl Door {
         Arc::new(Self { accept, bus, metrics, tracer, in_hand: Semaphore::new(IN_HAND) })
     }
 
-    pub(super) fn router(self: Arc<Self>) -> Router {
+    /// The tills' routes beside the console's, of which API Gateway has none.
+    pub(super) fn router(self: Arc<Self>, console: Router) -> Router {
         Router::new()
             .route("/shop", post(sale))
             .route("/shop/{shop_id}/key", get(key))
@@ -46,6 +47,7 @@ impl Door {
             .method_not_allowed_fallback(|| async { response(Problem::NoSuchMethod.answer()) })
             .layer(from_fn_with_state(self.metrics.clone(), measured))
             .with_state(self)
+            .merge(console)
     }
 }
 

@@ -20,6 +20,8 @@ mod outbox;
 mod queues;
 /// Publishing again what was accepted and not settled.
 mod recover;
+/// Showing the console what was rejected.
+mod shown;
 /// Tables, keys and stages of one data folder.
 mod store;
 /// The event store's stream, of which `project` lives.

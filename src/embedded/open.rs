@@ -26,9 +26,11 @@ use super::dynamodb::Sync;
 use super::host::LocalHost;
 use super::http::Door;
 use super::keys::FileKeys;
+use super::shown::Shown;
 use super::store::{MONITOR, Store, StoreError};
 use super::stream::Reporter;
 use super::{operator, recover};
+use crate::console::{self, Access, Feed, Sight};
 use crate::monitor::alarms::Alarms;
 use crate::monitor::collect::{Collector, Parts};
 use crate::monitor::placeholders::Placeholders;
@@ -81,6 +83,9 @@ pub struct OpenShop {
     tracer: Tracer,
     /// What is known of its health.
     pub monitor: Arc<Collector>,
+    /// Where the console is, for whoever may look.
+    pub console: String,
+    feed: Arc<Feed>,
     bus: Arc<LocalBus>,
     /// Tells the listeners to take no more.
     closing: watch::Sender<bool>,
@@ -122,10 +127,11 @@ impl OpenShop {
         let minute = up.settings.duration("MINUTE", Duration::from_mins(1))?;
         let bus =
             LocalBus::new(Redelivery { minute, ..Redelivery::default() }, metrics.clone(), tracer.clone());
+        let feed = Arc::<Feed>::default();
         let stages = Stages {
             store: &store,
             keys: keys.clone(),
-            publisher: bus.clone(),
+            publisher: Arc::new(Shown { inner: bus.clone(), feed: feed.clone() }),
             clock: &up.clock,
             metrics: &metrics,
         };
@@ -140,7 +146,12 @@ impl OpenShop {
                 subscription,
                 store.events.clone(),
                 store.read_model.clone(),
-                Reporter { metrics: metrics.clone(), tracer: tracer.clone(), clock: up.clock.clone() },
+                Reporter {
+                    metrics: metrics.clone(),
+                    tracer: tracer.clone(),
+                    clock: up.clock.clone(),
+                    feed: feed.clone(),
+                },
                 ended.clone(),
             );
             projections.push(tokio::spawn(run));
@@ -151,6 +162,7 @@ impl OpenShop {
             settings: up.settings,
             clock: up.clock.clone(),
             metrics: metrics.clone(),
+            feed: feed.clone(),
         };
         let plugged = plugged(&host)?;
         tick_every(minute, others.iter().chain(&plugged), &metrics, &tracer);
@@ -159,11 +171,22 @@ impl OpenShop {
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
         let questions = Arc::new(Questions::new(store.books()));
-        let (tills, url) = listen(up.listen).await?;
-        let (operators, operator_url) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let (tills, address) = listen(up.listen).await?;
+        let url = format!("http://{address}");
+        let (operators, operator) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let operator_url = format!("http://{operator}");
         let token = uuid::Uuid::new_v4().simple().to_string();
         let occupant = Occupant { pid: std::process::id(), url, operator_url, token };
-        let door = Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router();
+        let sight = Sight {
+            questions: questions.clone(),
+            monitor: monitor.clone(),
+            feed: feed.clone(),
+            access: Access::on(address),
+            clock: up.clock.clone(),
+        };
+        let console = sight.access.address(&occupant.url);
+        tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
+        let door = Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
         let tills = serve(tills, door, closed.clone());
         let answers = operator::router(questions.clone(), monitor.clone(), &occupant.token);
         // Questions may stream for minutes, so these are cut off at the end.
@@ -179,6 +202,8 @@ impl OpenShop {
             metrics,
             tracer,
             monitor,
+            console,
+            feed,
             bus,
             closing,
             tills,
@@ -193,6 +218,8 @@ impl OpenShop {
     /// Takes no more sales, and ends what was begun. Says how many messages were left.
     pub async fn close(self) -> usize {
         self.closing.send_replace(true);
+        // Whoever looks would be waited for.
+        self.feed.close();
         // The next start looks again for what is not settled.
         self.resuming.abort();
         // In the order a sale takes: what was let in, what is on its way, what is recorded.
@@ -211,6 +238,13 @@ impl OpenShop {
         self.tracer.close(LAST_EXPORT).await;
         self.exporting.abort();
         self.bus.outstanding()
+    }
+}
+
+/// What was sold before the shop was opened.
+async fn seed(feed: Arc<Feed>, questions: Arc<Questions>, clock: Clock) {
+    if let Err(error) = feed.ask(&questions, clock.now()).await {
+        tracing::warn!(%error, "the console begins without the latest sales");
     }
 }
 
@@ -338,11 +372,11 @@ fn tick_every<'a>(
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, String), UpError> {
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), UpError> {
     let failed = |why| UpError::Listen { address, why };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let url = format!("http://{}", listener.local_addr().map_err(failed)?);
-    Ok((listener, url))
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 fn serve(listener: TcpListener, router: axum::Router, mut closed: watch::Receiver<bool>) -> JoinHandle<()> {

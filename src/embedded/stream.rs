@@ -18,6 +18,7 @@ use kassa_pipeline::rebuild::Changes;
 use tokio::sync::{Notify, watch};
 
 use super::dynamodb::Tables;
+use crate::console::Feed;
 
 /// The embedded event store is one shard.
 pub const SHARD: &str = "embedded";
@@ -95,6 +96,8 @@ pub struct Reporter {
     pub metrics: Metrics,
     pub tracer: Tracer,
     pub clock: Clock,
+    /// Shows the console what was recorded.
+    pub feed: Arc<Feed>,
 }
 
 impl Reporter {
@@ -203,6 +206,7 @@ impl LocalStream {
             events = sequences.into_iter().zip(store.get(&keys).await?).collect();
         }
         let Some(last) = events.last().map(|(sequence, _)| *sequence) else { return Ok(false) };
+        reporter.feed.recorded(events.iter().map(|(_, event)| event));
         let message = |(sequence, event): (u64, StoredEvent)| event.into_message(sequence.to_string(), SHARD);
         let batch: Vec<Message> = events.into_iter().map(message).collect();
         let begun = Instant::now();

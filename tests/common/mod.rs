@@ -247,6 +247,7 @@ impl World {
             settings: Settings::none().with(settings),
             clock: Clock::from_fn(move || *now.lock().unwrap()),
             metrics: self.metrics.clone(),
+            feed: Arc::default(),
         }
     }
 

@@ -50,6 +50,12 @@ impl Up {
         Self::spawn(&mut command(&args))
     }
 
+    /// On an address that others may reach.
+    pub fn start_on(listen: &str, data: &Path) -> Self {
+        let data = data.to_str().expect("a path in UTF-8");
+        Self::spawn(&mut command(&["up", "--listen", listen, "--data", data]))
+    }
+
     /// With every log there is.
     pub fn start_talkative(data: &Path) -> Self {
         let data = data.to_str().expect("a path in UTF-8");

@@ -1,0 +1,158 @@
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use kassa_bus::registry::Shop;
+use kassa_pipeline::posting::Row;
+use kassa_pipeline::row::{DayRow, ItemRow, ReadRow};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::Console;
+use super::page::{self, Page, Place};
+use super::text::{amount, money, outside, plain};
+
+/// `?q=`
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Search {
+    #[serde(default)]
+    q: String,
+}
+
+/// Rows shown at once.
+const SHOWN: usize = 200;
+
+/// Days shown.
+const DAYS: i32 = 14;
+
+/// The stock of the first shop there is.
+pub(super) async fn first(State(console): State<Arc<Console>>) -> Response {
+    match &*console.shops().await {
+        Ok(shops) if !shops.is_empty() => {
+            Redirect::to(&format!("/stock/{}", shops[0].shop.shop_id)).into_response()
+        }
+        shops => {
+            let why = shops.as_ref().err().map_or("No shop is registered yet.", String::as_str);
+            let body = html! { h1 { "Stock" } (page::unavailable("The stock", why)) };
+            let health = console.looks.health(&console.sight).await;
+            let page = Page { place: Place::Stock, title: "Stock", body, pace: 2_000 };
+            page.respond(console.sight.monitor.stack(), &health)
+        }
+    }
+}
+
+pub(super) async fn show(
+    State(console): State<Arc<Console>>,
+    Path(shop): Path<String>,
+    Query(search): Query<Search>,
+) -> Response {
+    let sight = &console.sight;
+    let health = console.looks.health(sight).await;
+    let shops = console.shops().await;
+    let all: Vec<&Shop> = shops.iter().flatten().map(|facts| &*facts.shop).collect();
+    let (status, answer) = match read(&console, &shop).await {
+        Ok((items, days)) => (StatusCode::OK, found(&items, &days, &search.q, &shop)),
+        Err(error) => page::unanswered(&error),
+    };
+    let body = html! {
+        h1 { "Stock" }
+        nav.tabs aria-label="Shop" { ul { @for of in &all {
+            li { a href={ "/stock/" (of.shop_id) } aria-current=[(of.shop_id.as_str() == shop).then_some("page")] {
+                (super::text::shop(of))
+            } }
+        } } }
+        (answer)
+    };
+    let title = format!("Stock of {}", plain(&shop));
+    let page = Page { place: Place::Stock, title: &title, body, pace: 2_000 };
+    page.with_status(status, sight.monitor.stack(), &health)
+}
+
+type Rows = (Vec<ItemRow>, Vec<DayRow>);
+
+async fn read(console: &Console, shop: &str) -> Result<Rows, crate::questions::QuestionError> {
+    let questions = &console.sight.questions;
+    let rows = questions.stock(Some(shop)).await?;
+    let items = rows.into_iter().filter_map(|row| match row {
+        ReadRow::Item(item) => Some(item),
+        ReadRow::Day(_) => None,
+    });
+    let mut items: Vec<ItemRow> = items.collect();
+    items.sort_by_cached_key(|item| (item.item_description.is_none(), item.item_description.clone()));
+    let days = match shop.parse() {
+        Ok(shop) => questions.last_days(&shop, DAYS).await?,
+        Err(_) => Vec::new(),
+    };
+    Ok((items, days))
+}
+
+/// An item's number as tills and `shops.toml` have it.
+pub(super) fn number(item: &ItemRow) -> String {
+    match Row::parse(&item.record_type) {
+        Some(Row::Item(number)) => number.to_string(),
+        _ => item.record_type.clone(),
+    }
+}
+
+/// Whether every word that was looked for is in the item's number or description.
+fn matches(item: &ItemRow, search: &str) -> bool {
+    let told =
+        format!("{} {}", number(item), item.item_description.as_deref().unwrap_or_default()).to_lowercase();
+    search.to_lowercase().split_whitespace().all(|word| told.contains(word))
+}
+
+fn found(items: &[ItemRow], days: &[DayRow], search: &str, shop: &str) -> Markup {
+    let matching: Vec<&ItemRow> = items.iter().filter(|item| matches(item, search)).collect();
+    html! {
+        form.search method="get" action={ "/stock/" (shop) } role="search" {
+            label for="q" { "Item" }
+            input #q name="q" type="search" value=(plain(search)) autocomplete="off" placeholder="Number or description";
+            button type="submit" { "Search" }
+            @if !search.is_empty() { a href={ "/stock/" (shop) } { "Show all" } }
+        }
+        p.count role="status" { (matching.len()) @if matching.len() == 1 { " item" } @else { " items" }
+            @if matching.len() > SHOWN { ", the first " (SHOWN) " are shown: search for the others" } }
+        @if !matching.is_empty() { section aria-labelledby="items" { h2.unseen #items { "Items" } (table(&matching)) } }
+        section aria-labelledby="days" { h2 #days { "Turnover a day" } (turnover(days)) }
+    }
+}
+
+fn table(items: &[&ItemRow]) -> Markup {
+    html! {
+        table {
+            thead { tr {
+                th.wide scope="col" { "Item" } th scope="col" { "Description" } th.number.wide scope="col" { "Price" }
+                th.number scope="col" { "Stock" } th.number scope="col" { "Sold" }
+                th.number.wide scope="col" { "Turnover" }
+            } }
+            tbody { @for item in items.iter().take(SHOWN) { tr data-key=(item.record_type) {
+                td.id.wide { (outside(&number(item))) }
+                td { @match &item.item_description {
+                    Some(description) => (outside(description)),
+                    None => { span.none { "not declared" } },
+                } span.aside.narrow { (outside(&number(item))) } }
+                td.number.wide { (item.selling_price.map_or_else(String::new, money)) }
+                td.number.bad[item.stock.is_negative()] { (amount(item.stock)) }
+                td.number { (amount(item.gross_number)) }
+                td.number.wide { (money(item.gross_turnover)) }
+            } } }
+        }
+    }
+}
+
+fn turnover(days: &[DayRow]) -> Markup {
+    html! {
+        @if days.is_empty() { p.empty { "Nothing was sold yet." } }
+        @else { table {
+            thead { tr {
+                th scope="col" { "Day" } th.number scope="col" { "Sales" } th.number scope="col" { "Turnover" }
+            } }
+            tbody { @for day in days { tr data-key=(day.record_type) {
+                td { (outside(day.record_type.trim_start_matches("d-"))) }
+                td.number { (amount(day.sales)) }
+                td.number { (money(day.turnover)) }
+            } } }
+        } }
+    }
+}
