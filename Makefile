@@ -18,7 +18,8 @@ help:
 test: setup format lint deny docs bootstraps tests
 
 # Installs what the tests need beside Rust: two cargo commands, a Python environment and node modules of our own.
-setup: tools $(VENV)/installed node_modules/.package-lock.json tests/serverless-3/node_modules/.package-lock.json postgres
+setup: tools $(VENV)/installed node_modules/.package-lock.json tests/serverless-3/node_modules/.package-lock.json postgres \
+       tests/browser/node_modules/.chromium/chromium
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
 
@@ -38,6 +39,12 @@ node_modules/.package-lock.json: package-lock.json
 
 tests/serverless-3/node_modules/.package-lock.json: tests/serverless-3/package-lock.json
 	npm ci --no-audit --no-fund --prefix tests/serverless-3
+	@touch $@
+
+# The console's tests look at it in a browser, which comes with everything it needs.
+tests/browser/node_modules/.chromium/chromium: tests/browser/package-lock.json tests/browser/install.mjs
+	npm ci --no-audit --no-fund --ignore-scripts --prefix tests/browser
+	node tests/browser/install.mjs
 	@touch $@
 
 # Postgres 15 for the warehouse's tests, where none is installed. Its links are made by hand, as npm may be told to
