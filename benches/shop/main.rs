@@ -4,6 +4,8 @@
 //! `cargo bench --bench shop -- sealed`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
+/// The console on a million events, and what its feed costs a sale.
+mod console;
 /// The table's own best rate: what everything is measured against.
 mod limits;
 /// A million events: rebuilding, scanning, starting.
@@ -45,6 +47,12 @@ fn main() -> Outcome<()> {
         }
         if runs("million") {
             million::figures().await?;
+        }
+        if runs("console") {
+            console::feed()?;
+            if !runs("million") {
+                console::figures().await?;
+            }
         }
         Ok(())
     })

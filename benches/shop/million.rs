@@ -12,7 +12,7 @@ use crate::selling::rate;
 use crate::{Outcome, figure};
 
 /// Puts that many events into a shop's folder, as a shop would have: half accepted, half recorded.
-async fn fill(data: &Path, events: u64) -> Outcome<()> {
+pub async fn fill(data: &Path, events: u64) -> Outcome<()> {
     let store = Store::open(Some(&data.join("shop.db")), Sync::Normal).await?;
     let shop: ShopId = "AMIS1".parse()?;
     let tasks: Vec<_> = (0..128)
@@ -90,6 +90,7 @@ pub async fn figures() -> Outcome<()> {
         per_event.push(time.as_secs_f64() / f64::from(u32::try_from(rebuilt.events)?));
         if events == 1_000_000 {
             opening(data).await?;
+            crate::console::pages(data).await?;
         }
     }
     let growth = per_event[1] / per_event[0];
