@@ -189,6 +189,7 @@ impl Place {
                 Self { name: topic.name(), id: "messaging.message.id", trigger: "pubsub" }
             }
             Source::EventStream => Self { name: "events", id: "faas.document.name", trigger: "datasource" },
+            Source::Minute => Self { name: "minute", id: "messaging.message.id", trigger: "timer" },
         }
     }
 

@@ -41,10 +41,10 @@ impl Alarms {
         if let Some(twice) = names().find(|name| names().filter(|other| other == name).count() > 1) {
             return Err(format!("{twice} is there twice"));
         }
-        let mentions = |composite: &'_ Composite| {
+        let mentioned = |composite: &Composite| {
             composite.any.iter().chain(&composite.suppressed_by).cloned().collect::<Vec<_>>()
         };
-        match self.composites.iter().flat_map(mentions).find(|name| !names().any(|known| known == name)) {
+        match self.composites.iter().flat_map(mentioned).find(|name| !names().any(|known| known == name)) {
             Some(unknown) => Err(format!("a composite names {unknown}, which is no alarm")),
             None => Ok(()),
         }
