@@ -197,7 +197,7 @@ fn table(events: &[ShownEvent], zone: &TimeZone) -> Markup {
                     span.wide { (at.strftime("%F ").to_string()) } (at.strftime("%T%.3f").to_string())
                 } }
                 td.word { (outside(&event.kind)) }
-                td { (what(event)) @if let Some(trace) = &event.trace { span.aside { "trace " (outside(trace)) } } }
+                td { (what(event)) @if let Some(trace) = &event.trace { span.aside { "trace " (outside(&trace.to_string())) } } }
             } } }
         }
     }

@@ -7,6 +7,8 @@ mod alarms;
 mod layout;
 /// What is measured, and what that costs.
 mod metrics;
+/// What expressions come to.
+mod reckoned;
 
 use std::fs;
 use std::path::Path;
