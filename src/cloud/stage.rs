@@ -13,6 +13,7 @@ use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 
 use super::{KmsKeyMaker, StreamChanges};
+use crate::monitor::CloudWatch;
 use crate::questions::Books;
 
 /// A stage's name, as `serverless deploy --stage` takes it.
@@ -123,6 +124,22 @@ impl Stage {
     /// [`StageError::NoOutput`].
     pub fn url(&self) -> Result<&str, StageError> {
         self.output("ShopUrl")
+    }
+
+    /// What `CloudWatch` knows of it.
+    ///
+    /// # Errors
+    /// [`StageError::NoOutput`].
+    pub fn monitor(&self) -> Result<CloudWatch, StageError> {
+        let client = aws_sdk_cloudwatch::Client::new(&self.config);
+        Ok(CloudWatch::new(client, &self.stack, self.output("HttpApiId")?))
+    }
+
+    /// The stack and where it is, as people call it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let region = self.config.region().map_or(String::new(), |region| format!(", {region}"));
+        format!("{}{region}", self.stack)
     }
 
     /// The shops' keys.

@@ -5,6 +5,8 @@
 pub mod alarms;
 /// What people read of an alarm.
 mod alert;
+/// `CloudWatch`.
+mod aws;
 /// The shop on one machine watching itself.
 pub mod collect;
 /// The dashboards' bodies, read.
@@ -13,6 +15,8 @@ pub mod dashboard;
 pub mod evaluate;
 /// Metrics over a restart.
 mod history;
+/// A monitor that is not asked twice for the same.
+pub mod kept;
 /// What queries and expressions come to.
 pub mod math;
 /// What differs between deployments.
@@ -28,6 +32,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+pub use aws::CloudWatch;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +112,7 @@ pub struct AlarmStatus {
 }
 
 /// Why nothing is known.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum MonitorError {
     /// The query's own fault.
     #[error("{query}: {why}")]
