@@ -24,6 +24,12 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// The folder of a shop on this machine.
+pub const DATA: &str = "./kassa-data";
+
+/// The service's name in serverless.yml.
+pub const SERVICE: &str = "kassa";
+
 const EXAMPLES: &str = "Examples:
   kassa demo                                    a guided tour, half a minute
   kassa up                                      open the shops of shops.toml on 127.0.0.1:8080
@@ -35,6 +41,7 @@ const EXAMPLES: &str = "Examples:
   kassa stock --shop AMIS1                      what is left, and what was earned
   kassa events --shop AMIS1 --day 2026-11-22 | jq .kind
   kassa audit keys --since 7d                   who has a wrong key, and what to do?
+  kassa status --watch                          is the shop all right?
   kassa check --json                            do the books balance?
   kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
   kassa stock --stage dev                       ask the shop on AWS
@@ -42,7 +49,8 @@ const EXAMPLES: &str = "Examples:
                                                 be the warehouse: load its sales into Postgres
   kassa completions bash > ~/.local/share/bash-completion/completions/kassa
 
-Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what was asked for was done.";
+Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what was asked for was done,
+and, of status and check, if nothing is wrong.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -52,6 +60,8 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Be a till: seal sales, post each until it is accepted
     Sell(SellArgs),
+    /// Is the shop all right? What is wrong, since when, and which command mends it
+    Status(StatusArgs),
     /// Show one sale's events in order, and where it stands
     #[command(after_help = "Examples:
   kassa sale 019394e8-6c00-7000-8000-000000000001
@@ -124,7 +134,7 @@ pub struct UpArgs {
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
     /// The folder that is the shop: database, keys, lock
-    #[arg(long, default_value = "./kassa-data", value_name = "FOLDER")]
+    #[arg(long, default_value = DATA, value_name = "FOLDER")]
     pub data: PathBuf,
     /// Shops and items [default: ./shops.toml, or the one Kassa ships with]
     #[arg(long, value_name = "FILE")]
@@ -213,7 +223,7 @@ fn positive(text: &str) -> Result<f64, String> {
 #[derive(Debug, Args)]
 pub struct Where {
     /// The shop's folder
-    #[arg(long, default_value = "./kassa-data", value_name = "FOLDER")]
+    #[arg(long, default_value = DATA, value_name = "FOLDER")]
     pub data: PathBuf,
     /// A deployed stage instead, with the AWS credentials and region of the environment
     #[arg(long, conflicts_with = "data")]
@@ -225,7 +235,7 @@ pub struct Where {
 #[derive(Debug, Args)]
 pub struct Service {
     /// The service's name in serverless.yml
-    #[arg(long, default_value = "kassa", hide_short_help = true)]
+    #[arg(long, default_value = SERVICE, hide_short_help = true)]
     pub service: String,
 }
 
@@ -262,6 +272,37 @@ pub struct AskArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The exit code is 0 if the shop is open, its alarms watch, and none has gone off; else it is 1. A shop
+of this machine that is closed shows what its books say.
+
+Rates, failures and times are the last five minutes': p50 of the middle minute, p99 of the worst. On AWS they
+are those up to two minutes ago, which is how late CloudWatch has them. What it has cost is by what AWS has
+counted where it counts, else by measured units, at the list prices of kassa cost.
+
+--watch looks every 2 seconds here, and every minute on AWS, where CloudWatch charges about a cent for ten
+looks. On a terminal it redraws; elsewhere it prints a line each time, or with --json an object. Ctrl-C ends
+it, and so does the closing of the shop.
+
+Asking AWS needs, beside what other questions need, the rights cloudwatch:GetMetricData and
+cloudwatch:DescribeAlarms on Resource \"*\"; they can be narrowed to no stage.
+
+Examples:
+  kassa status
+  kassa status --watch
+  kassa status --stage prod
+  kassa status --stage prod --json | jq '.health.alarms[] | select(.state == \"ALARM\") | .run'
+  kassa status --stage prod > /dev/null || echo somebody should look"
+)]
+pub struct StatusArgs {
+    /// Look again and again, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,8 @@
+/// `status`.
+mod watching;
+
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +19,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use zeroize::Zeroizing;
 
 use crate::args::{
-    ApplyArgs, AuditCommand, AuditKeysArgs, Cli, Command, EventsArgs, OutboxArgs, SaleArgs, SellArgs,
-    ShopArgs, UpArgs, WarehouseArgs, WebhookArgs, Where,
+    ApplyArgs, AuditCommand, AuditKeysArgs, Cli, Command, DATA, EventsArgs, OutboxArgs, SERVICE, SaleArgs,
+    SellArgs, ShopArgs, UpArgs, WarehouseArgs, WebhookArgs, Where,
 };
 use crate::cloud::Stage;
 use crate::cost;
@@ -37,6 +41,17 @@ impl Where {
         match &self.stage {
             Some(stage) => Ask::stage(&self.service.service, stage).await,
             None => Ask::at(&self.data).await,
+        }
+    }
+
+    /// What another command needs to be told to ask the same.
+    fn reach(&self) -> String {
+        let default = |data: &Path| data == Path::new(DATA);
+        match (&self.stage, self.service.service.as_str()) {
+            (Some(stage), SERVICE) => format!(" --stage {stage}"),
+            (Some(stage), service) => format!(" --stage {stage} --service {service}"),
+            (None, _) if default(&self.data) => String::new(),
+            (None, _) => format!(" --data {}", self.data.display()),
         }
     }
 }
@@ -104,6 +119,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(&if ask.json { format!("{}\n", json!(rebuilt)) } else { render::rebuilt(&rebuilt) });
             Ok(ExitCode::SUCCESS)
         }
+        Command::Status(args) => watching::status(args).await,
         Command::Outbox(args) => outbox(args).await,
         Command::Webhook(WebhookArgs { resume, ask }) => {
             let asked = ask.shop.ask().await?;

@@ -24,6 +24,8 @@ pub mod questions;
 pub mod shops;
 /// Text for people: tables, colours, times.
 pub mod show;
+/// Whether the shop is all right, on one screen.
+pub mod status;
 /// What a till does: seal a sale and post it until it is accepted.
 pub mod till;
 /// The warehouse's end of the webhook: a receiver that loads sales into Postgres.

@@ -1,3 +1,5 @@
+/// What was spent up to now.
+mod so_far;
 /// What watch and the subscribers add to it.
 mod subscribers;
 
@@ -6,6 +8,7 @@ use comfy_table::CellAlignment;
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+pub use so_far::{Counted, so_far};
 use subscribers::{Added, Subscriber};
 
 use crate::show::table;

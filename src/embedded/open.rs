@@ -188,7 +188,7 @@ impl OpenShop {
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
         let door = Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
         let tills = serve(tills, door, closed.clone());
-        let answers = operator::router(questions.clone(), monitor.clone(), &occupant.token);
+        let answers = operator::router(questions.clone(), monitor.clone(), up.clock.clone(), &occupant.token);
         // Questions may stream for minutes, so these are cut off at the end.
         tokio::spawn(serve(operators, answers, closed));
         folder.announce(&occupant)?;

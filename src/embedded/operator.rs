@@ -8,6 +8,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::Stream;
+use kassa_bus::Clock;
 use kassa_bus::error::chain;
 use kassa_pipeline::problem::Answer;
 use serde::Serialize;
@@ -18,13 +19,21 @@ use super::http::response;
 use crate::monitor::{DataRequest, Monitor, MonitorError};
 use crate::questions::audit::AuditFilter;
 use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
+use crate::status::{View, look};
 
 /// Answers questions on loopback, to whoever has the lock file's token.
-pub(super) fn router(questions: Arc<Questions>, monitor: Arc<dyn Monitor>, token: &str) -> Router {
+pub(super) fn router(
+    questions: Arc<Questions>,
+    monitor: Arc<dyn Monitor>,
+    clock: Clock,
+    token: &str,
+) -> Router {
     let monitored = Router::new()
         .route("/api/monitor/data", post(data))
         .route("/api/monitor/alarms", get(alarms))
-        .with_state(monitor);
+        .with_state(monitor.clone());
+    let whole =
+        Router::new().route("/api/status", get(status)).with_state((questions.clone(), monitor, clock));
     Router::new()
         .route("/api/sales/{sale_id}", get(sale))
         .route("/api/stock", get(stock))
@@ -37,6 +46,7 @@ pub(super) fn router(questions: Arc<Questions>, monitor: Arc<dyn Monitor>, token
         .route("/api/rebuild", post(rebuild))
         .with_state(questions)
         .merge(monitored)
+        .merge(whole)
         .layer(from_fn_with_state(Arc::<str>::from(format!("Bearer {token}")), authorize))
 }
 
@@ -98,6 +108,19 @@ async fn audit_keys(
     Query(filter): Query<AuditFilter>,
 ) -> Response<Body> {
     answer(questions.audit_keys(&filter).await)
+}
+
+/// The whole shop.
+type Whole = (Arc<Questions>, Arc<dyn Monitor>, Clock);
+
+async fn status(State((questions, monitor, clock)): State<Whole>) -> Response<Body> {
+    // Where it is, whoever asks knows.
+    let place = String::new();
+    let view = View { place, questions: &questions, monitor: Some(&*monitor), deployed: false };
+    response(match look(&view, clock.now()).await {
+        Ok(status) => Answer::json(200, &json!(status)),
+        Err(error) => Answer::json(503, &json!({"error": chain(&error)})),
+    })
 }
 
 async fn data(State(monitor): State<Arc<dyn Monitor>>, Json(asked): Json<DataRequest>) -> Response<Body> {

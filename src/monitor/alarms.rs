@@ -3,13 +3,13 @@
 /// The file as it is written.
 mod read;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{MetricId, Query, Stat};
 pub use read::FILE;
 
 /// Where each alarm has its section.
-const RUNBOOK: &str = "docs/runbook.md";
+pub const RUNBOOK: &str = "docs/runbook.md";
 
 /// All there are, in the file's order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -75,7 +75,7 @@ pub struct Composite {
 }
 
 /// How soon somebody must look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Severity {
     /// Within a working day.

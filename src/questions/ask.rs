@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kassa_bus::error::chain;
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
@@ -16,6 +17,7 @@ use super::audit::AuditFilter;
 use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
 use crate::embedded::{DataFolder, Occupant, OpenError, Store, Sync};
+use crate::status::{Status, StatusError, View, look};
 
 /// A shop that can be asked.
 pub enum Ask {
@@ -24,7 +26,7 @@ pub enum Ask {
     /// It is closed: we have its file, and its lock, to ourselves.
     Closed(Box<Questions>, DataFolder),
     /// It is on AWS.
-    Deployed(Box<Questions>),
+    Deployed(Box<Questions>, Box<Stage>),
 }
 
 /// An open shop's operator listener.
@@ -46,6 +48,8 @@ pub enum AskError {
     Stage(#[from] StageError),
     #[error(transparent)]
     Question(#[from] QuestionError),
+    #[error(transparent)]
+    Status(#[from] StatusError),
 }
 
 impl Ask {
@@ -82,14 +86,37 @@ impl Ask {
     /// [`AskError`].
     pub async fn stage(service: &str, stage: &StageName) -> Result<Self, AskError> {
         let stage = Stage::find(service, stage).await?;
-        Ok(Self::Deployed(Box::new(Questions::new(stage.books().await?))))
+        let questions = Questions::new(stage.books().await?);
+        Ok(Self::Deployed(Box::new(questions), Box::new(stage)))
+    }
+
+    /// Whether it is all right.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn status(&self, now: Timestamp) -> Result<Status, AskError> {
+        let seen = |place, questions, monitor, deployed| View { place, questions, monitor, deployed };
+        Ok(match self {
+            Self::Open(remote) => {
+                let Occupant { pid, url, .. } = &remote.occupant;
+                Status { place: format!("{url}, process {pid}"), ..remote.get(&["status"], &()).await? }
+            }
+            Self::Closed(questions, folder) => {
+                let place = folder.path().display().to_string();
+                look(&seen(place, questions, None, false), now).await?
+            }
+            Self::Deployed(questions, stage) => {
+                let monitor = stage.monitor()?;
+                look(&seen(stage.place(), questions, Some(&monitor), true), now).await?
+            }
+        })
     }
 
     /// # Errors
     /// [`AskError`].
     pub async fn sale(&self, sale_id: &str, shop: Option<String>) -> Result<SaleHistory, AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.sale(sale_id, shop.as_deref()).await?)
             }
             Self::Open(remote) => remote.get(&["sales", sale_id], &ShopFilter { shop }).await,
@@ -100,7 +127,7 @@ impl Ask {
     /// [`AskError`].
     pub async fn stock(&self, shop: Option<String>) -> Result<Vec<ReadRow>, AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.stock(shop.as_deref()).await?)
             }
             Self::Open(remote) => remote.get(&["stock"], &ShopFilter { shop }).await,
@@ -111,7 +138,7 @@ impl Ask {
     /// [`AskError`].
     pub async fn outbox(&self, filter: &OutboxFilter) -> Result<Vec<(String, Sent)>, AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.outbox(filter).await?),
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => Ok(questions.outbox(filter).await?),
             Self::Open(remote) => remote.get(&["outbox"], filter).await,
         }
     }
@@ -120,7 +147,7 @@ impl Ask {
     /// [`AskError`].
     pub async fn audit_keys(&self, filter: &AuditFilter) -> Result<Audit, AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.audit_keys(filter).await?)
             }
             Self::Open(remote) => remote.get(&["audit", "keys"], filter).await,
@@ -131,7 +158,7 @@ impl Ask {
     /// [`AskError`].
     pub async fn webhook(&self) -> Result<WebhookState, AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.webhook().await?),
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => Ok(questions.webhook().await?),
             Self::Open(remote) => remote.get(&["webhook"], &()).await,
         }
     }
@@ -140,7 +167,9 @@ impl Ask {
     /// [`AskError`].
     pub async fn resume_webhook(&self) -> Result<WebhookState, AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.resume_webhook().await?),
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.resume_webhook().await?)
+            }
             Self::Open(remote) => {
                 let response = remote.send(remote.request(Method::POST, &["webhook", "resume"])).await?;
                 response.json().await.map_err(|e| remote.unreachable(e))
@@ -158,7 +187,7 @@ impl Ask {
         mut each: impl FnMut(Value) -> bool,
     ) -> Result<(), AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.events(filter, |event| std::future::ready(each(event))).await?)
             }
             Self::Open(remote) => {
@@ -172,7 +201,9 @@ impl Ask {
     /// [`AskError`].
     pub async fn check(&self, progress: Progress<'_>) -> Result<Check, AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.check(progress).await?),
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.check(progress).await?)
+            }
             Self::Open(remote) => remote.long(Method::GET, "check", progress).await,
         }
     }
@@ -181,7 +212,9 @@ impl Ask {
     /// [`AskError`].
     pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, AskError> {
         match self {
-            Self::Closed(questions, _) | Self::Deployed(questions) => Ok(questions.rebuild(progress).await?),
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.rebuild(progress).await?)
+            }
             Self::Open(remote) => remote.long(Method::POST, "rebuild", progress).await,
         }
     }

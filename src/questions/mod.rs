@@ -4,6 +4,8 @@ pub mod ask;
 pub mod audit;
 /// What is looked at all the time: the latest, within bounds.
 pub mod look;
+/// Who is plugged in.
+mod plugged;
 /// Answers as people read them.
 pub mod render;
 
