@@ -42,6 +42,7 @@ const EXAMPLES: &str = "Examples:
   kassa events --shop AMIS1 --day 2026-11-22 | jq .kind
   kassa audit keys --since 7d                   who has a wrong key, and what to do?
   kassa status --watch                          is the shop all right?
+  kassa console --stage prod                    the same, and more, in a browser
   kassa check --json                            do the books balance?
   kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
   kassa stock --stage dev                       ask the shop on AWS
@@ -62,6 +63,8 @@ pub enum Command {
     Sell(SellArgs),
     /// Is the shop all right? What is wrong, since when, and which command mends it
     Status(StatusArgs),
+    /// Serve the console of a deployed stage until Ctrl-C; that of a shop on this machine is where kassa up says
+    Console(ConsoleArgs),
     /// Show one sale's events in order, and where it stands
     #[command(after_help = "Examples:
   kassa sale 019394e8-6c00-7000-8000-000000000001
@@ -303,6 +306,29 @@ pub struct StatusArgs {
     pub watch: bool,
     #[command(flatten)]
     pub ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Whoever is at this machine may look. Told to listen elsewhere, it wants the token that it prints.
+
+What it shows it asks AWS for with the credentials of the environment, so that nobody who looks needs any: it
+reads tables and CloudWatch, and changes nothing. CloudWatch is asked for the same thing once a minute however
+many look, the tables for the latest sales every five seconds while somebody does.
+
+Examples:
+  kassa console --stage prod
+  kassa console --stage prod --listen 0.0.0.0:8090"
+)]
+pub struct ConsoleArgs {
+    /// The deployed stage
+    #[arg(long)]
+    pub stage: StageName,
+    #[command(flatten)]
+    pub service: Service,
+    /// Where browsers look; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
 }
 
 #[derive(Debug, Args)]

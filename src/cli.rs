@@ -1,4 +1,4 @@
-/// `status`.
+/// Those that watch: `status` and `console`.
 mod watching;
 
 use std::io::{IsTerminal, Write};
@@ -78,7 +78,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 }
 
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
-    let quiet = !matches!(command, Command::Up(_) | Command::Warehouse(_));
+    let quiet = !matches!(command, Command::Up(_) | Command::Console(_) | Command::Warehouse(_));
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| if quiet { "error" } else { "info" }.into());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_filter(telemetry::filter(&level)?);
@@ -120,6 +120,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Status(args) => watching::status(args).await,
+        Command::Console(args) => watching::console(args).await,
         Command::Outbox(args) => outbox(args).await,
         Command::Webhook(WebhookArgs { resume, ask }) => {
             let asked = ask.shop.ask().await?;

@@ -5,7 +5,10 @@
 #[path = "common/cloud.rs"]
 mod cloud;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::{StatusCode, Uri};
@@ -90,6 +93,35 @@ async fn a_stages_status_is_what_cloudwatch_and_the_books_say() {
     let told: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &told["health"]["alarms"][0]["state"]), (Some(1), &json!("ALARM")));
     assert!(told["shops"][0]["last_sale"].is_string(), "{told}");
+
+    // The stage's console shows the same in a browser.
+    let mut console = cloud.command(Path::new(env!("CARGO_BIN_EXE_kassa")));
+    console.args(["console", "--stage", "local", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+    let mut console = console.spawn().unwrap();
+    let mut lines = BufReader::new(console.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.starts_with("The console of kassa-local, eu-west-1 is at http://127.0.0.1:"), "{first}");
+    let url = first.split_whitespace().last().unwrap().trim_end_matches('/');
+    let page = |path: &str| reqwest::get(format!("{url}{path}"));
+    let begun = Instant::now();
+    loop {
+        let sales = page("/sales").await.unwrap().text().await.unwrap();
+        if sales.contains("AMIS1") && sales.contains("till-1") {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_mins(1), "{sales}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let alarms = page("/alarms").await.unwrap().text().await.unwrap();
+    assert!(alarms.contains("the test says so"), "{alarms}");
+    for path in
+        ["/", "/dashboards/sales", "/dashboards/operations", "/dashboards/keys", "/stock/AMIS1", "/incidents"]
+    {
+        let answer = page(path).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    assert!(Command::new("kill").args(["-INT", &console.id().to_string()]).status().unwrap().success());
+    assert_eq!(console.wait().unwrap().code(), Some(0));
 
     // When CloudWatch throttles, that is said, and what to do.
     let upstream = cloud.endpoint.clone();

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use kassa_bus::Clock;
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::{Failure, asked_to_stop, print};
-use crate::args::StatusArgs;
+use crate::args::{ConsoleArgs, StatusArgs};
+use crate::cloud::{Stage, StageConsole};
 use crate::questions::ask::AskError;
 use crate::status::{self, Paper, Screen, Status};
 
@@ -41,3 +43,15 @@ const STATUS_LOOK: Duration = Duration::from_secs(2);
 
 /// How often a watched stage is: `CloudWatch` has nothing new sooner, and each look costs money.
 const STAGE_LOOK: Duration = Duration::from_mins(1);
+
+pub(super) async fn console(
+    ConsoleArgs { stage, service, listen }: ConsoleArgs,
+) -> Result<ExitCode, Failure> {
+    let stage = Stage::find(&service.service, &stage).await?;
+    let why = |why| format!("cannot listen on {listen}: {why}; choose another with --listen");
+    let listener = TcpListener::bind(listen).await.map_err(why)?;
+    let console = StageConsole::new(&stage, listener.local_addr()?, Clock::system()).await?;
+    print(&format!("The console of {} is at {}\nCtrl-C closes it.\n", stage.place(), console.address));
+    console.serve(listener, async { drop(asked_to_stop().await) }).await?;
+    Ok(ExitCode::SUCCESS)
+}
