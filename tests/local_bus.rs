@@ -129,7 +129,7 @@ impl Rig {
 
 /// What the bus says of a queue: how many messages wait, for how long, and how many dead letters there are.
 async fn measured(rig: &Rig, queue: &str) -> (f64, f64, f64) {
-    rig.metrics.take();
+    let _ = rig.metrics.take();
     rig.bus.measure().await.unwrap();
     let taken = rig.metrics.take();
     let value = |metric: Metric, queue: String| {

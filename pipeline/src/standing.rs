@@ -121,6 +121,7 @@ mod tests {
                 attempt: u32::try_from(at).unwrap(),
             }),
             _ => Fact::Recorded(Recorded {
+                decrypted_at: None,
                 lines: Vec::new(),
                 totals: Totals::of(&[]),
                 business_date: "2026-11-22".parse().unwrap(),

@@ -186,7 +186,8 @@ impl OpenShop {
         };
         let console = sight.access.address(&occupant.url);
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
-        let door = Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
+        let door =
+            Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
         let tills = serve(tills, door, closed.clone());
         let answers = operator::router(questions.clone(), monitor.clone(), up.clock.clone(), &occupant.token);
         // Questions may stream for minutes, so these are cut off at the end.

@@ -51,6 +51,7 @@ mod tests {
 
     fn shop() -> Shop {
         Shop {
+            opening_hours: None,
             shop_id: "AMIS1".parse().unwrap(),
             name: "Amsterdam".into(),
             time_zone: "Europe/Amsterdam".into(),
