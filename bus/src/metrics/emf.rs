@@ -188,9 +188,9 @@ mod tests {
     #[test]
     fn shops_are_lines_of_their_own_and_more_than_a_hundred_values_are_more_lines() {
         let metrics = Metrics::default();
-        for n in 0..250 {
-            metrics.count_of(Metric::Accepted, &[(Dimension::Shop, ["A", "B"][n % 2])], 1);
-            metrics.observe(Metric::Latency, &[], n as f64);
+        for n in 0..250u8 {
+            metrics.count_of(Metric::Accepted, &[(Dimension::Shop, ["A", "B"][usize::from(n % 2)])], 1);
+            metrics.observe(Metric::Latency, &[], n.into());
         }
         let emitted = emitted(&metrics, &json!({"function": "accept"}));
         assert_eq!(emitted.len(), 3);

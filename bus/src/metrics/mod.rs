@@ -180,7 +180,7 @@ mod tests {
         let taken = metrics.take();
         assert_eq!(taken.len(), SERIES + 1);
         let other = taken.iter().find(|series| series.labels[0].1 == "other").unwrap();
-        assert_eq!(other.values, Values::Sum(Amount::from(SERIES as i64)));
+        assert_eq!(other.values, Values::Sum(Amount::from(i64::try_from(SERIES).unwrap())));
         assert_eq!(metrics.get(Metric::Accepted), 2 * SERIES as u64);
     }
 }
