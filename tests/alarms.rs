@@ -21,6 +21,7 @@ const API: &str = "a1b2c3";
 const RECEIVES: u32 = 5;
 
 /// What goes on in a minute.
+#[allow(clippy::struct_excessive_bools, reason = "each of them may fail by itself")]
 #[derive(Debug, Clone, Copy)]
 struct Going {
     /// Sales that each shop has in a minute; none while it is closed.
@@ -36,6 +37,10 @@ struct Going {
 
 const DAY: Going = Going { sales: [20, 20], open: true, kms: true, tables: true, warehouse: true, poison: 0 };
 const NIGHT: Going = Going { sales: [0, 0], open: false, ..DAY };
+
+fn number(of: usize) -> f64 {
+    f64::from(u32::try_from(of).unwrap())
+}
 
 /// An accepted sale on its way to decrypt.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +181,7 @@ impl Recording {
     fn queue(&mut self, name: &str, waiting: usize, oldest: u32) {
         let queue = format!("{STACK}-{name}");
         let queue: Labels<'_> = &[(Dimension::QueueName, &queue)];
-        self.measures(Metric::QueueDepth, queue, &[waiting as f64]);
+        self.measures(Metric::QueueDepth, queue, &[number(waiting)]);
         self.measures(Metric::OldestMessage, queue, &[f64::from(oldest * 60)]);
     }
 
@@ -257,7 +262,7 @@ impl Recording {
                 message.age
             })
             .collect();
-        self.measures(Metric::Pending, &[], &[ages.len() as f64]);
+        self.measures(Metric::Pending, &[], &[number(ages.len())]);
         self.measures(Metric::PendingAge, &[], &[f64::from(ages.into_iter().max().unwrap_or_default() * 60)]);
         for (at, shop) in ["AMIS1", "AMIS2"].into_iter().enumerate() {
             let sells = recorded > 0 && going.sales[at] > 0;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use flate2::read::GzDecoder;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::{OpenShop, Sync, Up};
@@ -26,12 +28,14 @@ use tokio::task::JoinHandle;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// A warehouse that stumbles at first, refuses the first delivery that gets through, and takes the rest.
+/// A warehouse that stumbles at first, does not want item 777, and takes the rest.
 async fn warehouse() -> (String, JoinHandle<()>) {
-    async fn answer(State(requests): State<Arc<AtomicUsize>>, _: Bytes) -> StatusCode {
+    async fn answer(State(requests): State<Arc<AtomicUsize>>, body: Bytes) -> StatusCode {
+        let mut sales = String::new();
+        GzDecoder::new(&*body).read_to_string(&mut sales).unwrap();
         match requests.fetch_add(1, Ordering::SeqCst) {
             0..2 => StatusCode::INTERNAL_SERVER_ERROR,
-            2 => StatusCode::UNPROCESSABLE_ENTITY,
+            _ if sales.contains("\"777\"") => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::NO_CONTENT,
         }
     }

@@ -96,7 +96,9 @@ impl Standings {
         let standing = self.standing(&composite.name, now);
         if state != standing.state {
             standing.turn(state, now, why);
-            standing.waits = composite.suppressed_by.as_ref().map(|_| later(composite.wait));
+            // A wait that lasts longer goes on.
+            let wait = composite.suppressed_by.as_ref().map(|_| later(composite.wait));
+            standing.waits = standing.waits.max(wait);
         }
         if standing.suppressed && !suppressed {
             standing.waits = Some(later(composite.extension));

@@ -182,9 +182,14 @@ impl Kept {
     }
 }
 
+/// Places left for what is to come.
+const SLACK: usize = 16;
+
 fn drop_before(track: &mut VecDeque<(i64, Bucket)>, before: i64) {
-    while track.front().is_some_and(|(at, _)| *at < before) {
-        track.pop_front();
+    let old = track.partition_point(|(at, _)| *at < before);
+    track.drain(..old);
+    if track.capacity() > 2 * track.len() + SLACK {
+        track.shrink_to(track.len() + SLACK);
     }
 }
 
@@ -287,6 +292,7 @@ impl Bucket {
             Stat::Maximum => self.most,
             Stat::SampleCount => self.samples.into(),
             Stat::Percentile(percent) => match &self.spread {
+                Some(_) if percent >= 100.0 => self.most,
                 Some(spread) => spread.percentile(percent)?.clamp(self.least, self.most),
                 // What is counted has no percentiles of its own.
                 None => self.sum / f64::from(self.samples),

@@ -178,7 +178,7 @@ mod tests {
         let mut given = Vec::new();
         for line in functions.lines() {
             if let Some(name) = line.strip_prefix("  ").and_then(|line| line.strip_suffix(':')) {
-                given.extend((!name.starts_with(' ')).then(|| (name, 0)));
+                given.extend((!name.starts_with(' ')).then_some((name, 0)));
             } else if let Some((_, said)) = line.split_once("memorySize: ") {
                 given.last_mut().unwrap().1 = said.split_whitespace().next().unwrap().parse().unwrap();
             }
