@@ -201,13 +201,13 @@ async fn late_sales_and_classic_ids_are_found_when_their_time_is_looked_at_again
     world.posts(world.sealed(&uuid(3_600_000), &[("98", "1", "18.95")]).await).await;
     world.posts(world.classic(Some("7-20261122"), &[("98", "1", "18.95")]).await).await;
     world.passes(SignedDuration::from_mins(2));
-    assert_eq!(world.pending().await.0, 0.0);
+    assert_eq!(world.pending().await, (0.0, 0.0));
     // then the next hour finds what is classic
     world.passes(SignedDuration::from_mins(58));
     assert_eq!(world.pending().await, (1.0, 3600.0));
     // and the one of the future when its time has come
     world.passes(SignedDuration::from_mins(2));
-    assert_eq!(world.pending().await.0, 2.0);
+    assert_eq!(world.pending().await, (2.0, 3720.0));
     // and the late one when its time is looked at the third time
     world.passes(SignedDuration::from_hours(4));
     assert_eq!(world.pending().await, (3.0, 5.0 * 3600.0 + 120.0));
