@@ -18,7 +18,7 @@ const KEY: &str = "GET /shop/{shop_id}/key";
 pub async fn serve(function: &Function, accept: Accept) -> Result<(), Error> {
     let accept = &accept;
     lambda::serve(function, |event, call| async move {
-        let answer = Box::pin(traced(function, &event, &call, route(accept, &event))).await;
+        let answer = traced(function, &event, &call, Box::pin(route(accept, &event))).await;
         let mut about = Map::new();
         if answer.status >= 400 {
             about.insert("status".to_owned(), answer.status.into());

@@ -105,9 +105,8 @@ impl Receiver {
             if right(&spans) {
                 return spans;
             }
-            let told =
-                || spans.iter().map(|s| format!("{} {} {}\n", s.trace, s.name, s.id)).collect::<String>();
-            assert!(begun.elapsed() < Duration::from_mins(2), "{what}:\n{}", told());
+            let told = || spans.iter().map(|s| (&s.trace, &s.name, &s.id)).collect::<Vec<_>>();
+            assert!(begun.elapsed() < Duration::from_mins(2), "{what}: {:#?}", told());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -183,7 +182,8 @@ fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// A collector, Rotel, that hands on what it is sent. Stopped when it is dropped.
