@@ -43,7 +43,7 @@ fn watched(alarm: &Alarm) -> (Vec<&str>, Option<&str>) {
         Watch::Metric(metric, _) => (vec![&metric.name], None),
         Watch::Math { metrics, expression } => {
             let name = |what| match what {
-                &What::Metric(ref metric, _) => Some(metric.name.as_str()),
+                What::Metric(metric, _) => Some(metric.name.as_str()),
                 What::Expression(_) => None,
             };
             (metrics.iter().filter_map(|query| name(&query.what)).collect(), Some(expression))

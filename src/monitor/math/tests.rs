@@ -166,7 +166,7 @@ fn what_is_wrong_is_told() {
 proptest! {
     #[test]
     fn nothing_that_can_be_read_makes_it_panic(
-        text in r#"(([-+*/<]|==|,|AND|)(a|b|0|2\.5|SUM\([ab]\)|FILL\([ab],(0|REPEAT)\)|\[a,b\]|IF\([ab],[ab],1\)|MAX\(METRICS\(\)\))){1,8}"#
+        text in r"(([-+*/<]|==|,|AND|)(a|b|0|2\.5|SUM\([ab]\)|FILL\([ab],(0|REPEAT)\)|\[a,b\]|IF\([ab],[ab],1\)|MAX\(METRICS\(\)\))){1,8}"
     ) {
         let _ = comes_to(&[("a", "0 -1 - 1e300"), ("b", "")], &text);
     }

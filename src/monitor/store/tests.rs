@@ -1,3 +1,5 @@
+#![allow(clippy::float_cmp, reason = "sums of whole numbers are exact")]
+
 use jiff::SignedDuration;
 use kassa_bus::{Dimension, Metric, Metrics};
 
