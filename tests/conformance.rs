@@ -12,7 +12,7 @@ use kassa::embedded::{LocalHost, Stages, Store};
 use kassa::questions::audit::AuditFilter;
 use kassa_bus::conformance::{Dependencies, Trial, conforms};
 use kassa_bus::registry::Registry;
-use kassa_bus::{Clock, Host, Message, Source, Subscriber, Topic};
+use kassa_bus::{Host, Message, Source, Subscriber, Topic};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_subscribers::{bad_key_auditor, decrypt_error_alerter};
 use serde_json::json;
@@ -33,7 +33,7 @@ impl Trial for Process {
             Dependencies::Work => self.0.store.events.clone(),
             Dependencies::Fail => EventStore::new(self.0.store.client.clone(), "not-there", Appends::Single),
         };
-        let (store, clock) = (Store { events, ..self.0.store.clone() }, Clock::system());
+        let (store, clock) = (Store { events, ..self.0.store.clone() }, self.0.host(&[]).clock());
         let stages = Stages {
             store: &store,
             keys: self.0.keys.clone(),
