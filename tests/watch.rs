@@ -216,6 +216,17 @@ async fn late_sales_and_classic_ids_are_found_when_their_time_is_looked_at_again
 }
 
 #[tokio::test]
+async fn a_sale_that_came_late_has_a_minute_of_its_own() {
+    // given a sale two minutes old that is accepted only now
+    let world = World::open().await;
+    world.posts(world.sealed(&uuid(-120_000), &[("98", "1", "18.95")]).await).await;
+    // then it is not pending before it has had the time
+    assert_eq!(world.pending().await, (0.0, 0.0));
+    world.passes(SignedDuration::from_secs(61));
+    assert_eq!(world.pending().await, (1.0, 61.0));
+}
+
+#[tokio::test]
 async fn an_outage_of_many_is_counted_whole_and_is_over_when_it_is_over() {
     let world = World::open().await;
     for n in 0..150 {
