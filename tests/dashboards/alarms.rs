@@ -42,11 +42,11 @@ fn watched(alarm: &Alarm) -> (Vec<&str>, Option<&str>) {
     match &alarm.what {
         Watch::Metric(metric, _) => (vec![&metric.name], None),
         Watch::Math { metrics, expression } => {
-            let name = |what| match what {
+            let names = metrics.iter().filter_map(|query| match &query.what {
                 What::Metric(metric, _) => Some(metric.name.as_str()),
                 What::Expression(_) => None,
-            };
-            (metrics.iter().filter_map(|query| name(&query.what)).collect(), Some(expression))
+            });
+            (names.collect(), Some(expression))
         }
     }
 }

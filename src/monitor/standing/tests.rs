@@ -142,7 +142,7 @@ fn a_composite_may_watch_and_wait_for_composites_that_come_later_in_the_file() {
 fn that_it_is_over_is_news_only_of_what_was_told() {
     let alarms = Alarms { alarms: vec![alarm("loud", true)], composites: Vec::new() };
     let mut standings = Standings::default();
-    let data = On(BTreeMap::from([("loud", Vec::from([10..20]))]));
+    let data = On(BTreeMap::from([("loud", std::iter::once(10..20).collect())]));
     let told: Vec<Told> = (0..30)
         .flat_map(|minute| standings.step(&alarms, Timestamp::from_second(minute * 60).unwrap(), &data))
         .collect();
