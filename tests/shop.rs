@@ -101,7 +101,8 @@ fn bad_requests_are_told_what_is_wrong_and_leave_nothing() {
         );
         assert!(!problem["detail"].as_str().unwrap().is_empty());
     }
-    for (method, target, status) in [("GET", "/nowhere", 404), ("POST", "/shop/", 404), ("GET", "/shop", 405)] {
+    for (method, target, status) in [("GET", "/nowhere", 404), ("POST", "/shop/", 404), ("GET", "/shop", 405)]
+    {
         let (answered, head, problem) = http(&up, method, target, b"");
         assert_eq!((answered, problem["status"].as_u64()), (status, Some(status.into())));
         assert!(head.contains("application/problem+json"));
