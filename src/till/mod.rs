@@ -236,10 +236,10 @@ impl Till {
         let answered = self.persist(request).await;
         match &answered {
             Ok((response, retries)) => {
-                span.attribute("http.response.status_code", response.status().as_u16());
-                span.attribute("http.request.resend_count", *retries as usize);
+                span.number("http.response.status_code", response.status().as_u16());
+                span.number("http.request.resend_count", *retries);
             }
-            Err(TillError::Refused { status, .. }) => span.attribute("http.response.status_code", *status),
+            Err(TillError::Refused { status, .. }) => span.number("http.response.status_code", *status),
             Err(_) => {}
         }
         let (response, retries) = span.ends("not-accepted", answered)?;
@@ -255,7 +255,7 @@ impl Till {
         span.text("url.full", url);
         if let (true, Ok(url)) = (span.is_on(), reqwest::Url::parse(url)) {
             span.text("server.address", url.host_str().unwrap_or_default());
-            span.attribute("server.port", url.port_or_known_default().unwrap_or_default());
+            span.number("server.port", url.port_or_known_default().unwrap_or_default());
         }
         span.text("kassa.shop_id", self.shop.as_str());
         span.text("kassa.sale_id", sale.sale_id.as_str());

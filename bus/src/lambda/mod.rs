@@ -35,7 +35,7 @@ use crate::metrics::{self, Dimension, Metric, Metrics};
 use crate::settings::{SettingError, Settings};
 use crate::subscriber::{Intake, Retry, Subscription, dealt_with, traced};
 use crate::telemetry;
-use crate::trace::{self, Call, Parent, Tracer};
+use crate::trace::{self, Call, Tracer, Xray};
 
 /// What a function is made of, before its first event.
 pub struct Function {
@@ -134,7 +134,7 @@ where
             let begun = Instant::now();
             let LambdaEvent { payload, context } = event;
             let xray = context.xray_trace_id.filter(|_| function.tracer.is_on());
-            let xray = xray.as_deref().and_then(Parent::of_xray);
+            let xray = xray.as_deref().and_then(Xray::read);
             let call = Call { id: context.request_id, cold: cold.swap(false, Ordering::Relaxed), xray };
             let Outcome { answer, about } = answer(payload, call).await;
             function.tell(about, begun.elapsed());

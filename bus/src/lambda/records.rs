@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::Error;
 use crate::message::Message;
 use crate::subscriber::Verdict;
-use crate::trace::Parent;
+use crate::trace::{Parent, Xray};
 
 /// What a function was invoked with.
 ///
@@ -140,9 +140,10 @@ fn queued(mut record: Value) -> Message {
     let mut attributes = attributes(&record["messageAttributes"], "stringValue");
     // What X-Ray has SQS hand on, where nobody of ours did.
     if !attributes.contains_key("traceparent")
-        && let Some(xray) = record["attributes"]["AWSTraceHeader"].as_str().and_then(Parent::of_xray)
+        && let Some(xray) = record["attributes"]["AWSTraceHeader"].as_str().and_then(Xray::read)
     {
-        attributes.extend(xray.context().map(|context| ("traceparent".to_owned(), context.to_string())));
+        let context = Parent::Xray(xray).context();
+        attributes.extend(context.map(|context| ("traceparent".to_owned(), context.to_string())));
     }
     Message {
         sent: sent.and_then(|millis| Timestamp::from_millisecond(millis).ok()),

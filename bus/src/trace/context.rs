@@ -1,28 +1,13 @@
 use std::fmt;
-use std::num::{NonZeroU64, NonZeroU128};
 use std::str::FromStr;
-use std::sync::Arc;
 
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::message::Message;
-
-/// A trace's id: 16 bytes, never all zero.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TraceId(pub(super) NonZeroU128);
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl fmt::Debug for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// Where in a trace something happens: W3C Trace Context's `traceparent`
 /// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
@@ -30,15 +15,10 @@ impl fmt::Debug for TraceId {
 /// Displayed as version 00 of the header, whatever version it was read from, as the recommendation asks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
-    pub(super) trace_id: TraceId,
-    pub(super) span_id: NonZeroU64,
-    pub(super) flags: u8,
+    trace_id: TraceId,
+    span_id: SpanId,
+    flags: TraceFlags,
 }
-
-/// Bits of the flags.
-const SAMPLED: u8 = 1;
-/// The trace id's lower half is random, so that it can be sampled by.
-const RANDOM: u8 = 2;
 
 /// It is not in the header's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,8 +31,14 @@ impl TraceContext {
     /// A trace of its own that begins here, to be sampled.
     #[must_use]
     pub fn random() -> Self {
-        let trace_id = TraceId(NonZeroU128::new(rand::random()).unwrap_or(NonZeroU128::MIN));
-        Self { trace_id, span_id: random_span(), flags: SAMPLED | RANDOM }
+        let ids = RandomIdGenerator::default();
+        Self { trace_id: ids.new_trace_id(), span_id: ids.new_span_id(), flags: TraceFlags::SAMPLED }
+    }
+
+    /// Of a span, if there is one.
+    pub(super) fn of(span: &SpanContext) -> Option<Self> {
+        let (trace_id, span_id, flags) = (span.trace_id(), span.span_id(), span.trace_flags());
+        span.is_valid().then_some(Self { trace_id, span_id, flags })
     }
 
     /// 32 digits of hex in logs.
@@ -61,26 +47,15 @@ impl TraceContext {
         self.trace_id
     }
 
-    /// Whether whoever sent this exports its spans.
-    #[must_use]
-    pub fn is_sampled(&self) -> bool {
-        self.flags & SAMPLED != 0
+    /// As somebody else's span.
+    fn remote(self, state: TraceState) -> SpanContext {
+        SpanContext::new(self.trace_id, self.span_id, self.flags, true, state)
     }
-
-    /// Another span of the trace.
-    pub(super) fn sibling(self, sampled: bool) -> Self {
-        let flags = self.flags & RANDOM | u8::from(sampled);
-        Self { span_id: random_span(), flags, ..self }
-    }
-}
-
-fn random_span() -> NonZeroU64 {
-    NonZeroU64::new(rand::random()).unwrap_or(NonZeroU64::MIN)
 }
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        write!(f, "00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 }
 
@@ -102,9 +77,13 @@ impl FromStr for TraceContext {
         if version == 0xff || (version == 0 && !ends) {
             return Err(NotAContext);
         }
-        let trace_id = TraceId(NonZeroU128::new(trace_id).ok_or(NotAContext)?);
-        let span_id = u64::try_from(span_id).ok().and_then(NonZeroU64::new).ok_or(NotAContext)?;
-        Ok(Self { trace_id, span_id, flags: u8::try_from(flags).map_err(|_| NotAContext)? })
+        let span_id = u64::try_from(span_id).map_err(|_| NotAContext)?;
+        let flags = TraceFlags::new(u8::try_from(flags).map_err(|_| NotAContext)?);
+        let (trace_id, span_id) = (TraceId::from(trace_id), SpanId::from(span_id));
+        if trace_id == TraceId::INVALID || span_id == SpanId::INVALID {
+            return Err(NotAContext);
+        }
+        Ok(Self { trace_id, span_id, flags })
     }
 }
 
@@ -137,79 +116,98 @@ pub fn if_in_form<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T
 }
 
 /// What a request or a message says of the trace it belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parent {
-    pub(super) trace_id: TraceId,
-    /// X-Ray's header may name a trace and no span in it.
-    pub(super) span_id: Option<NonZeroU64>,
-    /// Not known where X-Ray leaves it to whoever comes first.
-    pub(super) sampled: Option<bool>,
-    pub(super) flags: u8,
-    pub(super) state: Option<Arc<str>>,
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parent {
+    /// A span of its sender.
+    Span(SpanContext),
+    /// X-Ray's header, which may say less than that.
+    Xray(Xray),
 }
 
-impl From<TraceContext> for Parent {
-    fn from(context: TraceContext) -> Self {
-        let TraceContext { trace_id, span_id, flags } = context;
-        let sampled = Some(context.is_sampled());
-        Self { trace_id, span_id: Some(span_id), sampled, flags, state: None }
-    }
+/// X-Ray's header: `Root=1-<8 hex>-<24 hex>;Parent=<16 hex>;Sampled=<0 or 1>`, of which all but the root
+/// may be missing (<https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Xray {
+    pub(super) trace_id: TraceId,
+    span_id: Option<SpanId>,
+    /// Not known where it is left to whoever comes first.
+    pub(super) sampled: Option<bool>,
 }
 
 impl Parent {
     /// Of a request's headers: `traceparent` with `tracestate`, or else `X-Amzn-Trace-Id`.
     #[must_use]
     pub fn of_headers<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Option<Self> {
-        let Some(context) = header("traceparent").and_then(|text| text.parse::<TraceContext>().ok()) else {
-            return Self::of_xray(header("x-amzn-trace-id")?);
-        };
-        Some(Self { state: header("tracestate").and_then(state), ..context.into() })
+        match header("traceparent").and_then(|text| text.parse::<TraceContext>().ok()) {
+            Some(context) => Some(Self::Span(context.remote(state(header("tracestate"))))),
+            None => Xray::read(header("x-amzn-trace-id")?).map(Self::Xray),
+        }
     }
 
     /// Of a message, as its publisher sent it.
     #[must_use]
     pub fn of_message(message: &Message) -> Option<Self> {
         let said = message.attributes.get("tracestate");
-        Some(Self { state: said.and_then(|text| state(text)), ..message.trace()?.into() })
-    }
-
-    /// Of X-Ray's header: `Root=1-<8 hex>-<24 hex>;Parent=<16 hex>;Sampled=<0 or 1>`, of which all but the root
-    /// may be missing (<https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>).
-    #[must_use]
-    pub fn of_xray(header: &str) -> Option<Self> {
-        let field = |wanted: &str| {
-            let fields = header.split(';').filter_map(|field| field.trim().split_once('='));
-            fields.into_iter().find_map(|(name, value)| name.eq_ignore_ascii_case(wanted).then_some(value))
-        };
-        let (time, rest) = field("Root")?.strip_prefix("1-")?.split_once('-')?;
-        let trace_id = TraceId(NonZeroU128::new(hex(time, 8)? << 96 | hex(rest, 24)?)?);
-        let span_id = field("Parent").and_then(|id| NonZeroU64::new(u64::try_from(hex(id, 16)?).ok()?));
-        let sampled = match field("Sampled") {
-            Some("1") => Some(true),
-            Some("0") => Some(false),
-            _ => None,
-        };
-        Some(Self { trace_id, span_id, sampled, flags: u8::from(sampled == Some(true)), state: None })
+        Some(Self::Span(message.trace()?.remote(state(said.map(String::as_str)))))
     }
 
     /// The sender's own place in the trace, if it names one: what is carried on by whoever makes no spans.
     #[must_use]
     pub fn context(&self) -> Option<TraceContext> {
-        Some(TraceContext { trace_id: self.trace_id, span_id: self.span_id?, flags: self.flags })
+        TraceContext::of(&self.span()?)
     }
 
-    /// A new span's place below this.
-    pub(super) fn child(&self, sampled: bool) -> TraceContext {
-        let above = TraceContext { trace_id: self.trace_id, span_id: NonZeroU64::MIN, flags: self.flags };
-        above.sibling(sampled)
+    /// The sender's span, if it names one.
+    pub(super) fn span(&self) -> Option<SpanContext> {
+        match self {
+            Self::Span(span) => Some(span.clone()),
+            Self::Xray(xray) => xray.span(),
+        }
+    }
+
+    /// What a span of ours begins in.
+    pub(super) fn above(&self, base: &Context) -> Context {
+        let base = match self {
+            Self::Span(_) => base,
+            Self::Xray(xray) => &base.with_value(*xray),
+        };
+        match self.span() {
+            Some(span) => base.with_remote_span_context(span),
+            None => base.clone(),
+        }
+    }
+}
+
+impl Xray {
+    #[must_use]
+    pub fn read(header: &str) -> Option<Self> {
+        let field = |wanted: &str| {
+            let fields = header.split(';').filter_map(|field| field.trim().split_once('='));
+            fields.into_iter().find_map(|(name, value)| name.eq_ignore_ascii_case(wanted).then_some(value))
+        };
+        let (time, rest) = field("Root")?.strip_prefix("1-")?.split_once('-')?;
+        let trace_id = TraceId::from(hex(time, 8)? << 96 | hex(rest, 24)?);
+        let span_id = field("Parent").and_then(|id| Some(SpanId::from(u64::try_from(hex(id, 16)?).ok()?)));
+        let sampled = match field("Sampled") {
+            Some("1") => Some(true),
+            Some("0") => Some(false),
+            _ => None,
+        };
+        let span_id = span_id.filter(|id| *id != SpanId::INVALID);
+        (trace_id != TraceId::INVALID).then_some(Self { trace_id, span_id, sampled })
+    }
+
+    /// The span that it names, if it does.
+    pub(super) fn span(&self) -> Option<SpanContext> {
+        let flags = TraceFlags::default().with_sampled(self.sampled == Some(true));
+        Some(SpanContext::new(self.trace_id, self.span_id?, flags, true, TraceState::NONE))
     }
 }
 
 /// Others' vendors' own, handed on as it came. Longer ones need not be
 /// (<https://www.w3.org/TR/trace-context/#tracestate-limits>).
-fn state(text: &str) -> Option<Arc<str>> {
-    let right = (1..=512).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
-    right.then(|| text.into())
+fn state(text: Option<&str>) -> TraceState {
+    text.filter(|text| text.len() <= 512).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -224,7 +222,6 @@ mod tests {
         let context: TraceContext = EXAMPLE.parse().unwrap();
         assert_eq!(context.to_string(), EXAMPLE);
         assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert!(context.is_sampled());
         // A later version may have more, and is sent on as ours.
         for later in [EXAMPLE.replacen("00", "cc", 1), EXAMPLE.replacen("00", "01", 1) + "-what-they-added"] {
             assert_eq!(later.parse::<TraceContext>().unwrap().to_string(), EXAMPLE);
@@ -251,22 +248,22 @@ mod tests {
     #[test]
     fn x_rays_header_is_read_with_and_without_its_parts() {
         let root = "Root=1-5759e988-bd862e3fe1be46a994272793";
-        let all =
-            Parent::of_xray(&format!("{root};Parent=53995c3f42cd8ad8;Sampled=1;Lineage=a:b:0")).unwrap();
-        let context = all.context().unwrap().to_string();
+        let all = Xray::read(&format!("{root};Parent=53995c3f42cd8ad8;Sampled=1;Lineage=a:b:0")).unwrap();
+        let context = Parent::Xray(all).context().unwrap().to_string();
         assert_eq!(context, "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01");
-        let bare = Parent::of_xray(root).unwrap();
-        assert_eq!((bare.trace_id, bare.span_id, bare.sampled), (all.trace_id, None, None));
-        assert_eq!(bare.context(), None);
-        assert_eq!(Parent::of_xray(&format!("Self=1; {root}; Sampled=0")).unwrap().sampled, Some(false));
+        let bare = Xray::read(root).unwrap();
+        assert_eq!(bare, Xray { trace_id: all.trace_id, span_id: None, sampled: None });
+        assert_eq!(Parent::Xray(bare).context(), None);
+        assert_eq!(Xray::read(&format!("Self=1; {root}; Sampled=0")).unwrap().sampled, Some(false));
         for wrong in [
             "",
             "Root=",
             "Root=1-5759e988",
+            "Root=1-00000000-000000000000000000000000",
             "Root=2-5759e988-bd862e3fe1be46a994272793",
             "Parent=53995c3f42cd8ad8",
         ] {
-            assert_eq!(Parent::of_xray(wrong), None, "{wrong}");
+            assert_eq!(Xray::read(wrong), None, "{wrong}");
         }
     }
 
@@ -283,23 +280,24 @@ mod tests {
         };
         let ours = Parent::of_headers(headers(EXAMPLE)).unwrap();
         assert_eq!(ours.context().unwrap().to_string(), EXAMPLE);
-        assert_eq!(ours.state.as_deref(), Some("vendor=1"));
+        assert!(matches!(ours, Parent::Span(span) if span.trace_state().header() == "vendor=1"));
         let theirs = Parent::of_headers(headers("rubbish")).unwrap();
-        assert_eq!(theirs, Parent::of_xray(xray).unwrap());
+        assert_eq!(theirs, Parent::Xray(Xray::read(xray).unwrap()));
     }
 
     proptest! {
         #[test]
         fn what_is_written_reads_back(trace_id in 1u128.., span_id in 1u64.., flags: u8) {
             let context = TraceContext {
-                trace_id: TraceId(NonZeroU128::new(trace_id).unwrap()),
-                span_id: NonZeroU64::new(span_id).unwrap(),
-                flags,
+                trace_id: TraceId::from(trace_id),
+                span_id: SpanId::from(span_id),
+                flags: TraceFlags::new(flags),
             };
             let text = context.to_string();
             prop_assert_eq!(text.len(), 55);
             prop_assert_eq!(text.parse(), Ok(context));
-            prop_assert_eq!(Parent::from(context).context(), Some(context));
+            let span = Parent::Span(context.remote(TraceState::NONE));
+            prop_assert_eq!(span.context(), Some(context));
         }
 
         #[test]
@@ -307,7 +305,7 @@ mod tests {
             if let Ok(context) = text.parse::<TraceContext>() {
                 prop_assert_eq!(&context.to_string()[2..], &text[2..55]);
             }
-            let _ = Parent::of_xray(&text);
+            let _ = Xray::read(&text);
         }
     }
 }

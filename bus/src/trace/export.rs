@@ -7,18 +7,23 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings,
 use aws_smithy_runtime_api::http::Request;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_sdk::trace::SpanData;
+use prost::Message;
 
 use super::options::Options;
-use super::otlp::Maker;
-use super::span::Finished;
 use crate::error::chain;
 use crate::settings::SettingError;
 
 /// Posts spans to whoever collects them: OTLP over HTTP in protobuf
-/// (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>). With the SDK's HTTP client, because every program of ours has it.
+/// (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>). With AWS's HTTP client, because every program of ours has it, and
+/// not with `opentelemetry-otlp`, whose clients bring another or block, and which gives up what could not be sent.
 pub(super) struct Exporter {
     connector: SharedHttpConnector,
-    maker: Maker,
+    resource: ResourceAttributesWithSchema,
     url: String,
     headers: Vec<(String, String)>,
 }
@@ -51,15 +56,15 @@ impl Exporter {
             .build();
         let exporter = Self {
             connector: SharedHttpConnector::new(connector),
-            maker: Maker::new(&resource),
+            resource: (&resource).into(),
             url,
             headers,
         };
-        exporter.request(Vec::new()).ok_or(wrong("a URL, and the headers ones that HTTP can carry"))?;
+        exporter.request(Bytes::new()).ok_or(wrong("a URL, and the headers ones that HTTP can carry"))?;
         Ok(exporter)
     }
 
-    fn request(&self, body: Vec<u8>) -> Option<Request> {
+    fn request(&self, body: Bytes) -> Option<Request> {
         let mut request = Request::new(SdkBody::from(body));
         request.set_method("POST").ok()?;
         request.set_uri(self.url.as_str()).ok()?;
@@ -74,8 +79,14 @@ impl Exporter {
         Some(request)
     }
 
-    pub async fn send(&self, spans: &[Finished]) -> Sent {
-        let Some(request) = self.request(self.maker.request(spans)) else {
+    /// Spans as they are sent.
+    pub fn encode(&self, spans: Vec<SpanData>) -> Bytes {
+        let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
+        ExportTraceServiceRequest { resource_spans }.encode_to_vec().into()
+    }
+
+    pub async fn send(&self, spans: Bytes) -> Sent {
+        let Some(request) = self.request(spans) else {
             return Sent::Refused("it cannot be posted".to_owned());
         };
         let mut response = match self.connector.call(request).await {

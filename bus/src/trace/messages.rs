@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::Arc;
 
-use super::context::{Parent, TraceContext};
-use super::scope::{Within, beside, child};
+use opentelemetry::trace::{Link, SpanContext};
+
+use super::context::{Parent, Xray};
+use super::scope::{OfMessages, Within, beside, child};
 use super::span::{Kind, Span};
 use super::tracer::Tracer;
 use crate::message::{Message, Topic};
@@ -20,14 +21,7 @@ pub struct Call {
     /// Whether it is this environment's first.
     pub cold: bool,
     /// What the X-Ray header says that Lambda invoked the function with.
-    pub xray: Option<Parent>,
-}
-
-impl Call {
-    /// Where X-Ray is in its own trace, if it keeps that.
-    fn xray(&self) -> Option<TraceContext> {
-        self.xray.as_ref().filter(|xray| xray.sampled == Some(true)).and_then(Parent::context)
-    }
+    pub xray: Option<Xray>,
 }
 
 /// Begins the span of what is done by the minute.
@@ -72,7 +66,7 @@ impl Publishing {
             many => {
                 let request = child(Kind::Client, name.clone());
                 describe(&request);
-                request.attribute("messaging.batch.message_count", many);
+                request.number("messaging.batch.message_count", many);
                 request
             }
         };
@@ -80,13 +74,8 @@ impl Publishing {
             let span = beside(Parent::of_message(message).as_ref(), Kind::Producer, name.clone());
             describe(&span);
             of_sale(&span, message);
-            if let Some(context) = span.context() {
-                request.link(context);
-                message.attributes.insert("traceparent".to_owned(), context.to_string());
-                message
-                    .attributes
-                    .extend(span.state().map(|state| ("tracestate".to_owned(), state.to_string())));
-            }
+            request.links_to(&span);
+            message.attributes.extend(span.carried());
             span
         });
         let each = each.collect();
@@ -133,16 +122,17 @@ impl Batch {
             place.describe(&span, system, subscription);
             span.text(place.id, message.attributes.get("event").unwrap_or(&message.id));
             of_sale(&span, message);
-            (span, parent.and_then(|parent| parent.context()))
+            (span, parent.and_then(|parent| parent.span()))
         };
         let (each, published): (Vec<Span>, Vec<_>) = messages.iter().map(begin).unzip();
-        let sampled = each.iter().filter_map(Span::context).any(|context| context.is_sampled());
-        let own = tracer.start_for(sampled, Kind::Consumer, subscription.name);
+        let links = published.into_iter().flatten().map(Link::with_context).collect();
+        let own = tracer.start_for(links, Kind::Consumer, subscription.name);
         place.describe(&own, system, subscription);
-        own.attribute("messaging.batch.message_count", messages.len());
+        own.number("messaging.batch.message_count", messages.len());
         triggered(&own, call, place.trigger);
-        for context in published.into_iter().flatten().chain(call.and_then(Call::xray)) {
-            own.link(context);
+        // Where X-Ray is in its own trace, if it keeps that.
+        if let Some(span) = call.and_then(|call| call.xray?.span()).filter(SpanContext::is_sampled) {
+            own.link(span);
         }
         for span in &each {
             span.links_to(&own);
@@ -154,8 +144,8 @@ impl Batch {
     /// [`of_message`](super::of_message) says so.
     pub fn within<F: Future>(&self, messages: &[Message], future: F) -> Within<F> {
         let spans = messages.iter().zip(&self.each);
-        let cells = spans.filter_map(|(message, span)| Some((message.id.clone(), Arc::clone(span.cell()?))));
-        self.own.within_batch(cells.collect(), future)
+        let own = spans.filter_map(|(message, span)| Some((message.id.clone(), span.own()?.clone())));
+        self.own.within_batch(OfMessages(own.collect()), future)
     }
 
     /// Ends them with the messages' verdicts. A pause is not a message's fault.

@@ -1,6 +1,11 @@
 use std::time::Duration;
 
-use super::sampler::Sampler;
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use percent_encoding::percent_decode_str;
+
+use super::sampler::ErrorsKept;
 use crate::settings::{SettingError, Settings};
 
 /// What OpenTelemetry's variables say
@@ -11,9 +16,9 @@ pub(super) struct Options {
     pub headers: Vec<(String, String)>,
     /// How long one export may take, all in all.
     pub timeout: Duration,
-    pub sampler: Sampler,
+    pub sampler: ErrorsKept,
     /// What makes the spans.
-    pub resource: Vec<(String, String)>,
+    pub resource: Resource,
 }
 
 /// Whoever waits for an export waits no longer; OpenTelemetry's own ten seconds are more than a function has.
@@ -39,7 +44,7 @@ impl Options {
             url,
             headers,
             timeout: Duration::from_millis(millis),
-            sampler: Sampler::of(settings)?,
+            sampler: ErrorsKept::of(settings)?,
             resource: self::resource(settings, resource)?,
         }))
     }
@@ -80,20 +85,16 @@ fn url(settings: &Settings) -> Result<Option<String>, SettingError> {
 fn resource(
     settings: &Settings,
     known: impl IntoIterator<Item = (&'static str, String)>,
-) -> Result<Vec<(String, String)>, SettingError> {
-    let sdk = [("name", "kassa"), ("language", "rust"), ("version", env!("CARGO_PKG_VERSION"))];
-    let sdk = sdk.map(|(name, value)| (format!("telemetry.sdk.{name}"), value.to_owned()));
-    let service = settings.optional("OTEL_SERVICE_NAME").map(|name| ("service.name".into(), name.to_owned()));
-    let known = known.into_iter().map(|(name, value)| (name.to_owned(), value));
+) -> Result<Resource, SettingError> {
+    let service =
+        settings.optional("OTEL_SERVICE_NAME").map(|name| KeyValue::new("service.name", name.to_owned()));
     let said = pairs(settings, "OTEL_RESOURCE_ATTRIBUTES")?;
-    let mut all: Vec<(String, String)> = Vec::new();
-    for (name, value) in sdk.into_iter().chain(known).chain(said).chain(service) {
-        match all.iter_mut().find(|(there, _)| *there == name) {
-            Some((_, there)) => *there = value,
-            None => all.push((name, value)),
-        }
-    }
-    Ok(all)
+    Ok(Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes(known.into_iter().map(|(name, value)| KeyValue::new(name, value)))
+        .with_attributes(said.into_iter().map(|(name, value)| KeyValue::new(name, value)))
+        .with_attributes(service)
+        .build())
 }
 
 /// `name=value,name=value`, with what would be in the way in percent signs.
@@ -102,27 +103,11 @@ fn pairs(settings: &Settings, name: &'static str) -> Result<Vec<(String, String)
     let said = settings.optional(name).unwrap_or_default();
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
-        Some((name.trim().to_owned(), decoded(value.trim())?)).filter(|(name, _)| !name.is_empty())
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        Some((name.trim().to_owned(), value.into_owned())).filter(|(name, _)| !name.is_empty())
     };
     let pairs = said.split(',').filter(|part| !part.trim().is_empty()).map(pair);
     pairs.collect::<Option<_>>().ok_or(wrong)
-}
-
-/// RFC 3986, section 2.1.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        if *first == b'%' {
-            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 fn duration_millis(duration: Duration) -> u64 {
@@ -166,13 +151,10 @@ mod tests {
         let headers = [("api-key", "a b,c"), ("x-other", "1")].map(|(n, v)| (n.to_owned(), v.to_owned()));
         assert_eq!(given.headers, headers);
         assert_eq!(given.timeout, Duration::from_millis(250));
-        let of = |name: &str| {
-            let mut all = given.resource.iter().filter(|(there, _)| there == name);
-            (all.next().map(|(_, value)| value.as_str()), all.count())
-        };
-        assert_eq!(of("service.name"), (Some("till"), 0));
-        assert_eq!(of("deployment.environment.name"), (Some("prod"), 0));
-        assert_eq!(of("telemetry.sdk.language"), (Some("rust"), 0));
+        let of = |name: &str| given.resource.get(&name.to_owned().into()).map(|value| value.to_string());
+        assert_eq!(of("service.name").as_deref(), Some("till"));
+        assert_eq!(of("deployment.environment.name").as_deref(), Some("prod"));
+        assert_eq!(of("telemetry.sdk.language").as_deref(), Some("rust"));
         let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/own");
         assert_eq!(options(&[ENDPOINT, own]).unwrap().unwrap().url, "https://collector/own");
     }
@@ -186,7 +168,7 @@ mod tests {
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "api-key"),
-            ("OTEL_RESOURCE_ATTRIBUTES", "a=%zz"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "a=%ff"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
         ] {
             let told = options(&[ENDPOINT, wrong]).err().unwrap().to_string();

@@ -45,7 +45,7 @@ impl Door {
 
     /// Ends it with the answer's status. What the client did wrong is no error of ours.
     pub fn answered(self, status: u16) {
-        self.0.attribute("http.response.status_code", status);
+        self.0.number("http.response.status_code", status);
         match status {
             503 => self.0.fail("503", "the sale was not accepted; the till comes again"),
             500.. => self.0.fail("500", "the request was not answered"),

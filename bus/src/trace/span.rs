@@ -1,127 +1,51 @@
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use opentelemetry::trace::{FutureExt, Link, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer as _};
+use opentelemetry::{Context, KeyValue, Value};
 
-use super::context::{Parent, TraceContext};
-use super::scope::{Scope, Spans, Within, within};
+use super::context::TraceContext;
+use super::scope::{OfMessages, Within};
 use super::tracer::Shared;
 
-/// What a span does for whoever is at its other end
-/// (<https://opentelemetry.io/docs/specs/otel/trace/api/#spankind>); the values are the protocol's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Internal = 1,
-    Server = 2,
-    Client = 3,
-    Producer = 4,
-    Consumer = 5,
-}
-
-/// What an attribute may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    Text(Cow<'static, str>),
-    Number(i64),
-    Flag(bool),
-}
-
-impl From<&'static str> for Value {
-    fn from(text: &'static str) -> Self {
-        Self::Text(Cow::Borrowed(text))
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(Cow::Owned(text))
-    }
-}
-
-impl From<usize> for Value {
-    fn from(number: usize) -> Self {
-        Self::Number(i64::try_from(number).unwrap_or(i64::MAX))
-    }
-}
-
-impl From<u16> for Value {
-    fn from(number: u16) -> Self {
-        Self::Number(number.into())
-    }
-}
-
-impl From<bool> for Value {
-    fn from(flag: bool) -> Self {
-        Self::Flag(flag)
-    }
-}
+pub use opentelemetry::trace::SpanKind as Kind;
 
 /// Something that takes time, in a trace. It ends when it is dropped. Where tracing is off it is nothing, and costs that.
 ///
 /// What is said of it is for whoever runs the shop, and leaves it: never anything of a sale's content.
 #[must_use]
 #[derive(Default)]
-pub struct Span(Option<Arc<Cell>>);
-
-/// A span as long as it goes on.
-pub(super) struct Cell {
-    pub context: TraceContext,
-    pub shared: Arc<Shared>,
-    data: Mutex<Data>,
-}
-
-/// What is said of a span.
-pub(super) struct Data {
-    pub name: Cow<'static, str>,
-    pub kind: Kind,
-    pub parent: Option<u64>,
-    pub state: Option<Arc<str>>,
-    pub begun: Timestamp,
-    pub attributes: Vec<(&'static str, Value)>,
-    pub links: Vec<TraceContext>,
-    /// Of those that it would have had beside.
-    pub more_links: u64,
-    /// Why it failed, if it did.
-    pub failed: Option<String>,
-}
-
-/// A span that is over.
-pub(super) struct Finished {
-    pub context: TraceContext,
-    pub ended: Timestamp,
-    pub data: Data,
-}
-
-/// Links one span has, at most: what OpenTelemetry's own libraries keep.
-const LINKS: usize = 128;
+pub struct Span(Option<Context>);
 
 impl Span {
-    pub(super) fn begin(
-        shared: &Arc<Shared>,
-        context: TraceContext,
-        parent: Option<&Parent>,
+    /// Begins a span below the context's, in the trace of that; nothing where no tracer made the context.
+    pub(super) fn begin(above: &Context, kind: Kind, name: impl Into<Cow<'static, str>>) -> Self {
+        Self::begin_for(above, kind, name, Vec::new())
+    }
+
+    /// As [`Span::begin`], for the work of others' traces.
+    pub(super) fn begin_for(
+        above: &Context,
         kind: Kind,
-        name: Cow<'static, str>,
+        name: impl Into<Cow<'static, str>>,
+        links: Vec<Link>,
     ) -> Self {
-        let data = Data {
-            name,
-            kind,
-            parent: parent.and_then(|parent| parent.span_id).map(Into::into),
-            state: parent.and_then(|parent| parent.state.clone()),
-            begun: shared.clock.now(),
-            attributes: Vec::with_capacity(8),
-            links: Vec::new(),
-            more_links: 0,
-            failed: None,
+        let Some(shared) = above.get::<Shared>() else { return Self::default() };
+        let span = SpanBuilder {
+            name: name.into(),
+            span_kind: Some(kind),
+            start_time: Some(shared.clock.now().into()),
+            attributes: Some(Vec::with_capacity(12)),
+            links: Some(links),
+            ..SpanBuilder::default()
         };
-        Self(Some(Arc::new(Cell { context, shared: Arc::clone(shared), data: Mutex::new(data) })))
+        Self(Some(above.with_span(shared.tracer.build_with_context(span, above))))
     }
 
     /// Where it is, for others to continue from.
     #[must_use]
     pub fn context(&self) -> Option<TraceContext> {
-        self.0.as_ref().map(|cell| cell.context)
+        self.0.as_ref().and_then(|own| TraceContext::of(own.span().span_context()))
     }
 
     /// Whether anything is recorded: what costs to find out need not be, otherwise.
@@ -131,36 +55,48 @@ impl Span {
     }
 
     pub fn attribute(&self, name: &'static str, value: impl Into<Value>) {
-        self.change(|data| data.attributes.push((name, value.into())));
+        if let Some(own) = &self.0 {
+            own.span().set_attribute(KeyValue::new(name, value));
+        }
+    }
+
+    pub fn number(&self, name: &'static str, value: impl TryInto<i64>) {
+        self.attribute(name, value.try_into().unwrap_or(i64::MAX));
     }
 
     /// A text that is somebody else's: copied only if anything is recorded.
     pub fn text(&self, name: &'static str, value: impl AsRef<str>) {
-        self.change(|data| data.attributes.push((name, value.as_ref().to_owned().into())));
+        if self.is_on() {
+            self.attribute(name, value.as_ref().to_owned());
+        }
     }
 
-    pub(super) fn link(&self, to: TraceContext) {
-        self.change(|data| {
-            if data.links.len() < LINKS {
-                data.links.push(to);
-            } else {
-                data.more_links += 1;
-            }
-        });
+    pub(super) fn link(&self, to: SpanContext) {
+        if let Some(own) = &self.0 {
+            own.span().add_link(to, Vec::new());
+        }
     }
 
     pub(super) fn links_to(&self, other: &Self) {
-        if let Some(to) = other.context() {
-            self.link(to);
+        if let Some(other) = &other.0 {
+            self.link(other.span().span_context().clone());
         }
+    }
+
+    /// What a message carries of it, for whoever takes that to continue from.
+    pub(super) fn carried(&self) -> impl Iterator<Item = (String, String)> {
+        let state = self.0.as_ref().map(|own| own.span().span_context().trace_state().header());
+        let state = state.filter(|state| !state.is_empty());
+        let context = self.context().map(|context| ("traceparent".to_owned(), context.to_string()));
+        context.into_iter().chain(state.map(|state| ("tracestate".to_owned(), state)))
     }
 
     /// Says that it failed, by a name of few kinds and in words. Its trace is exported, whatever the sampler says.
     pub fn fail(&self, kind: &'static str, why: impl Into<String>) {
-        self.change(|data| {
-            data.attributes.push(("error.type", kind.into()));
-            data.failed = Some(shortened(why.into()));
-        });
+        if let Some(own) = &self.0 {
+            self.attribute("error.type", kind);
+            own.span().set_status(Status::error(shortened(why.into())));
+        }
     }
 
     /// Ends it, as failed if the outcome is.
@@ -175,28 +111,17 @@ impl Span {
 
     /// Has spans that begin in the future's course be below this one.
     pub fn within<F: Future>(&self, future: F) -> Within<F> {
-        within(self.0.as_ref().map(|cell| Scope { cell: Arc::clone(cell), batch: None }), future)
+        future.with_context(self.0.clone().unwrap_or_default())
     }
 
     /// As [`Span::within`], and has [`of_message`](super::of_message) find the messages' own spans.
-    pub(super) fn within_batch<F: Future>(&self, spans: Spans, future: F) -> Within<F> {
-        let scope = |cell| Scope { cell: Arc::clone(cell), batch: Some(Arc::new(spans)) };
-        within(self.0.as_ref().map(scope), future)
+    pub(super) fn within_batch<F: Future>(&self, messages: OfMessages, future: F) -> Within<F> {
+        future.with_context(self.0.as_ref().map(|own| own.with_value(messages)).unwrap_or_default())
     }
 
-    pub(super) fn cell(&self) -> Option<&Arc<Cell>> {
+    /// What others begin their spans below.
+    pub(super) fn own(&self) -> Option<&Context> {
         self.0.as_ref()
-    }
-
-    /// What its trace carries of other vendors.
-    pub(super) fn state(&self) -> Option<Arc<str>> {
-        self.0.as_ref().and_then(|cell| cell.change(|data| data.state.clone()))
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Data)) {
-        if let Some(cell) = &self.0 {
-            cell.change(change);
-        }
     }
 }
 
@@ -206,35 +131,12 @@ fn shortened(mut why: String) -> String {
     why
 }
 
-impl Cell {
-    pub fn change<T>(&self, change: impl FnOnce(&mut Data) -> T) -> T {
-        change(&mut self.data.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub fn child(&self, kind: Kind, name: Cow<'static, str>) -> Span {
-        let state = self.change(|data| data.state.clone());
-        let parent = Parent { state, ..self.context.into() };
-        Span::begin(&self.shared, self.context.sibling(self.context.is_sampled()), Some(&parent), kind, name)
-    }
-}
-
 impl Drop for Span {
     fn drop(&mut self) {
-        let Some(cell) = self.0.take() else { return };
-        let ended = cell.shared.clock.now();
-        // Whoever still holds the cell can only begin spans below it.
-        let nothing = Data {
-            name: Cow::Borrowed(""),
-            kind: Kind::Internal,
-            parent: None,
-            state: None,
-            begun: ended,
-            attributes: Vec::new(),
-            links: Vec::new(),
-            more_links: 0,
-            failed: None,
-        };
-        let data = cell.change(|data| std::mem::replace(data, nothing));
-        cell.shared.finished(Finished { context: cell.context, ended, data });
+        if let Some(own) = &self.0
+            && let Some(shared) = own.get::<Shared>()
+        {
+            own.span().end_with_timestamp(shared.clock.now().into());
+        }
     }
 }

@@ -1,32 +1,40 @@
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use bytes::Bytes;
+use opentelemetry::trace::{Link, SpanId, TraceId, TracerProvider};
+use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer, SdkTracerProvider};
 
-use super::buffer::Buffer;
-use super::context::{Parent, TraceContext};
+use super::context::{Parent, Xray};
+use super::ended::Ended;
 use super::export::{Exporter, Sent};
 use super::options::Options;
-use super::sampler::Sampler;
-use super::span::{Finished, Kind, Span};
+use super::span::{Kind, Span};
 use crate::clock::Clock;
 use crate::settings::{SettingError, Settings};
 
-/// Makes spans and has them exported, or does nothing.
+/// Makes spans and has them exported, or does nothing: what every span's context comes from, with [`Shared`] in it.
 #[derive(Clone, Default)]
-pub struct Tracer(Option<Arc<Shared>>);
+pub struct Tracer(Option<Context>);
 
 /// What all spans of a program have in common.
 pub(super) struct Shared {
     pub clock: Clock,
-    sampler: Sampler,
-    buffer: Mutex<Buffer>,
-    enough: Notify,
+    pub tracer: SdkTracer,
+    ended: Ended,
     exporter: Exporter,
     timeout: Duration,
-    /// Until when whoever collects the spans is left alone. Held while spans are exported.
-    rest: tokio::sync::Mutex<Option<Instant>>,
+    exports: tokio::sync::Mutex<Exports>,
+}
+
+/// Held while spans are exported.
+#[derive(Default)]
+struct Exports {
+    /// Until when whoever collects the spans is left alone.
+    rest: Option<Instant>,
+    /// What could not be sent, and how many spans that is.
+    unsent: Option<(Bytes, usize)>,
 }
 
 /// How long whoever collects the spans is left alone when an export failed: nobody is to wait for it each time.
@@ -47,16 +55,23 @@ impl Tracer {
         clock: Clock,
     ) -> Result<Self, SettingError> {
         let Some(options) = Options::of(settings, resource)? else { return Ok(Self::default()) };
-        let (sampler, timeout) = (options.sampler, options.timeout);
-        Ok(Self(Some(Arc::new(Shared {
+        let ended = Ended::default();
+        let provider = SdkTracerProvider::builder()
+            .with_resource(options.resource.clone())
+            .with_sampler(options.sampler.clone())
+            .with_id_generator(Ids::default())
+            .with_span_processor(ended.clone())
+            .build();
+        let scope = InstrumentationScope::builder("kassa").with_version(env!("CARGO_PKG_VERSION"));
+        let shared = Shared {
             clock,
-            sampler,
-            buffer: Mutex::default(),
-            enough: Notify::new(),
+            tracer: provider.tracer_with_scope(scope.build()),
+            ended,
+            timeout: options.timeout,
             exporter: Exporter::new(options)?,
-            timeout,
-            rest: tokio::sync::Mutex::default(),
-        }))))
+            exports: tokio::sync::Mutex::default(),
+        };
+        Ok(Self(Some(Context::new().with_value(shared))))
     }
 
     #[must_use]
@@ -64,101 +79,112 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// A span in the parent's trace, or in one of its own.
-    pub fn start(&self, parent: Option<&Parent>, kind: Kind, name: impl Into<Cow<'static, str>>) -> Span {
-        let Some(shared) = &self.0 else { return Span::default() };
-        let parent_or_own = parent.map_or_else(|| Cow::Owned(TraceContext::random().into()), Cow::Borrowed);
-        let sampled = parent.and_then(|parent| parent.sampled);
-        let context = parent_or_own.child(shared.sampler.samples(parent_or_own.trace_id, sampled));
-        Span::begin(shared, context, parent, kind, name.into())
+    fn shared(&self) -> Option<&Shared> {
+        self.0.as_ref().and_then(Context::get)
     }
 
-    /// A span in a trace of its own, that is sampled if any of those it works for is.
-    pub(super) fn start_for(
-        &self,
-        works_for_sampled: bool,
-        kind: Kind,
-        name: impl Into<Cow<'static, str>>,
-    ) -> Span {
-        let Some(shared) = &self.0 else { return Span::default() };
-        let context = TraceContext::random().sibling(works_for_sampled);
-        Span::begin(shared, context, None, kind, name.into())
+    /// A span in the parent's trace, or in one of its own.
+    pub fn start(&self, parent: Option<&Parent>, kind: Kind, name: impl Into<Cow<'static, str>>) -> Span {
+        let Some(base) = &self.0 else { return Span::default() };
+        let above = parent.map_or_else(|| base.clone(), |parent| parent.above(base));
+        // Where `Ids` finds what X-Ray calls the trace.
+        let _here = above.clone().attach();
+        Span::begin(&above, kind, name)
+    }
+
+    /// A span in a trace of its own, that works for others' traces.
+    pub(super) fn start_for(&self, links: Vec<Link>, kind: Kind, name: impl Into<Cow<'static, str>>) -> Span {
+        let Some(base) = &self.0 else { return Span::default() };
+        Span::begin_for(base, kind, name, links)
     }
 
     /// Exports every second, or sooner where there is much. Never ends.
     pub async fn run(self) {
-        let Some(shared) = &self.0 else { return };
+        let Some(shared) = self.shared() else { return };
         loop {
             // Either is reason to.
-            let _ = tokio::time::timeout(EVERY, shared.enough.notified()).await;
-            self.flush(Duration::MAX).await;
-        }
-    }
-
-    /// Exports what there is, within this time. What cannot be exported is kept for the next time, as far as there is
-    /// room; then, and for half a minute, nobody waits.
-    async fn flush(&self, limit: Duration) {
-        let Some(shared) = &self.0 else { return };
-        let begun = Instant::now();
-        let Ok(mut rest) = tokio::time::timeout(limit, shared.rest.lock()).await else { return };
-        if rest.is_some_and(|until| begun < until) {
-            return;
-        }
-        *rest = None;
-        loop {
-            let patience = limit.saturating_sub(begun.elapsed()).min(shared.timeout);
-            let spans = if patience.is_zero() { Vec::new() } else { shared.buffer().take() };
-            if spans.is_empty() {
-                break;
-            }
-            let sent = tokio::time::timeout(patience, shared.exporter.send(&spans)).await;
-            match sent.unwrap_or_else(|_| Sent::Failed(format!("no answer within {patience:?}"))) {
-                Sent::Taken => {}
-                Sent::Refused(why) => {
-                    tracing::warn!(spans = spans.len(), %why, "traces were refused and are lost");
-                }
-                Sent::Failed(why) => {
-                    tracing::warn!(%why, "traces cannot be exported, the next try is in half a minute");
-                    shared.buffer().put_back(spans);
-                    *rest = Some(Instant::now() + REST);
-                    break;
-                }
-            }
-        }
-        match shared.buffer().let_go() {
-            0 => {}
-            spans => tracing::warn!(spans, "there was no room for more traces, these are lost"),
+            let _ = tokio::time::timeout(EVERY, shared.ended.enough()).await;
+            shared.flush(Duration::MAX).await;
         }
     }
 
     /// Exports what an invocation made, within this time and its variables'. What was held of traces without an error is
     /// let go: nothing more comes of them here.
     pub async fn invocation_ended(&self, limit: Duration) {
-        if let Some(shared) = &self.0 {
-            shared.buffer().forget_held();
-            self.flush(limit.min(shared.timeout)).await;
+        if let Some(shared) = self.shared() {
+            shared.ended.buffer().forget_held();
+            shared.flush(limit.min(shared.timeout)).await;
         }
     }
 
     /// Exports what is left, within this time: the last try there is.
     pub async fn close(&self, limit: Duration) {
-        if let Some(shared) = &self.0 {
-            if let Ok(mut rest) = tokio::time::timeout(limit, shared.rest.lock()).await {
-                *rest = None;
+        if let Some(shared) = self.shared() {
+            if let Ok(mut exports) = tokio::time::timeout(limit, shared.exports.lock()).await {
+                exports.rest = None;
             }
-            self.flush(limit).await;
+            shared.flush(limit).await;
         }
     }
 }
 
 impl Shared {
-    fn buffer(&self) -> MutexGuard<'_, Buffer> {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Exports what there is, within this time. What cannot be exported is kept for the next time, as far as there is
+    /// room; then, and for half a minute, nobody waits.
+    async fn flush(&self, limit: Duration) {
+        let begun = Instant::now();
+        let Ok(mut exports) = tokio::time::timeout(limit, self.exports.lock()).await else { return };
+        if exports.rest.is_some_and(|until| begun < until) {
+            return;
+        }
+        exports.rest = None;
+        loop {
+            let patience = limit.saturating_sub(begun.elapsed()).min(self.timeout);
+            if patience.is_zero() {
+                break;
+            }
+            let Some((body, spans)) = exports.unsent.take().or_else(|| self.next()) else { break };
+            // Whoever cuts this off leaves it for the next.
+            exports.unsent = Some((body.clone(), spans));
+            let sent = tokio::time::timeout(patience, self.exporter.send(body)).await;
+            match sent.unwrap_or_else(|_| Sent::Failed(format!("no answer within {patience:?}"))) {
+                Sent::Taken => exports.unsent = None,
+                Sent::Refused(why) => {
+                    tracing::warn!(spans, %why, "traces were refused and are lost");
+                    exports.unsent = None;
+                }
+                Sent::Failed(why) => {
+                    tracing::warn!(%why, "traces cannot be exported, the next try is in half a minute");
+                    exports.rest = Some(Instant::now() + REST);
+                    break;
+                }
+            }
+        }
+        match self.ended.buffer().let_go() {
+            0 => {}
+            spans => tracing::warn!(spans, "there was no room for more traces, these are lost"),
+        }
     }
 
-    pub fn finished(&self, span: Finished) {
-        if self.buffer().push(span) {
-            self.enough.notify_one();
-        }
+    fn next(&self) -> Option<(Bytes, usize)> {
+        let spans = self.ended.buffer().take();
+        let count = spans.len();
+        (count > 0).then(|| (self.exporter.encode(spans), count))
+    }
+}
+
+/// Ids by chance, but of a trace that has one by X-Ray's header and no span yet, which OpenTelemetry takes for none.
+/// API Gateway sends each request so.
+#[derive(Debug, Default)]
+struct Ids(RandomIdGenerator);
+
+impl IdGenerator for Ids {
+    fn new_trace_id(&self) -> TraceId {
+        let xray = Context::map_current(|here| here.get::<Xray>().map(|xray| xray.trace_id));
+        xray.unwrap_or_else(|| self.0.new_trace_id())
+    }
+
+    fn new_span_id(&self) -> SpanId {
+        self.0.new_span_id()
     }
 }
