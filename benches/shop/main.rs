@@ -4,6 +4,9 @@
 //! `cargo bench --bench shop -- sealed`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
+/// The whole shop in memory, as the tests have it.
+#[path = "../../tests/common/mod.rs"]
+mod common;
 /// The console on a million events, and what its feed costs a sale.
 mod console;
 /// The table's own best rate: what everything is measured against.
@@ -14,6 +17,8 @@ mod million;
 mod process;
 /// Sealed and classic sales from post to read model.
 mod selling;
+/// What counting, logging and tracing add to a sale.
+mod telemetry;
 
 use std::error::Error;
 
@@ -29,6 +34,9 @@ pub fn figure(name: &str, value: &str, limit: &str, wanted: &str, held: bool) {
 }
 
 fn main() -> Outcome<()> {
+    if std::env::var_os(telemetry::COLLECTOR).is_some() {
+        return telemetry::collect();
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let runs = |section: &str| wanted.is_empty() || wanted.iter().any(|w| w == section);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -44,6 +52,9 @@ fn main() -> Outcome<()> {
         }
         if runs("memory") {
             selling::memory().await?;
+        }
+        if runs("telemetry") {
+            telemetry::figures().await?;
         }
         if runs("million") {
             million::figures().await?;

@@ -7,7 +7,7 @@ mod emf;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use catalogue::{Dimension, Kind, Metric, Namespace, Unit};
 pub use emf::lines;
@@ -62,6 +62,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Records nothing: what recording costs is measured against it.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Arc::new([]))
+    }
+
     /// Counts what is not told apart by anything.
     pub fn count(&self, metric: Metric, n: u64) {
         self.count_of(metric, &[], n);
@@ -85,7 +91,7 @@ impl Metrics {
     }
 
     fn record(&self, metric: Metric, labels: Labels<'_>, n: u64, into: impl FnOnce(&mut Values)) {
-        let mut recorded = self.0[metric as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut recorded) = self.recorded(metric) else { return };
         recorded.ever += n;
         let mut key = key(labels);
         if !recorded.series.contains_key(&*key) && recorded.series.len() >= SERIES {
@@ -104,7 +110,11 @@ impl Metrics {
     /// Counted since the process began.
     #[must_use]
     pub fn get(&self, metric: Metric) -> u64 {
-        self.0[metric as usize].lock().unwrap_or_else(PoisonError::into_inner).ever
+        self.recorded(metric).map_or(0, |recorded| recorded.ever)
+    }
+
+    fn recorded(&self, metric: Metric) -> Option<MutexGuard<'_, Recorded>> {
+        Some(self.0.get(metric as usize)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What was recorded since it was last taken.
