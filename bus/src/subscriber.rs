@@ -152,8 +152,18 @@ pub fn dealt_with(
     let function = &[(Dimension::Function, name)];
     let mut failed = 0;
     for (message, verdict) in batch.iter().zip(verdicts) {
+        let said = |attribute: &str| message.attributes.get(attribute).map(String::as_str);
+        let trace_id = || message.trace().map(|trace| tracing::field::display(trace.trace_id()));
         match verdict {
             Ok(()) => {
+                tracing::debug!(
+                    function = name,
+                    id = message.id,
+                    sale_id = said("sale_id"),
+                    shop_id = said("shop_id"),
+                    trace_id = trace_id(),
+                    "delivered"
+                );
                 if let Some(sent) = message.sent {
                     let took = now.duration_since(sent).as_secs_f64() * 1_000.0;
                     metrics.observe(Metric::HopLatency, function, took.max(0.0));
@@ -161,13 +171,12 @@ pub fn dealt_with(
             }
             Err(why) => {
                 failed += 1;
-                let said = |attribute: &str| message.attributes.get(attribute).map(String::as_str);
                 tracing::warn!(
                     function = name,
                     id = message.id,
                     sale_id = said("sale_id"),
                     shop_id = said("shop_id"),
-                    trace_id = message.trace().map(|trace| tracing::field::display(trace.trace_id())),
+                    trace_id = trace_id(),
                     %why,
                     "delivery failed"
                 );

@@ -85,6 +85,9 @@ impl Accept {
             Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
         }
         publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await.map_err(try_again)?;
+        let AcceptedSale { shop_id, sale_id, origin, .. } = &sale;
+        let trace_id = origin.trace.map(|trace| tracing::field::display(trace.trace_id()));
+        tracing::debug!(%shop_id, %sale_id, trace_id, "accepted");
         Ok(yes(&sale))
     }
 
