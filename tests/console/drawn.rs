@@ -121,6 +121,8 @@ async fn nothing_wrong_is_told_apart_from_nothing_known() {
     assert!(words(&body).contains("No shop sold anything in the last 15 minutes"), "{}", words(&body));
     let (_, body) = page(Told { alarms: None, ..calm() }, "/").await;
     assert!(words(&body).contains("Nothing is known of the alarms"), "{}", words(&body));
+    let (_, body) = page(Told { alarms: Some(Vec::new()), ..calm() }, "/").await;
+    assert!(words(&body).contains("Nobody watches"), "{}", words(&body));
 }
 
 #[tokio::test]
