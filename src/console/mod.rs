@@ -96,8 +96,9 @@ pub fn router(sight: Sight) -> Router {
             looks: Looks::default(),
             told: Arc::new(Semaphore::new(live::TOLD)),
         }))
-        .route("/assets/{file}", get(assets::file))
         .layer(from_fn_with_state(access, access::guard))
+        // They show nothing of the shop, and refusals need them.
+        .route("/assets/{file}", get(assets::file))
         .layer(from_fn(with_headers))
 }
 
