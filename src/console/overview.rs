@@ -155,6 +155,10 @@ fn banner(shops: &Shops, health: &Health, console: &Console, now: Timestamp) -> 
                     @if let (Ok(Some(_)), Some(0)) = (&health.incidents, known.incidents) { ", and no incident is open" }
                     "." }
             }
+            @let missing = console.titles.missing(health.alarms.as_deref().unwrap_or_default()).len();
+            @if health.alarms.is_ok() && missing > 0 {
+                p { a href="/alarms#missing" { (missing) " alarms are not deployed" } ": nobody watches for what they are for." }
+            }
         }
     }
 }

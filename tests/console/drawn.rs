@@ -126,6 +126,15 @@ async fn nothing_wrong_is_told_apart_from_nothing_known() {
 }
 
 #[tokio::test]
+async fn alarms_that_are_not_deployed_are_told() {
+    let (_, body) = page(calm(), "/").await;
+    assert!(words(&body).contains("alarms are not deployed"), "{}", words(&body));
+    let (_, body) = page(calm(), "/alarms").await;
+    let missing = words(&body).split_once("Nobody watches for these:").unwrap().1.to_owned();
+    assert!(missing.contains("shop-is-down") && !missing.contains("dead-letters"), "{missing}");
+}
+
+#[tokio::test]
 async fn each_widget_of_each_dashboard_is_drawn() {
     for name in ["sales", "operations", "keys"] {
         let (status, body) = page(calm(), &format!("/dashboards/{name}?span=1h")).await;
