@@ -180,7 +180,7 @@ fn many_alarms_take_a_line_each() {
     let text = render(&status, PAPER);
     for name in names {
         assert!(
-            text.contains(&format!("▲ {name}  since 13:50 (13 min)  run: kassa check --about {name}\n")),
+            text.contains(&format!("▲ {name}  since 13:50 UTC (13 min)  run: kassa check --about {name}\n")),
             "{text}"
         );
     }
@@ -255,6 +255,23 @@ fn it_fits_the_paper_however_wide_and_colours_change_nothing_else() {
             assert!(coloured.contains('\u{1b}'));
             assert_eq!(bare(&coloured), plain);
         }
+    }
+}
+
+#[test]
+fn a_narrow_terminal_has_every_step_and_whole_commands() {
+    let mut status = ill();
+    status.incidents.clear();
+    let text = render(&status.reached_by(" --stage prod"), Paper { width: 60, colour: false });
+    let way = text.lines().find(|line| line.contains("till ─")).unwrap();
+    assert!(way.ends_with("▶ project"), "{text}");
+    let said: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for whole in [
+        "run: kassa check --about latency --stage prod",
+        "Threshold Crossed: 1 out of the last 1 datapoints [3.0 (22/11/26 13:49:00)] was greater than or equal to \
+         the threshold (1.0).",
+    ] {
+        assert!(said.contains(whole), "{whole} in\n{text}");
     }
 }
 
@@ -439,6 +456,20 @@ fn a_shop_that_is_closed_says_so_and_what_its_books_say() {
     assert_eq!(watched.status.code(), Some(1));
     let text = String::from_utf8(watched.stdout).unwrap();
     assert!(text.contains("The shop is closed") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn a_shop_that_was_opened_again_still_knows_its_last_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let up = Up::start(folder.path());
+    assert!(kassa(&["sell", "--shop", "AMIS1", "--count", "20", "--url", &up.url]).status.success());
+    up.settled();
+    assert!(up.terminate().success());
+    let _up = Up::start(folder.path());
+    let told = json(&["status", "--data", data, "--json"]);
+    let recorded: f64 = told["health"]["recorded"].as_array().unwrap().iter().filter_map(Value::as_f64).sum();
+    assert!((recorded - 20.0).abs() < 0.1, "{recorded}");
 }
 
 #[test]

@@ -87,8 +87,8 @@ impl Token {
             if !others.is_empty() {
                 let _ = write!(location, "?{others}");
             }
-            // `//host` would be another machine.
-            return Judgement::Keep { location: format!("/{}", location.trim_start_matches('/')) };
+            // `//host` would be another machine, and so, to a browser, would `/\\host`.
+            return Judgement::Keep { location: format!("/{}", location.trim_start_matches(['/', '\\'])) };
         }
         let mut cookies = cookies.unwrap_or_default().split(';').filter_map(|c| c.trim().split_once('='));
         if cookies.any(|(name, value)| name == self.cookie && self.is(value)) {
@@ -170,8 +170,10 @@ mod tests {
         assert!(token.len() >= 32);
         let kept = judged(&access, &format!("/sales?shop=A&token={token}"), &[]);
         assert_eq!(kept, Judgement::Keep { location: "/sales?shop=A".into() });
-        let kept = judged(&access, &format!("//evil.example?token={token}"), &[]);
-        assert_eq!(kept, Judgement::Keep { location: "/evil.example".into() });
+        for elsewhere in ["//evil.example", "/\\evil.example", "/\\/evil.example"] {
+            let kept = judged(&access, &format!("{elsewhere}?token={token}"), &[]);
+            assert_eq!(kept, Judgement::Keep { location: "/evil.example".into() });
+        }
         let cookie = format!("a=b; kassa-console-8080={token}");
         assert_eq!(judged(&access, "/", &[(header::COOKIE, &cookie)]), Judgement::Pass);
         for (uri, cookie) in [

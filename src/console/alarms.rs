@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -30,13 +30,19 @@ pub(super) async fn show(State(console): State<Arc<Console>>) -> Response {
 
 /// What alarms are called in words, by their names.
 #[derive(Default)]
-pub(super) struct Titles(HashMap<String, String>);
+pub(super) struct Titles(BTreeMap<String, String>);
 
 impl Titles {
     pub(super) fn read(with: &Placeholders<'_>) -> Self {
         let Alarms { alarms, composites } = Alarms::of(with).unwrap_or_default();
         let alarms = alarms.into_iter().map(|alarm| (alarm.name, alarm.title));
         Self(alarms.chain(composites.into_iter().map(|alarm| (alarm.name, alarm.title))).collect())
+    }
+
+    /// The names of those that are in the file and not there: nobody watches for what they are for.
+    pub(super) fn missing<'a>(&'a self, there: &[AlarmStatus]) -> Vec<&'a str> {
+        let names = self.0.keys().map(String::as_str);
+        names.filter(|name| there.iter().all(|alarm| alarm.name != *name)).collect()
     }
 
     /// An alarm that is not in the file is called by its name.
@@ -57,7 +63,11 @@ fn list(alarms: &[AlarmStatus], titles: &Titles, now: Timestamp) -> Markup {
                 ul.alarms { @for alarm in of { (entry(alarm, titles, now)) } }
             } }
         }
-        @if alarms.is_empty() { p.empty { "There are none." } }
+        @let missing = titles.missing(alarms);
+        @if !missing.is_empty() { section aria-labelledby="missing" {
+            h2 #missing { "Not deployed" span.aside { (missing.len()) } }
+            p { "Nobody watches for these: " (missing.join(", ")) ". " code { "npx serverless deploy" } ", with this version, makes them." }
+        } }
     }
 }
 

@@ -176,6 +176,7 @@ impl Chart<'_> {
             let color = self.series[layer.series].ink.color();
             let edge: Vec<_> = layer.above.iter().chain(layer.below.iter().rev()).copied().collect();
             chart.draw_series([Polygon::new(edge, color.mix(0.3).filled())])?;
+            chart.draw_series(alone(&layer.above, color))?;
             chart.draw_series(LineSeries::new(layer.above, ShapeStyle::from(color).stroke_width(2)))?;
         }
         for series in self.series.iter().filter(|_| !self.stacked) {
@@ -244,12 +245,17 @@ fn across(chart: &mut Drawn<'_, '_>, threshold: &Threshold, times: Times, within
     Ok(())
 }
 
+/// A line of one point would not be seen.
+fn alone(piece: &[(i64, f64)], color: RGBColor) -> Option<Circle<(i64, f64), i32>> {
+    let [place] = piece else { return None };
+    Some(Circle::new(*place, 4, color.filled()))
+}
+
 fn line(chart: &mut Drawn<'_, '_>, series: &Series, times: Times, width: u32) -> Drew {
     let color = series.ink.color();
     let style = ShapeStyle::from(color).stroke_width(3);
     for piece in pieces(series, (times.to - times.from) / i64::from(width.max(1))) {
-        // A line of one point would not be seen.
-        let dot = (piece.len() == 1).then(|| Circle::new(piece[0], 4, color.filled()));
+        let dot = alone(&piece, color);
         if series.right {
             chart.draw_secondary_series(dot)?;
             chart.draw_secondary_series(LineSeries::new(piece, style))?;

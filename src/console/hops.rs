@@ -25,9 +25,9 @@ pub(super) struct Hop {
     name: &'static str,
     what: &'static str,
     handled: Option<f64>,
-    /// In milliseconds.
-    median: Option<f64>,
-    slowest: Option<f64>,
+    /// In milliseconds: of the middle minute, and of the worst.
+    p50: Option<f64>,
+    p99: Option<f64>,
     failed: Option<f64>,
     waiting: Option<f64>,
     /// In seconds.
@@ -46,38 +46,42 @@ const CORE: [(&str, &str); 4] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Figure {
     Handled,
-    Median,
-    Slowest,
+    P50,
+    P99,
     Failed,
     Waiting,
     Oldest,
 }
 
-fn figures(name: &str) -> Vec<(Figure, Metric, Dimension, Stat)> {
+fn figures(name: &str) -> Vec<(Figure, Metric, Option<Dimension>, Stat)> {
     use Dimension::{ApiId, Function, FunctionName, QueueName};
-    use Figure::{Failed, Handled, Median, Oldest, Slowest, Waiting};
+    use Figure::{Failed, Handled, Oldest, P50, P99, Waiting};
     if name == Accept::NAME {
         return vec![
-            (Handled, Metric::Requests, ApiId, Stat::Sum),
-            (Median, Metric::AnswerLatency, ApiId, Stat::Percentile(50.0)),
-            (Slowest, Metric::AnswerLatency, ApiId, Stat::Percentile(99.0)),
-            (Failed, Metric::ServerErrors, ApiId, Stat::Sum),
+            (Handled, Metric::Requests, Some(ApiId), Stat::Sum),
+            (P50, Metric::AnswerLatency, Some(ApiId), Stat::Percentile(50.0)),
+            (P99, Metric::AnswerLatency, Some(ApiId), Stat::Percentile(99.0)),
+            (Failed, Metric::ServerErrors, Some(ApiId), Stat::Sum),
         ];
     }
-    let mut figures = vec![
-        (Handled, Metric::HopLatency, Function, Stat::SampleCount),
-        (Median, Metric::HopLatency, Function, Stat::Percentile(50.0)),
-        (Slowest, Metric::HopLatency, Function, Stat::Percentile(99.0)),
-        (Failed, Metric::Failed, Function, Stat::Sum),
-    ];
-    // The projection lives on a stream, which has an age and no length.
+    // The projection lives on a stream, which has an age and no length, and no till waits for it.
     if name == Project::NAME {
-        figures.push((Oldest, Metric::IteratorAge, FunctionName, Stat::Maximum));
-    } else {
-        figures.push((Waiting, Metric::QueueDepth, QueueName, Stat::Maximum));
-        figures.push((Oldest, Metric::OldestMessage, QueueName, Stat::Maximum));
+        return vec![
+            (Handled, Metric::Projected, None, Stat::Sum),
+            (P50, Metric::ProjectionLag, None, Stat::Percentile(50.0)),
+            (P99, Metric::ProjectionLag, None, Stat::Percentile(99.0)),
+            (Failed, Metric::Failed, Some(Function), Stat::Sum),
+            (Oldest, Metric::IteratorAge, Some(FunctionName), Stat::Maximum),
+        ];
     }
-    figures
+    vec![
+        (Handled, Metric::HopLatency, Some(Function), Stat::SampleCount),
+        (P50, Metric::HopLatency, Some(Function), Stat::Percentile(50.0)),
+        (P99, Metric::HopLatency, Some(Function), Stat::Percentile(99.0)),
+        (Failed, Metric::Failed, Some(Function), Stat::Sum),
+        (Waiting, Metric::QueueDepth, Some(QueueName), Stat::Maximum),
+        (Oldest, Metric::OldestMessage, Some(QueueName), Stat::Maximum),
+    ]
 }
 
 fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -88,7 +92,7 @@ fn queries(monitor: &dyn Monitor) -> Vec<Query> {
     let mut queries = Vec::new();
     for (n, (name, _)) in names().enumerate() {
         for (figure, metric, dimension, stat) in figures(name) {
-            let value = match dimension {
+            let value = |dimension| match dimension {
                 Dimension::ApiId => monitor.api().to_owned(),
                 Dimension::Function => name.to_owned(),
                 _ => format!("{}-{name}", monitor.stack()),
@@ -97,7 +101,8 @@ fn queries(monitor: &dyn Monitor) -> Vec<Query> {
                 Namespace::Kassa => monitor.stack().to_owned(),
                 Namespace::Aws(namespace) => namespace.to_owned(),
             };
-            let dimensions = BTreeMap::from([(dimension.name().to_owned(), value)]);
+            let labelled = |dimension: Dimension| (dimension.name().to_owned(), value(dimension));
+            let dimensions = dimension.map(labelled).into_iter().collect();
             let metric = MetricId { namespace, name: metric.name().to_owned(), dimensions };
             let what = What::Metric(metric, stat);
             queries.push(Query { id: id(n, figure), what, label: None, period: 60, shown: true });
@@ -128,8 +133,8 @@ pub(super) async fn look(sight: &Sight) -> Found {
             name,
             what,
             handled: sum(Figure::Handled),
-            median: points(Figure::Median).last().map(|(_, value)| *value),
-            slowest: most(Figure::Slowest),
+            p50: middle(points(Figure::P50)),
+            p99: most(Figure::P99),
             // Where something was handled and nothing is said of failures, there were none.
             failed: sum(Figure::Failed).or(sum(Figure::Handled).map(|_| 0.0)),
             waiting: last(Figure::Waiting),
@@ -137,6 +142,12 @@ pub(super) async fn look(sight: &Sight) -> Found {
         }
     });
     Ok(hops.collect())
+}
+
+fn middle(points: &[(Timestamp, f64)]) -> Option<f64> {
+    let mut values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 fn is_recent(now: Timestamp, at: Timestamp) -> bool {
@@ -155,8 +166,8 @@ pub(super) fn table(found: &Found) -> Markup {
             thead { tr {
                 th scope="col" { "Step" }
                 th.number scope="col" { "Handled" }
-                th.number.wide scope="col" { "Half in" }
-                th.number scope="col" { "99 % in" }
+                th.number.wide scope="col" { "p50" }
+                th.number scope="col" { "p99" }
                 th.number scope="col" { "Failed" }
                 th.number scope="col" { "Waiting" }
                 th.number.wide scope="col" { "Oldest" }
@@ -178,8 +189,8 @@ fn row(hop: &Hop) -> Markup {
         tr data-key=(hop.name) {
             th scope="row" { (hop.name) @if !hop.what.is_empty() { span.aside { (hop.what) } } }
             (cell("number", hop.handled.map(whole)))
-            (cell("number wide", hop.median.map(millis)))
-            (cell("number", hop.slowest.map(millis)))
+            (cell("number wide", hop.p50.map(millis)))
+            (cell("number", hop.p99.map(millis)))
             (cell(if failed { "number bad" } else { "number" }, hop.failed.map(whole)))
             (cell("number", hop.waiting.map(measured)))
             (cell("number wide", hop.oldest.map(|age| rough(SignedDuration::from_secs_f64(age.clamp(0.0, 1e9))))))

@@ -13,7 +13,7 @@ use maud::{Markup, html};
 use super::Console;
 use super::health::Health;
 use super::page::{self, Page, Place};
-use super::sales::{ById, by_id};
+use super::sales::{ById, by_id, zones};
 use super::text::{self, ago, count, outside, outside_lines};
 use crate::questions::{QuestionError, Sent};
 
@@ -39,6 +39,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>) -> Response {
             },
             Err(error) => (page::unavailable("What was sent", &chain(&error))),
         }
+        (zones(&shops))
     };
     Page { place: Place::Incidents, title: "Incidents", body, pace: 500 }
         .respond(sight.monitor.stack(), &health)

@@ -51,6 +51,7 @@ use axum::routing::get;
 pub use feed::Feed;
 use health::Looks;
 use kassa_bus::Clock;
+use tokio::sync::Semaphore;
 
 use crate::monitor::Monitor;
 use crate::monitor::placeholders::Placeholders;
@@ -71,6 +72,8 @@ struct Console {
     sight: Sight,
     titles: Titles,
     looks: Looks,
+    /// Places for whoever is told at once.
+    told: Arc<Semaphore>,
 }
 
 /// The console's pages. What else is asked for is up to the caller.
@@ -87,9 +90,15 @@ pub fn router(sight: Sight) -> Router {
         .route("/alarms", get(alarms::show))
         .route("/dashboards/{name}", get(dashboards::show))
         .route("/live", get(live::stream))
-        .with_state(Arc::new(Console { sight, titles, looks: Looks::default() }))
-        .route("/assets/{file}", get(assets::file))
+        .with_state(Arc::new(Console {
+            sight,
+            titles,
+            looks: Looks::default(),
+            told: Arc::new(Semaphore::new(live::TOLD)),
+        }))
         .layer(from_fn_with_state(access, access::guard))
+        // They show nothing of the shop, and refusals need them.
+        .route("/assets/{file}", get(assets::file))
         .layer(from_fn(with_headers))
 }
 

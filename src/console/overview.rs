@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use kassa_bus::ShopId;
@@ -13,9 +14,10 @@ use maud::{Markup, html};
 
 use super::health::{FRESH, Health};
 use super::page::{Page, Place};
-use super::sales::{by_id, sold, turned_away};
+use super::sales::{by_id, sold, turned_away, zones};
 use super::text::{self, ago, amount, count, money, outside};
 use super::{Console, Sight, hops, page};
+use crate::questions::QuestionError;
 
 /// Every shop and its last days, or why they cannot be read.
 pub(super) type Shops = Result<Vec<Facts>, String>;
@@ -35,16 +37,19 @@ const SELLING: SignedDuration = SignedDuration::from_mins(15);
 /// Sales shown of each kind.
 const LATEST: usize = 12;
 
+/// Shops that are asked for at once.
+const SIDE_BY_SIDE: usize = 16;
+
 pub(super) async fn look(sight: &Sight) -> Shops {
-    let found = async {
-        let mut all = Vec::new();
-        for shop in sight.questions.registered().await? {
-            let days = sight.questions.last_days(&shop.shop_id, DAYS).await?;
-            all.push(Facts { shop, days });
-        }
-        Ok(all)
+    let facts = |shop: Arc<Shop>| async move {
+        let days = sight.questions.last_days(&shop.shop_id, DAYS).await?;
+        Ok::<_, QuestionError>(Facts { shop, days })
     };
-    found.await.map_err(|error: crate::questions::QuestionError| chain(&error))
+    let found = async {
+        let shops = sight.questions.registered().await?;
+        stream::iter(shops.into_iter().map(facts)).buffered(SIDE_BY_SIDE).try_collect().await
+    };
+    found.await.map_err(|error: QuestionError| chain(&error))
 }
 
 pub(super) async fn show(State(console): State<Arc<Console>>) -> Response {
@@ -62,11 +67,12 @@ pub(super) async fn show(State(console): State<Arc<Console>>) -> Response {
                 Ok(shops) => ul.shops { @for facts in shops { (card(facts, &health, &console, now)) } },
             }
         }
-        div.feeds { (sold(&console, &ids, now, LATEST)) (turned_away(&console, &ids, now, LATEST)) }
+        div.feeds { (sold(&console, &ids, now, None, LATEST)) (turned_away(&console, &ids, now, None, LATEST)) }
         section aria-labelledby="hops" {
             h2 #hops { "A sale’s way" span.aside { "the last 15 minutes" } }
             (hops::table(&hops))
         }
+        (zones(&ids))
     };
     Page { place: Place::Overview, title: "Overview", body, pace: 500 }
         .respond(sight.monitor.stack(), &health)
@@ -79,16 +85,40 @@ struct Verdict {
     says: String,
 }
 
-/// What is wrong comes first; only when nothing is, it matters whether anybody buys anything.
-fn verdict(alarms: Option<usize>, incidents: usize, selling: usize, shops: usize) -> Verdict {
+/// What a verdict goes by. None is what cannot be read.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Alarms there are.
+    alarms: Option<usize>,
+    on: usize,
+    incidents: Option<usize>,
+    /// Shops that sell, of how many.
+    selling: Option<(usize, usize)>,
+}
+
+impl Known {
+    fn of(shops: &Shops, health: &Health, console: &Console, now: Timestamp) -> Self {
+        let sells = |facts: &&Facts| last(facts, console).is_some_and(|at| now.duration_since(at) <= SELLING);
+        Self {
+            alarms: health.alarms.as_ref().ok().map(Vec::len),
+            on: health.firing().count(),
+            incidents: health.incidents.is_ok().then(|| health.open().count()),
+            selling: shops.as_ref().ok().map(|shops| (shops.iter().filter(sells).count(), shops.len())),
+        }
+    }
+}
+
+/// What is wrong comes first, then what nobody knows; only when all is known and well, it matters whether anybody buys
+/// anything.
+fn verdict(known: Known) -> Verdict {
     let some = |number: usize, one: &str, more: &str| match number {
         0 => None,
         1 => Some(format!("1 {one}")),
         number => Some(format!("{number} {more}")),
     };
     let wrong: Vec<String> = [
-        some(alarms.unwrap_or(0), "alarm is on", "alarms are on"),
-        some(incidents, "incident is open", "incidents are open"),
+        some(known.on, "alarm is on", "alarms are on"),
+        some(known.incidents.unwrap_or(0), "incident is open", "incidents are open"),
     ]
     .into_iter()
     .flatten()
@@ -96,31 +126,38 @@ fn verdict(alarms: Option<usize>, incidents: usize, selling: usize, shops: usize
     if !wrong.is_empty() {
         return Verdict { tone: "bad", says: wrong.join(", ") };
     }
-    let (tone, says) = match (alarms, selling) {
-        (None, _) => ("unknown", "Nothing is known of the alarms".to_owned()),
-        (_, 0) => ("quiet", "No shop sold anything in the last 15 minutes".to_owned()),
-        (_, selling) if selling == shops && shops == 1 => ("good", "The shop is selling".to_owned()),
-        (_, selling) if selling == shops => ("good", format!("All {shops} shops are selling")),
-        (_, selling) => ("good", format!("{selling} of {shops} shops are selling")),
+    let (tone, says) = match (known.alarms, known.incidents, known.selling) {
+        (None, ..) => ("unknown", "Nothing is known of the alarms".to_owned()),
+        (Some(0), ..) => ("unknown", "Nobody watches: none of the alarms is deployed".to_owned()),
+        (_, None, _) => ("unknown", "Nothing is known of incidents".to_owned()),
+        (.., None) => ("unknown", "Nothing is known of the shops".to_owned()),
+        (.., Some((0, _))) => ("quiet", "No shop sold anything in the last 15 minutes".to_owned()),
+        (.., Some((1, 1))) => ("good", "The shop is selling".to_owned()),
+        (.., Some((selling, shops))) if selling == shops => {
+            ("good", format!("All {shops} shops are selling"))
+        }
+        (.., Some((selling, shops))) => ("good", format!("{selling} of {shops} shops are selling")),
     };
     Verdict { tone, says }
 }
 
 fn banner(shops: &Shops, health: &Health, console: &Console, now: Timestamp) -> Markup {
-    let shops = shops.as_ref().map_or(&[][..], Vec::as_slice);
-    let sells = |facts: &&Facts| last(facts, console).is_some_and(|at| now.duration_since(at) <= SELLING);
-    let selling = shops.iter().filter(sells).count();
-    let alarms = health.alarms.as_ref().ok().map(|_| health.firing().count());
-    let verdict = verdict(alarms, health.open().count(), selling, shops.len());
+    let known = Known::of(shops, health, console, now);
+    let verdict = verdict(known);
+    let unread = [health.alarms.as_ref().err(), health.incidents.as_ref().err()];
     html! {
         div.banner.(verdict.tone) {
             h1 { (verdict.says) }
-            @if health.firing().next().is_some() || health.open().next().is_some() {
-                ul { (wrong(health, console, now)) }
-            } @else if let Err(why) = &health.alarms {
-                p { (outside(why)) }
-            } @else if let Ok(alarms) = &health.alarms && !alarms.is_empty() {
-                p { "None of the " a href="/alarms" { (alarms.len()) " alarms" } " is on, and no incident is open." }
+            @if verdict.tone == "bad" { ul { (wrong(health, console, now)) } }
+            @for why in unread.into_iter().flatten() { p { (outside(why)) } }
+            @if let (0, Some(alarms @ 1..)) = (known.on, known.alarms) {
+                p { "None of the " a href="/alarms" { (alarms) " alarms" } " is on"
+                    @if let (Ok(Some(_)), Some(0)) = (&health.incidents, known.incidents) { ", and no incident is open" }
+                    "." }
+            }
+            @let missing = console.titles.missing(health.alarms.as_deref().unwrap_or_default()).len();
+            @if health.alarms.is_ok() && missing > 0 {
+                p { a href="/alarms#missing" { (missing) " alarms are not deployed" } ": nobody watches for what they are for." }
             }
         }
     }
@@ -219,16 +256,34 @@ mod tests {
 
     #[test]
     fn what_is_wrong_comes_before_who_sells() {
-        let says = |alarms, incidents, selling, shops| {
-            let Verdict { tone, says } = verdict(alarms, incidents, selling, shops);
+        let says = |alarms: Option<(usize, usize)>, incidents, selling| {
+            let (alarms, on) = (alarms.map(|(_, all)| all), alarms.map_or(0, |(on, _)| on));
+            let Verdict { tone, says } = verdict(Known { alarms, on, incidents, selling });
             format!("{tone}: {says}")
         };
-        assert_eq!(says(Some(1), 2, 2, 2), "bad: 1 alarm is on, 2 incidents are open");
-        assert_eq!(says(None, 1, 2, 2), "bad: 1 incident is open");
-        assert_eq!(says(None, 0, 2, 2), "unknown: Nothing is known of the alarms");
-        assert_eq!(says(Some(0), 0, 0, 2), "quiet: No shop sold anything in the last 15 minutes");
-        assert_eq!(says(Some(0), 0, 1, 2), "good: 1 of 2 shops are selling");
-        assert_eq!(says(Some(0), 0, 2, 2), "good: All 2 shops are selling");
-        assert_eq!(says(Some(0), 0, 1, 1), "good: The shop is selling");
+        let of_two = |selling| Some((selling, 2));
+        assert_eq!(says(Some((1, 9)), Some(2), of_two(2)), "bad: 1 alarm is on, 2 incidents are open");
+        assert_eq!(says(None, Some(1), of_two(2)), "bad: 1 incident is open");
+        assert_eq!(says(Some((1, 9)), None, None), "bad: 1 alarm is on");
+        assert_eq!(
+            says(Some((0, 9)), Some(0), of_two(0)),
+            "quiet: No shop sold anything in the last 15 minutes"
+        );
+        assert_eq!(says(Some((0, 9)), Some(0), of_two(1)), "good: 1 of 2 shops are selling");
+        assert_eq!(says(Some((0, 9)), Some(0), of_two(2)), "good: All 2 shops are selling");
+        assert_eq!(says(Some((0, 9)), Some(0), Some((1, 1))), "good: The shop is selling");
+    }
+
+    #[test]
+    fn what_nobody_knows_is_not_well() {
+        let known = Known { alarms: Some(9), on: 0, incidents: Some(0), selling: Some((2, 2)) };
+        for unknown in [
+            Known { alarms: None, ..known },
+            Known { alarms: Some(0), ..known },
+            Known { incidents: None, ..known },
+            Known { selling: None, ..known },
+        ] {
+            assert_eq!(verdict(unknown).tone, "unknown", "{unknown:?}");
+        }
     }
 }

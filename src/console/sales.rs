@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
-use axum::http::header;
 use axum::response::{IntoResponse, Redirect, Response};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -47,6 +46,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>, Query(wanted): Que
     }
     let now = console.sight.clock.now();
     let by_id = by_id(&shops);
+    let of_shop = by_id.values().map(|of| &of.shop_id).find(|id| shop == Some(id.as_str()));
     let body = html! {
         h1 { "Sales" }
         form.search method="get" action="/sales" role="search" {
@@ -63,12 +63,11 @@ pub(super) async fn show(State(console): State<Arc<Console>>, Query(wanted): Que
             button type="submit" { "Find" }
         }
         @if let Some(found) = found { div.answer role="status" { (found) } }
-        div.feeds { (sold(&console, &by_id, now, KEPT)) (turned_away(&console, &by_id, now, KEPT)) }
+        div.feeds { (sold(&console, &by_id, now, of_shop, KEPT)) (turned_away(&console, &by_id, now, of_shop, KEPT)) }
+        (zones(&by_id))
     };
     let page = Page { place: Place::Sales, title: "Sales", body, pace: 500 };
-    let mut response = page.with_status(status, console.sight.monitor.stack(), &health);
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    response
+    page.with_status(status, console.sight.monitor.stack(), &health)
 }
 
 impl Console {
@@ -97,6 +96,15 @@ fn zone(shops: &ById, shop: &ShopId) -> TimeZone {
     shops.get(shop).map_or(TimeZone::UTC, |shop| shop.zone())
 }
 
+/// Whose times the times are.
+pub(super) fn zones(shops: &ById) -> Markup {
+    let mut zones: BTreeSet<&str> = shops.values().map(|shop| shop.time_zone.as_str()).collect();
+    html! { p.zone { @match (zones.pop_first(), zones.is_empty()) {
+        (Some(zone), true) => { "Times are those of " (outside(zone)) "." },
+        _ => "Times are each shop’s own.",
+    } } }
+}
+
 /// The end of an id tells sales of a day apart.
 fn link(shop: &ShopId, sale: &SaleId) -> Markup {
     let id = sale.as_str();
@@ -104,13 +112,21 @@ fn link(shop: &ShopId, sale: &SaleId) -> Markup {
     html! { a.id href=(address(shop, sale)) title=(id) { (short) } }
 }
 
-/// The latest recorded sales.
-pub(super) fn sold(console: &Console, shops: &ById, now: Timestamp, limit: usize) -> Markup {
-    let sales = console.sight.feed.sold(limit);
+/// The latest recorded sales, of one shop or of all.
+pub(super) fn sold(
+    console: &Console,
+    shops: &ById,
+    now: Timestamp,
+    shop: Option<&ShopId>,
+    limit: usize,
+) -> Markup {
+    let mut sales = console.sight.feed.sold(limit);
+    sales.retain(|sale| shop.is_none_or(|shop| sale.shop_id == *shop));
     html! {
         section.feed aria-labelledby="sold" {
             h2 #sold { "Recorded" }
-            @if sales.is_empty() { p.empty { "No sale was seen yet." } }
+            @if let (true, Some(shop)) = (sales.is_empty(), shop) { (none_of(shop)) }
+            @else if sales.is_empty() { p.empty { "No sale was seen yet." } }
             @else { table {
                 thead { tr {
                     th scope="col" { "Time" } th scope="col" { "Shop" } th.wide.till scope="col" { "Till" }
@@ -121,6 +137,10 @@ pub(super) fn sold(console: &Console, shops: &ById, now: Timestamp, limit: usize
             } }
         }
     }
+}
+
+fn none_of(shop: &ShopId) -> Markup {
+    html! { p.empty { "None of the latest " (KEPT) " is of " (shop) "." } }
 }
 
 fn sold_row(sale: &Sold, shops: &ById, now: Timestamp) -> Markup {
@@ -138,13 +158,21 @@ fn sold_row(sale: &Sold, shops: &ById, now: Timestamp) -> Markup {
     }
 }
 
-/// The latest rejected sales.
-pub(super) fn turned_away(console: &Console, shops: &ById, now: Timestamp, limit: usize) -> Markup {
-    let sales = console.sight.feed.turned_away(limit);
+/// The latest rejected sales, likewise.
+pub(super) fn turned_away(
+    console: &Console,
+    shops: &ById,
+    now: Timestamp,
+    shop: Option<&ShopId>,
+    limit: usize,
+) -> Markup {
+    let mut sales = console.sight.feed.turned_away(limit);
+    sales.retain(|sale| shop.is_none_or(|shop| sale.shop_id == *shop));
     html! {
         section.feed aria-labelledby="turned-away" {
             h2 #turned-away { "Rejected" }
-            @if sales.is_empty() { p.empty { "None. Every sale that came could be read." } }
+            @if let (true, Some(shop)) = (sales.is_empty(), shop) { (none_of(shop)) }
+            @else if sales.is_empty() { p.empty { "None. Every sale that came could be read." } }
             @else { table {
                 thead { tr {
                     th scope="col" { "Time" } th scope="col" { "Shop" } th.reason scope="col" { "Why" }

@@ -20,6 +20,9 @@ pub(super) struct Search {
     q: String,
 }
 
+/// Characters that are looked for.
+const SEARCHED: usize = 100;
+
 /// Rows shown at once.
 const SHOWN: usize = 200;
 
@@ -96,18 +99,21 @@ pub(super) fn number(item: &ItemRow) -> String {
 }
 
 /// Whether every word that was looked for is in the item's number or description.
-fn matches(item: &ItemRow, search: &str) -> bool {
+fn matches(item: &ItemRow, words: &[&str]) -> bool {
     let told =
         format!("{} {}", number(item), item.item_description.as_deref().unwrap_or_default()).to_lowercase();
-    search.to_lowercase().split_whitespace().all(|word| told.contains(word))
+    words.iter().all(|word| told.contains(word))
 }
 
 fn found(items: &[ItemRow], days: &[DayRow], search: &str, shop: &str) -> Markup {
-    let matching: Vec<&ItemRow> = items.iter().filter(|item| matches(item, search)).collect();
+    let search: String = search.chars().take(SEARCHED).collect();
+    let lower = search.to_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().collect();
+    let matching: Vec<&ItemRow> = items.iter().filter(|item| matches(item, &words)).collect();
     html! {
         form.search method="get" action={ "/stock/" (shop) } role="search" {
             label for="q" { "Item" }
-            input #q name="q" type="search" value=(plain(search)) autocomplete="off" placeholder="Number or description";
+            input #q name="q" type="search" value=(plain(&search)) maxlength=(SEARCHED) autocomplete="off" placeholder="Number or description";
             button type="submit" { "Search" }
             @if !search.is_empty() { a href={ "/stock/" (shop) } { "Show all" } }
         }

@@ -91,7 +91,7 @@ fn decimal(text: &str) -> String {
     }
 }
 
-/// A measured number in as few characters as tell it: 0.25, 3.1, 42, 1,234, 56k, 7.8M.
+/// A measured number in as few characters as tell it: 0.0021, 0.25, 3.1, 42, 1,234, 56k, 7.8M.
 pub(super) fn measured(value: f64) -> String {
     let size = value.abs();
     let (value, unit) = match size {
@@ -103,7 +103,10 @@ pub(super) fn measured(value: f64) -> String {
     let decimals = match value.abs() {
         100.0.. => 0,
         10.0.. => 1,
-        _ => 2,
+        0.1.. => 2,
+        0.01.. => 3,
+        0.001.. => 4,
+        _ => 5,
     };
     let text = format!("{value:.decimals$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
@@ -178,6 +181,9 @@ mod tests {
         for (value, told) in [
             (0.0, "0"),
             (-0.0, "0"),
+            (0.000_012_34, "0.00001"),
+            (0.002_14, "0.0021"),
+            (0.015_6, "0.016"),
             (0.256, "0.26"),
             (3.456, "3.46"),
             (42.04, "42"),

@@ -211,7 +211,11 @@ impl Data for MetricStore {
         let Some(tracks) = kept.series.get(metric) else { return Points::new() };
         let period = i64::from(range.period);
         let point = |begin: i64| {
-            let track = if begin >= kept.minutes_from {
+            // Fives hold what their minutes do, and what an earlier process knew of them.
+            let whole_fives = begin % FIVE == 0 && period % FIVE == 0;
+            let track = if whole_fives {
+                &tracks.fives
+            } else if begin >= kept.minutes_from {
                 &tracks.minutes
             } else if period >= FIVE {
                 &tracks.fives

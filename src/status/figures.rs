@@ -8,6 +8,7 @@ use super::{Hop, Queue};
 use crate::monitor::{Line, MetricId, Query, Stat, What};
 
 const MINUTE: i64 = 60;
+const FIVE: u32 = 300;
 
 /// Minutes of which hops are told.
 pub(super) const WINDOW: i64 = 5;
@@ -26,6 +27,7 @@ pub(super) struct Figures {
     pending: Cell,
     pending_age: Cell,
     recorded: Cell,
+    recorded_in_five: Cell,
 }
 
 /// A query's place on the sheet.
@@ -71,6 +73,10 @@ impl Sheet {
     }
 
     pub(super) fn ask(&mut self, metric: Metric, labels: &[(Dimension, &str)], stat: Stat) -> Cell {
+        self.ask_each(self.period, metric, labels, stat)
+    }
+
+    fn ask_each(&mut self, period: u32, metric: Metric, labels: &[(Dimension, &str)], stat: Stat) -> Cell {
         let namespace = match metric.namespace() {
             Namespace::Kassa => self.stack.clone(),
             Namespace::Aws(namespace) => namespace.to_owned(),
@@ -82,7 +88,7 @@ impl Sheet {
         let id = MetricId { namespace, name: metric.name().to_owned(), dimensions };
         let cell = Cell(self.queries.len());
         let what = What::Metric(id, stat);
-        self.queries.push(Query { id: cell.id(), what, label: None, period: self.period, shown: true });
+        self.queries.push(Query { id: cell.id(), what, label: None, period, shown: true });
         cell
     }
 
@@ -166,6 +172,7 @@ impl Figures {
             pending: sheet.ask(Metric::Pending, &[], Stat::Maximum),
             pending_age: sheet.ask(Metric::PendingAge, &[], Stat::Maximum),
             recorded: sheet.ask(Metric::Recorded, &[], Stat::Sum),
+            recorded_in_five: sheet.ask_each(FIVE, Metric::Recorded, &[], Stat::Sum),
             sheet,
         }
     }
@@ -217,13 +224,23 @@ impl<'a> Answers<'a> {
         self.current(self.figures.pending_age)
     }
 
+    /// Of a shop that was opened again, minutes before that are known by fives only: they share what those say.
     pub(super) fn recorded(&self) -> Vec<f64> {
-        let mut minutes: BTreeMap<i64, f64> = (0..HOUR).map(|ago| (-ago, 0.0)).collect();
-        for (at, value) in self.points(self.figures.recorded) {
-            let minute = (at.as_second() - self.last.as_second()).div_euclid(MINUTE);
-            minutes.entry(minute).and_modify(|sum| *sum += value);
+        let minute = |at: Timestamp| (at.as_second() - self.last.as_second()).div_euclid(MINUTE);
+        let told = 1 - HOUR..=0;
+        let points = self.points(self.figures.recorded);
+        let mut minutes: BTreeMap<i64, f64> =
+            points.iter().map(|(at, value)| (minute(*at), *value)).collect();
+        for (at, sum) in self.points(self.figures.recorded_in_five) {
+            let five = minute(*at)..minute(*at) + i64::from(FIVE) / MINUTE;
+            let known: f64 = minutes.range(five.clone()).map(|(_, value)| value).sum();
+            let unknown: Vec<i64> =
+                five.filter(|minute| told.contains(minute) && !minutes.contains_key(minute)).collect();
+            #[expect(clippy::cast_precision_loss, reason = "five at most")]
+            let each = (sum - known).max(0.0) / unknown.len() as f64;
+            minutes.extend(unknown.into_iter().map(|minute| (minute, each)));
         }
-        minutes.into_values().collect()
+        told.map(|minute| minutes.get(&minute).copied().unwrap_or(0.0)).collect()
     }
 
     fn points(&self, cell: Cell) -> &[(Timestamp, f64)] {

@@ -150,10 +150,11 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     long(now.duration_since(at).max(SignedDuration::ZERO).as_secs_f64())
 }
 
-/// A time of today, or the day as well.
-pub(super) fn when(at: Timestamp, now: Timestamp) -> String {
+/// A time of today, or the day as well; and how long ago that was.
+pub(super) fn since(at: Timestamp, now: Timestamp) -> String {
     let same = at.strftime("%F").to_string() == now.strftime("%F").to_string();
-    at.strftime(if same { "%H:%M" } else { "%-d %b %H:%M" }).to_string()
+    let when = at.strftime(if same { "%H:%M UTC" } else { "%-d %b %H:%M UTC" });
+    format!("since {when} ({})", ago(at, now))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::headline::{Headline, Mood, count, gone_off, headline};
-use super::paper::{Cell, Ink, Paper, ago, amount, grouped, long, plain, took, when, wide};
+use super::paper::{Cell, Ink, Paper, amount, grouped, long, plain, since, took, wide};
 use super::shops::shops;
 use super::{Alarm, Cost, Health, Hop, OpenIncident, Queue, Status};
 use crate::monitor::alarms::Severity;
@@ -66,10 +66,8 @@ fn mark(mood: Mood) -> &'static str {
 fn title(status: &Status, paper: Paper) -> Vec<String> {
     let (place, at) = (plain(&status.place), status.at.strftime("%-d %b %Y %T UTC").to_string());
     let gap = paper.width.saturating_sub(wide(&place) + wide(&at) + 2).max(2);
-    let Headline { mood, text, since, run } = headline(status);
-    let since = since.map_or(String::new(), |since| {
-        format!(" since {} UTC ({})", when(since, status.at), ago(since, status.at))
-    });
+    let Headline { mood, text, since: begun, run } = headline(status);
+    let since = begun.map_or(String::new(), |begun| format!(" {}", since(begun, status.at)));
     let mut lines = vec![
         format!(
             "  {}{}{}",
@@ -84,7 +82,7 @@ fn title(status: &Status, paper: Paper) -> Vec<String> {
     // That of an alarm stands below, with the alarm.
     let told = status.health.as_ref().is_some_and(|health| !gone_off(&health.alarms).is_empty());
     let run = run.filter(|_| !told);
-    lines.extend(run.map(|run| format!("    run: {}", paper.write(&plain(&run), Ink::Command))));
+    lines.extend(run.into_iter().flat_map(|run| paper.wrapped(&format!("run: {run}"), 4, Ink::Command)));
     lines
 }
 
@@ -100,22 +98,21 @@ fn alarms(alarms: &[Alarm], now: Timestamp, paper: Paper) -> Vec<String> {
             Severity::Critical => ("✖", Ink::Bad),
             Severity::Warning => ("▲", Ink::Warning),
         };
-        let since = format!("since {} ({})", when(alarm.since, now), ago(alarm.since, now));
         let name = paper.write(&plain(&format!("{mark} {}", alarm.name)), ink);
-        let since = paper.write(&since, Ink::Faint);
+        let since = paper.write(&since(alarm.since, now), Ink::Faint);
         let next = match &alarm.run {
-            Some(run) => format!("run: {}", paper.write(&plain(run), Ink::Command)),
-            None => format!("see: {}", paper.write(&alarm.runbook, Ink::Command)),
+            Some(run) => format!("run: {}", plain(run)),
+            None => format!("see: {}", alarm.runbook),
         };
         if gone_off.len() > TOLD_AT_LENGTH {
-            lines.push(format!("  {name}  {since}  {next}"));
+            lines.push(format!("  {name}  {since}  {}", paper.write(&next, Ink::Command)));
             continue;
         }
         lines.push(String::new());
         lines.push(format!("  {name}  {since}"));
         lines.extend(paper.wrapped(&alarm.meaning, 4, Ink::Plain));
-        lines.push(format!("    {}", paper.write(&plain(&alarm.why), Ink::Faint)));
-        lines.push(format!("    {next}"));
+        lines.extend(paper.wrapped(&alarm.why, 4, Ink::Faint));
+        lines.extend(paper.wrapped(&next, 4, Ink::Command));
     }
     lines
 }
@@ -139,14 +136,21 @@ fn wrong(value: Option<f64>, ink: Ink) -> Cell {
     }
 }
 
-/// How wide a step of the way is drawn.
+/// How wide a step of the way is drawn, where there is room, and the least that its name needs.
 const STEP: usize = 15;
+const NARROW_STEP: usize = 11;
 
 /// The way of a sale, and how it goes at each step.
 fn flow(hops: &[Hop], paper: Paper) -> Vec<String> {
+    let room = paper.width.saturating_sub(2) / (hops.len() + 1);
+    let step = room.clamp(NARROW_STEP, STEP);
+    let padded = |cell: Cell| {
+        let text = console::truncate_str(&cell.text, step - 1, "…").into_owned();
+        paper.padded(&Cell { text, ..cell }, step)
+    };
     let row = |name: &str, of: &dyn Fn(&Hop) -> Cell| {
-        let cells: String = hops.iter().map(|hop| paper.padded(&of(hop), STEP)).collect();
-        let line = format!("  {}{cells}", paper.padded(&Cell::left(name, Ink::Faint), STEP));
+        let cells: String = hops.iter().map(|hop| padded(of(hop))).collect();
+        let line = format!("  {}{cells}", padded(Cell::left(name, Ink::Faint)));
         line.trim_end().to_owned()
     };
     let dead_letters = |hop: &Hop| match &hop.queue {
@@ -154,7 +158,7 @@ fn flow(hops: &[Hop], paper: Paper) -> Vec<String> {
         Some(queue) => wrong(queue.dead_letters, Ink::Bad),
     };
     vec![
-        format!("  {}", paper.write(&way(hops), Ink::Bold)),
+        format!("  {}", paper.write(&way(hops, step), Ink::Bold)),
         row("a minute", &|hop| Cell::left(amount(hop.per_minute), Ink::Bold)),
         row("p50", &|hop| cell(hop.p50, took, Ink::Plain)),
         row("p99", &|hop| cell(hop.p99, took, Ink::Plain)),
@@ -165,8 +169,8 @@ fn flow(hops: &[Hop], paper: Paper) -> Vec<String> {
 }
 
 /// `till ──────▶ accept ─────▶ …`
-fn way(hops: &[Hop]) -> String {
-    let step = |name: &str| format!("{:─<width$}▶ ", format!("{name} "), width = STEP - 2);
+fn way(hops: &[Hop], wide: usize) -> String {
+    let step = |name: &str| format!("{:─<width$}▶ ", format!("{name} "), width = wide - 2);
     let names: Vec<&str> = std::iter::once("till").chain(hops.iter().map(|hop| hop.name.as_str())).collect();
     match names.split_last() {
         Some((last, before)) => before.iter().map(|name| step(name)).collect::<String>() + last,
@@ -238,8 +242,8 @@ fn besides(status: &Status, paper: Paper) -> Vec<String> {
             );
         }
     }
-    for OpenIncident { shop_id, reason, since, sales } in &status.incidents {
-        let since = format!("since {} ({})", when(*since, status.at), ago(*since, status.at));
+    for OpenIncident { shop_id, reason, since: begun, sales } in &status.incidents {
+        let since = since(*begun, status.at);
         let sales = grouped(&sales.to_string());
         row("incident", format!("{shop_id}: {sales} sales rejected, {reason}, {since}"), Ink::Warning);
     }

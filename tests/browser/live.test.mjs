@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { live, open, outbox, sell, watched, within } from "./browser.mjs";
+import { live, open, outbox, sell, url, watched, within } from "./browser.mjs";
 
 let browser;
 before(async () => (browser = await open()));
@@ -86,6 +86,19 @@ test("a page that is paused stays as it is until it is resumed", async () => {
   ]);
   paused.fine();
   other.fine();
+});
+
+test("a page that is refused, as after the shop was opened again with another token, says that it may be old", async () => {
+  const page = await watched(browser);
+  await live(page, "/");
+  await page.route(`${url}/`, (route) => route.fulfill({ status: 401, contentType: "text/html", body: "<main>No.</main>" }));
+  await sell("--shop", "AMIS1");
+  const says = (words) => page.waitForFunction((words) => document.querySelector("#connection").textContent.startsWith(words), words);
+  await says("Not connected");
+  assert.ok(await page.locator(".shop").count(), "what was seen last is still there");
+  await page.unroute(`${url}/`);
+  await sell("--shop", "AMIS1");
+  await says("Live");
 });
 
 test("what is new is said to screen readers, in few words", async () => {

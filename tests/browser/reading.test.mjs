@@ -24,7 +24,13 @@ test("without JavaScript everything can be read and found", async () => {
   await page.click("button >> text=Find");
   assert.equal(await page.locator("h1 .id").textContent(), id);
   assert.deepEqual(await page.locator(".waterfall tbody th").allTextContents(), ["accepted", "decrypted", "recorded"]);
-  assert.match(await page.locator(".waterfall tbody tr").last().textContent(), /\+[\d.]+ (µs|ms|s)/);
+  assert.match(await page.locator(".waterfall tbody").textContent(), /\+[\d.]+ (µs|ms|s)/);
+
+  await page.goto(`${url}/sales`);
+  await page.selectOption("#shop", "AMIS2");
+  await page.click("button >> text=Find");
+  assert.deepEqual(await page.locator(".feed .empty").allTextContents(), Array(2).fill("None of the latest 100 is of AMIS2."));
+  assert.equal(await page.locator(".zone").textContent(), "Times are those of Europe/Amsterdam.");
 
   await page.goto(`${url}/stock`);
   await page.fill("#q", "stroop");

@@ -121,6 +121,17 @@ async fn nothing_wrong_is_told_apart_from_nothing_known() {
     assert!(words(&body).contains("No shop sold anything in the last 15 minutes"), "{}", words(&body));
     let (_, body) = page(Told { alarms: None, ..calm() }, "/").await;
     assert!(words(&body).contains("Nothing is known of the alarms"), "{}", words(&body));
+    let (_, body) = page(Told { alarms: Some(Vec::new()), ..calm() }, "/").await;
+    assert!(words(&body).contains("Nobody watches"), "{}", words(&body));
+}
+
+#[tokio::test]
+async fn alarms_that_are_not_deployed_are_told() {
+    let (_, body) = page(calm(), "/").await;
+    assert!(words(&body).contains("alarms are not deployed"), "{}", words(&body));
+    let (_, body) = page(calm(), "/alarms").await;
+    let missing = words(&body).split_once("Nobody watches for these:").unwrap().1.to_owned();
+    assert!(missing.contains("shop-is-down") && !missing.contains("dead-letters"), "{missing}");
 }
 
 #[tokio::test]

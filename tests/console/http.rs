@@ -87,7 +87,7 @@ fn pages_let_nothing_in_and_hold_neither_styles_nor_scripts() {
 fn on_this_machine_only_its_own_names_reach_the_console_and_tills_may_call_it_anything() {
     let data = tempfile::tempdir().unwrap();
     let shop = Up::start(data.path());
-    for path in ["/", "/sales", "/live", "/dashboards/sales", "/assets/x.css"] {
+    for path in ["/", "/sales", "/live", "/dashboards/sales"] {
         let (status, _, body) = ask(&shop, path, &[("Host", "rebound.example")]);
         assert_eq!(status, 421, "{path}");
         assert!(!body.contains("AMIS"), "{path} shows nothing of the shop");
@@ -108,10 +108,12 @@ fn a_console_that_others_can_reach_wants_its_token_and_tills_need_none() {
     let printed = shop.printed.concat();
     let token = printed.split_once("?token=").expect("the address with the token").1.lines().next().unwrap();
     let host = ("Host", "shop.example");
-    for path in ["/", "/sales", "/live", "/?token=wrong", "/assets/x.css"] {
+    for path in ["/", "/sales", "/live", "/?token=wrong"] {
         let (status, _, body) = ask(&shop, path, &[host]);
         assert_eq!(status, 401, "{path}");
         assert!(!body.contains("AMIS") && !body.contains(token), "{path} shows nothing of the shop");
+        let style = body.split('"').find(|part| part.starts_with("/assets/console-")).unwrap();
+        assert_eq!(ask(&shop, style, &[host]).0, 200, "a refusal looks like one of our pages");
     }
     assert_eq!(ask(&shop, "/shop/AMIS1/key", &[host]).0, 200, "a till has no token");
 
@@ -149,6 +151,74 @@ fn a_shop_that_was_opened_again_shows_what_was_sold_before() {
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "{} and {}", rows("recorded"), rows("rejected"));
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn each_step_that_sales_pass_has_its_figures() {
+    let data = tempfile::tempdir().unwrap();
+    let shop = Up::start(data.path());
+    assert!(kassa(&["sell", "--url", &shop.url, "--shop", "AMIS1", "--count", "3"]).status.success());
+    shop.settled();
+    let (_, _, page) = ask(&shop, "/", &[LOCAL]);
+    for step in ["accept", "decrypt", "process", "project"] {
+        let row = page.split(&format!("<tr data-key=\"{step}\">")).nth(1).unwrap_or_default();
+        let cells: Vec<&str> = row.split("<td").skip(1).take(4).collect();
+        assert!(
+            cells.len() == 4 && !cells.concat().contains("none"),
+            "handled, p50, p99, failed: {step} {cells:?}"
+        );
+    }
+}
+
+#[test]
+fn many_who_listen_leave_room_for_tills_and_for_pages() {
+    let data = tempfile::tempdir().unwrap();
+    let shop = Up::start(data.path());
+    let address = shop.url.strip_prefix("http://").unwrap();
+    let listen = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut told = BufReader::new(stream);
+        let mut status = String::new();
+        told.read_line(&mut status).unwrap();
+        status.contains(" 200 ").then_some(told)
+    };
+    let mut listeners: Vec<_> = (0..500).map_while(|_| listen()).collect();
+    assert!((100..500).contains(&listeners.len()), "{} listen", listeners.len());
+    let (status, headers, _) = ask(&shop, "/live", &[LOCAL]);
+    assert_eq!((status, header(&headers, "retry-after")), (503, "15"));
+    assert_eq!(ask(&shop, "/", &[LOCAL]).0, 200);
+    assert!(kassa(&["sell", "--url", &shop.url, "--shop", "AMIS1"]).status.success());
+    // Whoever goes away makes room.
+    listeners.clear();
+    let begun = Instant::now();
+    while listen().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn absurd_requests_are_answered_briefly() {
+    let data = tempfile::tempdir().unwrap();
+    let shop = Up::start(data.path());
+    let long = "e".repeat(50_000);
+    let (status, _, body) = ask(&shop, &format!("/stock/AMIS1?q={long}"), &[LOCAL]);
+    assert!(status == 200 && !body.contains(&"e".repeat(101)), "{status}: {} bytes", body.len());
+    for (path, status) in [
+        ("/sales?id=a&id=b", 400),
+        ("/sales?id=%ff%00", 404),
+        ("/sales/%ff/x", 400),
+        ("/sales/AMIS1/..%2f..%2fCargo.toml", 404),
+        ("/stock/%e2%80%ae", 404),
+        ("/assets/..%2f..%2fCargo.toml", 404),
+        ("/dashboards/sales?span=-1", 200),
+    ] {
+        let (answered, headers, body) = ask(&shop, path, &[LOCAL]);
+        assert_eq!(answered, status, "{path}");
+        assert!(header(&headers, "content-security-policy").starts_with("default-src 'none'"), "{path}");
+        assert!(!body.contains("[package]") && !body.contains('\u{202e}'), "{path}");
     }
 }
 

@@ -10,6 +10,8 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** Looked at again this often in any case: times go on. */
 const ANYWAY = 15_000;
+/** An answer that takes longer will not come: the machine may have slept, or the network changed. */
+const PATIENCE = 15_000;
 /** What is new is told to screen readers this often at most. */
 const TELL = 10_000;
 
@@ -100,7 +102,8 @@ async function look() {
   wanted = false;
   looked = performance.now();
   try {
-    const response = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
+    const signal = AbortSignal.timeout(PATIENCE);
+    const response = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store", signal });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const next = page.querySelector("main[data-pace]");
     if (next && !paused) {
@@ -109,7 +112,8 @@ async function look() {
       become(document.querySelector("header nav"), page.querySelector("header nav"));
       tell();
     }
-    connected(true);
+    // What is no page of ours is a refusal: the shop was opened again, with another token.
+    connected(Boolean(next));
   } catch {
     connected(false);
   }

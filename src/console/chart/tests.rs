@@ -46,3 +46,10 @@ fn charts_of_nothing_one_point_and_odd_values_can_be_drawn() {
         }
     }
 }
+
+#[test]
+fn one_point_alone_is_seen() {
+    for stacked in [false, true] {
+        assert!(chart(&[series(&[3.0])], stacked).contains("<circle"), "stacked: {stacked}");
+    }
+}
