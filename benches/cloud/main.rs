@@ -10,10 +10,16 @@
 mod cloud;
 /// From exec to the first request to the Runtime API.
 mod cold;
+#[path = "../../tests/common/function.rs"]
+mod function;
+#[path = "../../tests/common/otlp.rs"]
+mod otlp;
 #[path = "../../tests/common/runtime_api.rs"]
 mod runtime_api;
 /// What each subscriber adds.
 mod subscribers;
+/// What traces add to a sale.
+mod traces;
 /// What a sale uses of AWS.
 mod units;
 
@@ -28,6 +34,9 @@ async fn main() {
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     if wanted("cold") {
         cold::starts(&Cloud::deployed().await).await;
+    }
+    if wanted("traces") {
+        traces::added(&Cloud::deployed().await).await;
     }
     if wanted("deploy") {
         deployments().await;

@@ -1,5 +1,5 @@
-//! A sale's way through decrypt and process, as their functions take it in batches of ten, with and without what is said
-//! of it: CPU time of this process, in turns, so that the ratio holds on a noisy machine.
+//! A sale's way through decrypt and process in batches of ten, as the shop on one machine takes it, with and without what
+//! is said of it: CPU time of this process, in turns, so that the ratio holds on a noisy machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -113,6 +113,8 @@ impl Functions {
             found.map(|at| subscriptions.swap_remove(at)).ok_or("no such stage")
         };
         let (decrypt, process) = (stage(Topic::ToDecrypt)?, stage(Topic::ToProcess)?);
+        // As in the shop on one machine: whatever is ended is exported by hundreds.
+        tokio::spawn(tracer.clone().run());
         let mut functions = Self { world, said, metrics, tracer, decrypt, process, sold: 0 };
         // The key is unwrapped once, and what is cached is there.
         functions.round().await?;
@@ -138,6 +140,7 @@ impl Functions {
             assert_eq!(published.len(), BATCH as usize);
             self.invoke(&self.process, &published).await;
         }
+        self.tracer.invocation_ended(PATIENCE).await;
         let took = cpu().saturating_sub(begun);
         Ok(took.as_secs_f64() * 1e6 / f64::from(BATCH * BATCHES))
     }
@@ -159,7 +162,6 @@ impl Functions {
         for line in metrics::lines("kassa-bench", Timestamp::now(), self.metrics.take(), &about) {
             std::hint::black_box(line);
         }
-        self.tracer.invocation_ended(PATIENCE).await;
     }
 
     /// Accepted sales of three lines in one till's session, in batches.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kassa::till::{Format, Prepared, Till};
@@ -40,6 +41,12 @@ impl Function {
 }
 
 impl Function {
+    /// What its one thread has computed so far (<https://docs.kernel.org/scheduler/sched-stats.html>).
+    pub fn cpu(&self) -> Duration {
+        let schedstat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.id())).unwrap();
+        Duration::from_nanos(schedstat.split(' ').next().unwrap().parse().unwrap())
+    }
+
     /// The lines it wrote so far.
     pub fn said(&self) -> Vec<String> {
         let read = |name: &str| std::fs::read_to_string(self.log.path().join(name)).unwrap();
