@@ -152,11 +152,11 @@ pub fn dealt_with(
     let function = &[(Dimension::Function, name)];
     let mut failed = 0;
     for (message, verdict) in batch.iter().zip(verdicts) {
+        let took = message.sent.map(|sent| (now.duration_since(sent).as_secs_f64() * 1_000.0).max(0.0));
         match verdict {
             Ok(()) => {
-                if let Some(sent) = message.sent {
-                    let took = now.duration_since(sent).as_secs_f64() * 1_000.0;
-                    metrics.observe(Metric::HopLatency, function, took.max(0.0));
+                if let Some(took) = took {
+                    metrics.observe(Metric::HopLatency, function, took);
                 }
             }
             Err(why) => {
@@ -168,6 +168,7 @@ pub fn dealt_with(
                     sale_id = said("sale_id"),
                     shop_id = said("shop_id"),
                     trace_id = message.trace().map(|trace| tracing::field::display(trace.trace_id())),
+                    waited_ms = took.map(f64::round),
                     %why,
                     "delivery failed"
                 );
