@@ -75,6 +75,7 @@ pub async fn they_and_watch_write_one_line_a_batch_and_nothing_of_a_sale(cloud: 
             assert_eq!(own, 1, "{name}: {lines:#?}");
             assert!(level != "info" || lines.len() == metrics.len(), "{name}: {lines:#?}");
             have_nothing_of_a_sale(&lines);
+            eprintln!("bytes of log of {name}, at {level}: {}", bytes(&lines));
         }
     }
     // and the webhook, of which the warehouse takes what it is sent
@@ -84,8 +85,13 @@ pub async fn they_and_watch_write_one_line_a_batch_and_nothing_of_a_sale(cloud: 
         let lines = webhook.minute(level).await;
         assert_eq!(webhook.took(), 10);
         assert!(level != "info" || lines.len() == 1, "{lines:#?}");
+        eprintln!("bytes of log of warehouse-webhook, at {level}: {}", bytes(&lines));
         have_nothing_of_a_sale(&lines);
     }
+}
+
+fn bytes(lines: &[String]) -> usize {
+    lines.iter().map(|line| line.len() + 1).sum()
 }
 
 async fn ten_sold_in_the_open(cloud: &Cloud) -> Vec<String> {
