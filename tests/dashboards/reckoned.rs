@@ -88,7 +88,7 @@ fn a_share_is_looked_at_only_where_there_is_enough_of_it() {
     comes_to("rejected-share", &[("rejected", 5.0), ("recorded", 45.0)], Some(10.0));
     comes_to("rejected-share", &[("rejected", 5.0)], Some(100.0));
     comes_to("rejected-share", &[("rejected", 4.0)], Some(0.0));
-    comes_to("rejected-share", &[("recorded", 45.0)], None);
+    comes_to("rejected-share", &[("recorded", 45.0)], Some(0.0));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn nothing_settles_when_many_are_accepted_and_next_to_none_come_to_anything() {
     comes_to("nothing-settles", &[("accepted", 20.0)], Some(0.0));
     comes_to("nothing-settles", &[("accepted", 20.0), ("recorded", 1.0), ("rejected", 1.0)], Some(10.0));
     comes_to("nothing-settles", &[("accepted", 19.0)], Some(100.0));
-    comes_to("nothing-settles", &[("recorded", 50.0)], None);
+    comes_to("nothing-settles", &[("recorded", 50.0)], Some(100.0));
 }
 
 #[test]
