@@ -31,11 +31,27 @@ struct Going {
     kms: bool,
     tables: bool,
     warehouse: bool,
+    /// Whether the function watch is called.
+    watch: bool,
     /// Messages that come and can never be dealt with.
     poison: u32,
+    /// Sales that come beside the others and are rejected.
+    wrong_keys: u32,
+    /// Those that were sold next year.
+    wrong_clocks: u32,
 }
 
-const DAY: Going = Going { sales: [20, 20], open: true, kms: true, tables: true, warehouse: true, poison: 0 };
+const DAY: Going = Going {
+    sales: [20, 20],
+    open: true,
+    kms: true,
+    tables: true,
+    warehouse: true,
+    watch: true,
+    poison: 0,
+    wrong_keys: 0,
+    wrong_clocks: 0,
+};
 const NIGHT: Going = Going { sales: [0, 0], open: false, ..DAY };
 
 fn number(of: usize) -> f64 {
@@ -143,6 +159,13 @@ impl Recording {
         let accepted: u32 = going.sales.iter().sum();
         self.tells_of_accept(going, accepted);
         let recorded = if going.tables { self.decrypts(going, accepted) } else { 0 };
+        if going.wrong_keys > 0 {
+            let labels = [(Dimension::Shop, "AMIS1"), (Dimension::Reason, "wrong-key")];
+            self.counts(Metric::Rejected, &labels, going.wrong_keys);
+        }
+        if going.wrong_clocks > 0 {
+            self.counts(Metric::SuspiciousClocks, &[(Dimension::Shop, "AMIS1")], going.wrong_clocks);
+        }
         self.tells_of_recording(going, recorded);
         self.tells_of_the_warehouse(going, recorded);
         self.watches(going, recorded);
@@ -254,6 +277,9 @@ impl Recording {
 
     /// What the function watch says each minute, day and night.
     fn watches(&mut self, going: Going, recorded: u32) {
+        if !going.watch {
+            return;
+        }
         self.calls("watch", 1);
         let pending = self.undecrypted.iter_mut().chain(&mut self.dead_letters);
         let ages: Vec<u32> = pending
@@ -372,6 +398,49 @@ fn a_warehouse_that_is_down_for_a_weekend_is_one_message_and_one_when_it_is_back
     shop.goes_on(15 * 60, down(NIGHT)).goes_on(60, DAY);
     shop.goes_off(&["09:20 warehouse-waits"]);
     shop.tells_people(&["09:20 ALARM warehouse-waits", "09:05 OK warehouse-waits"]);
+}
+
+#[test]
+fn a_watch_that_is_not_called_is_told_and_what_it_last_said_stands() {
+    let mut shop = Recording::begins();
+    shop.goes_on(30, Going { sales: [20, 0], ..DAY });
+    shop.goes_on(30, Going { sales: [20, 0], watch: false, ..DAY });
+    shop.goes_off(&["09:21 sales-overdue", "09:37 watch-is-silent"]);
+    shop.tells_people(&["09:26 ALARM shop-is-silent", "09:42 ALARM shop-ails"]);
+    // By night, too.
+    shop.goes_on(30, DAY).goes_on(60, NIGHT).goes_on(30, Going { watch: false, ..NIGHT });
+    assert!(shop.told.iter().any(|told| told == "11:42 ALARM shop-ails"), "{:#?}", shop.told);
+}
+
+#[test]
+fn a_till_with_the_wrong_key_is_told_when_it_is_a_tenth_of_the_sales_and_at_no_quieter_hour() {
+    let mut shop = Recording::begins();
+    // given one in forty-one, and then one in nine
+    shop.goes_on(60, Going { wrong_keys: 1, ..DAY });
+    shop.goes_off(&[]);
+    shop.goes_on(30, Going { wrong_keys: 5, ..DAY }).goes_on(30, DAY);
+    shop.goes_off(&["10:05 rejected-share"]);
+    shop.tells_people(&["10:05 ALARM rejected-share", "10:31 OK rejected-share"]);
+}
+
+#[test]
+fn what_is_seldom_counted_is_told_once_though_its_periods_are_long() {
+    // given three sales with a wrong clock, ten minutes apart, and no other for hours
+    let mut shop = Recording::begins();
+    let wrong = Going { wrong_clocks: 1, ..DAY };
+    shop.goes_on(1, wrong).goes_on(9, DAY).goes_on(1, wrong).goes_on(9, DAY).goes_on(1, wrong);
+    shop.goes_on(300, DAY);
+    shop.goes_off(&["09:21 suspicious-clocks"]);
+    shop.tells_people(&["09:21 ALARM suspicious-clocks", "10:01 OK suspicious-clocks"]);
+}
+
+#[test]
+fn when_sales_end_while_nothing_settles_it_is_over_once() {
+    let mut shop = Recording::begins();
+    shop.goes_on(30, Going { kms: false, ..DAY }).goes_on(1, Going { sales: [10, 0], kms: false, ..DAY });
+    shop.goes_on(120, NIGHT);
+    let down = shop.told.iter().filter(|told| told.ends_with("shop-is-down"));
+    assert_eq!(down.collect::<Vec<_>>(), ["09:02 ALARM shop-is-down", "09:35 OK shop-is-down"]);
 }
 
 #[test]

@@ -14,7 +14,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use cloud::Cloud;
 use function::{
-    Function, accepted, api_event, decrypted, recorded_image, sealed, sns_event, sqs_event, stream_event,
+    Function, accepted, api_event, decrypted, recorded_image, scheduled_event, sealed, sns_event, sqs_event,
+    stream_event,
 };
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::SaleId;
@@ -135,15 +136,6 @@ async fn a_streams_checkpoint_is_its_shards(cloud: &Cloud) {
     let project = Function::start(cloud, "project", &[("STREAM_SHARD", "shard-a")]).await;
     assert_eq!(project.api.invoke(stream_event(None, &batch)).await.unwrap(), done);
     assert_eq!(sales(&cloud.ask(&["stock", "--shop", "AMIS1"]).await), json!("3"));
-}
-
-/// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-rule-schedule.html>
-fn scheduled_event() -> Value {
-    json!({
-        "version": "0", "id": "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa", "detail-type": "Scheduled Event", "source": "aws.events",
-        "account": "123456789012", "time": "2026-11-22T12:00:00Z", "region": "us-east-1",
-        "resources": ["arn:aws:events:us-east-1:123456789012:rule/my-scheduled-rule"], "detail": {}
-    })
 }
 
 async fn the_minute_says_what_is_pending_and_how_the_shops_day_goes(cloud: &Cloud) {

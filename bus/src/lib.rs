@@ -73,5 +73,5 @@ pub use metrics::{Dimension, Metric, Metrics};
 pub use publish::{PublishError, Publisher};
 pub use sale::{Line, Totals};
 pub use settings::{SettingError, Settings};
-pub use subscriber::{Entry, Failure, Intake, Retry, Source, Subscriber, Subscription, Verdict};
+pub use subscriber::{Entry, Failure, Intake, Refusal, Retry, Source, Subscriber, Subscription, Verdict};
 pub use trace::{TraceContext, Tracer};

@@ -47,7 +47,7 @@ pub enum Failure {
     /// It can never work and there is nobody to tell: to the dead letters now, with why. Lambda, which hands a
     /// pushed message to its queue's own dead letters, knows only "again": there it takes five receives, and why
     /// stands in the log.
-    Refuse(String),
+    Refuse(Refusal),
     /// Whoever takes these messages is down: none of this queue before then, or for a minute where no time
     /// is given or it is further away, since it may be over sooner. It is not the message's fault, so it may
     /// happen to it for as long as its queue keeps it.
@@ -70,8 +70,61 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Retry(retry) => retry.fmt(f),
-            Self::Refuse(why) | Self::Pause { why, .. } => f.write_str(why),
+            Self::Refuse(refusal) => f.write_str(refusal.as_str()),
+            Self::Pause { why, .. } => f.write_str(why),
         }
+    }
+}
+
+impl Failure {
+    /// With what somebody else answered: for the dead letters, where the message itself is kept.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Refuse(Refusal { why, answer: Some(answer) }) => format!("{why}: {answer}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+/// Why a message can never work.
+///
+/// What somebody else answered to it may repeat it, and it may be a sale in plaintext. So the answer is kept with the
+/// dead letter only, and is in no log, no span and no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Refusal {
+    why: String,
+    answer: Option<String>,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn answered(why: impl Into<String>, answer: impl Into<String>) -> Self {
+        Self { why: why.into(), answer: Some(answer.into()) }
+    }
+
+    /// In our own words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.why
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self { why, answer: None }
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
     }
 }
 
@@ -152,6 +205,7 @@ pub fn dealt_with(
     let function = &[(Dimension::Function, name)];
     let mut failed = 0;
     for (message, verdict) in batch.iter().zip(verdicts) {
+        let took = message.sent.map(|sent| (now.duration_since(sent).as_secs_f64() * 1_000.0).max(0.0));
         let said = |attribute: &str| message.attributes.get(attribute).map(String::as_str);
         let trace_id = || message.trace().map(|trace| tracing::field::display(trace.trace_id()));
         match verdict {
@@ -162,11 +216,11 @@ pub fn dealt_with(
                     sale_id = said("sale_id"),
                     shop_id = said("shop_id"),
                     trace_id = trace_id(),
+                    waited_ms = took.map(f64::round),
                     "delivered"
                 );
-                if let Some(sent) = message.sent {
-                    let took = now.duration_since(sent).as_secs_f64() * 1_000.0;
-                    metrics.observe(Metric::HopLatency, function, took.max(0.0));
+                if let Some(took) = took {
+                    metrics.observe(Metric::HopLatency, function, took);
                 }
             }
             Err(why) => {
@@ -177,6 +231,7 @@ pub fn dealt_with(
                     sale_id = said("sale_id"),
                     shop_id = said("shop_id"),
                     trace_id = trace_id(),
+                    waited_ms = took.map(f64::round),
                     %why,
                     "delivery failed"
                 );

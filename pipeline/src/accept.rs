@@ -65,8 +65,6 @@ impl Accept {
     async fn accept(&self, post: Post<'_>) -> Result<Answer, Problem> {
         let posted = request::parse(post.body)?;
         trace::note("kassa.shop_id", posted.shop_id.as_str());
-        let shop = self.registry.shop(&posted.shop_id).await.map_err(try_again)?;
-        shop.ok_or(Problem::UnknownShop)?;
         let now = self.clock.now();
         let trace = trace::current().or(post.trace);
         let sale = AcceptedSale {
@@ -76,7 +74,10 @@ impl Accept {
             origin: Origin { source: post.source, accepted_at: now, attempt: 1, trace },
         };
         trace::note("kassa.sale_id", sale.sale_id.as_str());
-        let appended = self.store.append(&accepted(&sale)).await.map_err(try_again)?;
+        let shop = self.registry.shop(&sale.shop_id).await.map_err(|error| try_again(&sale, error))?;
+        shop.ok_or(Problem::UnknownShop)?;
+        let appended = self.store.append(&accepted(&sale)).await;
+        let appended = appended.map_err(|error| try_again(&sale, error))?;
         match appended {
             Appended::New => {
                 let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
@@ -84,7 +85,8 @@ impl Accept {
             }
             Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
         }
-        publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await.map_err(try_again)?;
+        let published = publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await;
+        published.map_err(|error| try_again(&sale, error))?;
         let AcceptedSale { shop_id, sale_id, origin, .. } = &sale;
         let trace_id = origin.trace.map(|trace| tracing::field::display(trace.trace_id()));
         tracing::debug!(%shop_id, %sale_id, trace_id, "accepted");
@@ -105,8 +107,14 @@ impl Accept {
     }
 }
 
-fn try_again(error: impl Into<Retry>) -> Problem {
-    tracing::error!(error = %error.into(), "a sale was not accepted");
+fn try_again(sale: &AcceptedSale, error: impl Into<Retry>) -> Problem {
+    tracing::error!(
+        shop_id = %sale.shop_id,
+        sale_id = %sale.sale_id,
+        trace_id = sale.origin.trace.map(|trace| tracing::field::display(trace.trace_id())),
+        error = %error.into(),
+        "a sale was not accepted"
+    );
     TRY_AGAIN
 }
 

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith, decode_content};
 use kassa_bus::{
-    Failure, Intake, Message, Publisher, Retry, SaleId, Source, Subscriber, Subscription, Thumbprint, Topic,
-    Verdict, trace,
+    Failure, Intake, Message, Metric, Metrics, Publisher, Retry, SaleId, Source, Subscriber, Subscription,
+    Thumbprint, Topic, Verdict, trace,
 };
 use zeroize::Zeroizing;
 
@@ -24,6 +24,7 @@ pub struct Decrypt {
     pub content_keys: ContentKeys,
     pub publisher: Arc<dyn Publisher>,
     pub reject: Reject,
+    pub metrics: Metrics,
 }
 
 /// What can become of an envelope, beside opening.
@@ -102,7 +103,9 @@ impl Decrypt {
         let malformed = || Rejection::because(Reason::Malformed, "an RSA-2048 ciphertext has 256 bytes");
         // OAEP does not tell a wrong key from a damaged ciphertext. Wrong keys are what happens.
         let wrong_key = || Rejection::because(Reason::WrongKey, "the shop's key does not open it");
-        let opened = self.keys.decrypt(&shop.shop_id, &ciphertext.ok_or_else(malformed)?).await;
+        let ciphertext = ciphertext.ok_or_else(malformed)?;
+        self.metrics.count(Metric::KeyUnwraps, 1);
+        let opened = self.keys.decrypt(&shop.shop_id, &ciphertext).await;
         opened.map_err(|error| closed(error, wrong_key()))
     }
 

@@ -76,6 +76,7 @@ impl Parts {
             reject: self.reject(self.events(&dynamodb)?, Arc::clone(&publisher)),
             registry: self.registry(dynamodb)?,
             publisher,
+            metrics: self.function.metrics.clone(),
         })
     }
 

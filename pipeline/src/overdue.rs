@@ -19,15 +19,16 @@ pub struct Selling<'a> {
 /// Sales come by chance. At that rate the chance of none for so long is e to the power of minus this: of 10, one in
 /// 22,000. A quiet hour of a busy shop counts as much as a quiet day of a quiet one.
 ///
-/// While the shop is closed nothing is overdue. Nothing is known where last week had no sales.
+/// While the shop is closed nothing is overdue, whatever was sold last week: what was said before closing time is not
+/// left standing. While it is open, nothing is known where last week had no sales.
 #[must_use]
 pub fn overdue(shop: &Selling<'_>, now: Timestamp) -> Option<f64> {
     let Selling { hours, zone, last_week, last_at } = shop;
+    let Some(opened) = hours.opened(zone, now) else { return Some(0.0) };
     let day = now.to_zoned(zone.clone()).date().checked_sub(1.week()).ok()?;
     if *last_week <= 0.0 {
         return None;
     }
-    let Some(opened) = hours.opened(zone, now) else { return Some(0.0) };
     let was_open = hours.on(zone, day);
     let silent = hours.between(zone, last_at.map_or(opened, |at| at.max(opened)), now);
     was_open.is_positive().then(|| last_week * silent.as_secs_f64() / was_open.as_secs_f64())
@@ -90,6 +91,8 @@ mod tests {
         let hours = NINE_HOURS.parse().unwrap();
         let selling = Selling { hours: &hours, zone: amsterdam(), last_week: 0.0, last_at: None };
         assert_eq!(overdue(&selling, at("2026-11-23T10:00")), None);
+        // But that nothing is overdue while it is closed.
+        assert_eq!(overdue(&selling, at("2026-11-22T10:00")), Some(0.0));
     }
 
     fn weeks() -> impl Strategy<Value = OpeningHours> {

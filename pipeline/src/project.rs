@@ -3,6 +3,7 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use kassa_bus::{Clock, Intake, Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
 use moka::future::Cache;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,14 +48,18 @@ impl Project {
 
     async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
         let shard = batch.first().and_then(|m| m.attributes.get("shard")).map_or("", String::as_str);
-        let events: Vec<_> = batch.iter().filter(|m| is_recorded(m)).filter_map(|m| self.read(m)).collect();
+        let (events, unreadable) = readable(batch);
         let mut seen = self.read_model.checkpoint(shard).await?;
         for step in steps(&events, seen.as_ref(), STEP_ROWS) {
+            // Asked before the step is written: what fails comes again, and what was written never does.
+            let unknown = self.of_unknown_items(&step).await?;
             self.read_model.step(shard, seen.as_ref(), &step.upto, &step.sums).await?;
             self.metrics.count(Metric::Projected, step.events);
-            self.count_unknown_items(&step).await?;
+            self.metrics.count(Metric::UnknownItems, unknown as u64);
             seen = Some(step.upto);
         }
+        // Not before the batch is done with, which comes again as often as it fails.
+        self.metrics.count(Metric::UnreadableEvents, unreadable);
         if let Some(oldest) = batch.iter().filter_map(recorded_at).min() {
             let behind = self.clock.now().duration_since(oldest).as_secs_f64() * 1_000.0;
             self.metrics.observe(Metric::ProjectionLag, &[], behind.max(0.0));
@@ -62,33 +67,42 @@ impl Project {
         Ok(())
     }
 
-    /// An event this code cannot read must not hold up the shard. It stays in the event store, `check`
-    /// tells of it, and a rebuild by code that can read it counts it.
-    fn read(&self, message: &Message) -> Option<Placed> {
+    /// How many of a step's lines are of an item that nobody declared.
+    async fn of_unknown_items(&self, step: &Step<'_>) -> Result<usize, TableError> {
+        let items = step.sums.keys().filter(|key| matches!(key.row, Row::Item(_)));
+        let undeclared = try_join_all(items.map(|key| async move {
+            let declared = self.is_declared(key).await?;
+            Ok::<_, TableError>((!declared).then_some(key))
+        }));
+        let undeclared: HashSet<&RowKey> = undeclared.await?.into_iter().flatten().collect();
+        Ok(step.rows.iter().filter(|row| undeclared.contains(*row)).count())
+    }
+
+    async fn is_declared(&self, key: &RowKey) -> Result<bool, TableError> {
+        if let Some(known) = self.declared.get(key).await {
+            return Ok(known);
+        }
+        let declared = self.read_model.is_declared(key).await?;
+        self.declared.insert(key.clone(), declared).await;
+        Ok(declared)
+    }
+}
+
+/// A batch's recorded sales, and how many there are that this code cannot read. Such a one must not hold up the shard:
+/// it stays in the event store, `check` tells of it, and a rebuild by code that can read it counts it.
+fn readable(batch: &[Message]) -> (Vec<Placed>, u64) {
+    let mut unreadable = 0;
+    let mut events = Vec::with_capacity(batch.len());
+    for message in batch.iter().filter(|message| is_recorded(message)) {
         match read(message) {
-            Ok(placed) => Some(placed),
+            Ok(placed) => events.push(placed),
             Err(error) => {
-                self.metrics.count(Metric::UnreadableEvents, 1);
+                unreadable += 1;
                 tracing::error!(%error, "left out of the read models");
-                None
             }
         }
     }
-
-    async fn count_unknown_items(&self, step: &Step) -> Result<(), TableError> {
-        let items = step.sums.keys().filter(|key| matches!(key.row, Row::Item(_)));
-        let declared = try_join_all(items.map(|key| async {
-            if let Some(known) = self.declared.get(key).await {
-                return Ok(known);
-            }
-            let declared = self.read_model.is_declared(key).await?;
-            self.declared.insert(key.clone(), declared).await;
-            Ok::<_, TableError>(declared)
-        }));
-        let unknown = declared.await?.into_iter().filter(|declared| !declared).count();
-        self.metrics.count(Metric::UnknownItems, unknown as u64);
-        Ok(())
-    }
+    (events, unreadable)
 }
 
 #[async_trait]
@@ -134,8 +148,10 @@ impl From<StepError> for TableError {
 
 /// What one transaction writes.
 #[derive(Debug, PartialEq, Eq)]
-struct Step {
+struct Step<'a> {
     sums: Sums,
+    /// The row of each of its postings.
+    rows: Vec<&'a RowKey>,
     upto: Position,
     /// Events that end in this step.
     events: u64,
@@ -143,8 +159,8 @@ struct Step {
 
 /// Cuts a batch into transactions: what was seen is dropped, and a step ends before the posting that
 /// would touch one row too many. A sale of more items than that spans steps.
-fn steps(events: &[Placed], seen: Option<&Position>, max_rows: usize) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
+fn steps<'a>(events: &'a [Placed], seen: Option<&Position>, max_rows: usize) -> Vec<Step<'a>> {
+    let mut steps: Vec<Step<'a>> = Vec::new();
     for (sequence, postings) in events {
         for (posting, (row, sum)) in postings.iter().enumerate() {
             let whole = posting + 1 == postings.len();
@@ -154,10 +170,11 @@ fn steps(events: &[Placed], seen: Option<&Position>, max_rows: usize) -> Vec<Ste
                 continue;
             }
             if steps.last().is_none_or(|step| step.sums.len() == max_rows && !step.sums.contains_key(row)) {
-                steps.push(Step { sums: Sums::new(), upto: position.clone(), events: 0 });
+                steps.push(Step { sums: Sums::new(), rows: Vec::new(), upto: position.clone(), events: 0 });
             }
             if let Some(step) = steps.last_mut() {
                 add(&mut step.sums, [(row.clone(), *sum)]);
+                step.rows.push(row);
                 step.upto = position;
                 step.events += u64::from(whole);
             }
@@ -197,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_sale_of_more_rows_than_a_step_holds_is_written_in_steps() {
-        let cut = steps(&[event(1, &[1, 2, 3, 1, 2]), event(2, &[3, 4])], None, 2);
+        let events = [event(1, &[1, 2, 3, 1, 2]), event(2, &[3, 4])];
+        let cut = steps(&events, None, 2);
         let upto: Vec<_> =
             cut.iter().map(|s| (s.upto.sequence.0.as_str(), s.upto.partial, s.events)).collect();
         assert_eq!(upto, [("1", Some(1), 0), ("1", Some(3), 0), ("2", Some(0), 1), ("2", None, 1)]);

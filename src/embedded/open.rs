@@ -306,6 +306,7 @@ impl Stages<'_> {
             content_keys: ContentKeys::new(self.keys.clone(), self.metrics.clone()),
             publisher: self.publisher.clone(),
             reject: reject.clone(),
+            metrics: self.metrics.clone(),
         };
         let process = Process {
             store: self.store.events.clone(),

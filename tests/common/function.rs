@@ -27,7 +27,9 @@ pub struct Function {
 impl Function {
     pub async fn start(cloud: &Cloud, handler: &str, more: &[(&str, &str)]) -> Self {
         let api = RuntimeApi::start().await;
-        let mut command = Command::new(cloud.bootstrap("pipeline"));
+        let is_subscriber = kassa_subscribers::all().iter().any(|entry| entry.name == handler);
+        let mut command =
+            Command::new(cloud.bootstrap(if is_subscriber { "subscribers" } else { "pipeline" }));
         command
             .env_clear()
             .envs(api.env(handler))
@@ -129,6 +131,15 @@ pub fn stream_event(shard: Option<&str>, records: &[(&str, &str, Value)]) -> Val
         event["shardId"] = json!(shard);
     }
     event
+}
+
+/// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-rule-schedule.html>
+pub fn scheduled_event() -> Value {
+    json!({
+        "version": "0", "id": "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa", "detail-type": "Scheduled Event", "source": "aws.events",
+        "account": "123456789012", "time": "2026-11-22T12:00:00Z", "region": "us-east-1",
+        "resources": ["arn:aws:events:us-east-1:123456789012:rule/my-scheduled-rule"], "detail": {}
+    })
 }
 
 pub fn origin() -> Origin {

@@ -158,6 +158,12 @@ impl World {
 
     /// Delivers what waits, and what that gives rise to, until nothing does; then projects.
     pub async fn settle(&self) {
+        self.pass_on().await;
+        self.project().await;
+    }
+
+    /// Delivers what waits, and what that gives rise to, until nothing does.
+    pub async fn pass_on(&self) {
         loop {
             let next = self.post.waiting.lock().unwrap().pop_front();
             let Some((topic, message)) = next else { break };
@@ -168,7 +174,6 @@ impl World {
             }
             self.post.delivered.lock().unwrap().push((topic, message));
         }
-        self.project().await;
     }
 
     /// Hands the stream to the projection, from where it was left off.

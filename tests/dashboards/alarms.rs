@@ -4,7 +4,7 @@ use kassa::monitor::What;
 use kassa::monitor::alarms::{Alarm, Alarms, Watch};
 use kassa::monitor::dashboard::{Content, Dashboard};
 
-use crate::{alarms, dashboards, file, kassa, runs, widgets};
+use crate::{HERE, alarms, dashboards, file, kassa, runs, widgets};
 
 #[test]
 fn alarms_on_dashboards_are_alarms_and_ict_sees_them_all() {
@@ -28,12 +28,22 @@ fn an_alarm_tells_people_by_itself_or_by_one_composite() {
         let spoken_for = composites.iter().filter(|c| c.any.contains(&alarm.name)).count();
         assert_eq!(spoken_for, usize::from(!alarm.actions), "{}", alarm.name);
         assert!(!alarm.why_missing.is_empty(), "{}", alarm.name);
-        // CloudWatch evaluates a day at most.
-        assert!(alarm.period * alarm.evaluation_periods <= 86_400, "{}", alarm.name);
+        // CloudWatch keeps our metrics by the minute, and evaluates a day at most; a week, of periods of an hour or more.
+        let most = if alarm.period < 3_600 { 86_400 } else { 604_800 };
+        assert!(
+            alarm.period.is_multiple_of(60) && alarm.period * alarm.evaluation_periods <= most,
+            "{}",
+            alarm.name
+        );
     }
     for composite in &composites {
         assert_eq!(composite.suppressed_by.is_some(), composite.name != "shop-is-down", "{}", composite.name);
-        assert!(!composite.any.is_empty());
+        // What a rule takes: so many alarms, and so many characters.
+        let rule: usize =
+            composite.any.iter().map(|name| format!("ALARM(\"{}-{name}\") OR ", HERE.stack).len()).sum();
+        assert!((1..=100).contains(&composite.any.len()) && rule <= 10_240, "{}", composite.name);
+        let suppressed = composite.suppressed_by.is_some();
+        assert!(!suppressed || (composite.wait > 0 && composite.extension > 0), "{}", composite.name);
     }
 }
 

@@ -33,6 +33,7 @@ fn of(metric: &MetricId) -> Metric {
 fn searched(expression: &str) -> Vec<Metric> {
     let read = |search: &str| {
         let (schema, rest) = search.split_once('}').unwrap();
+        let schema = schema.replace('"', "");
         let (namespace, dimensions) = schema.split_once(',').unwrap();
         let name = rest.strip_prefix(" MetricName=\"").unwrap().split_once('"').unwrap().0;
         catalogued(namespace, name, &dimensions.split(',').collect())

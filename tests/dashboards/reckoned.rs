@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use kassa::monitor::evaluate::watched;
+use kassa::monitor::evaluate::{judge, watched};
 use kassa::monitor::math::search::Search;
 use kassa::monitor::math::{Ask, Data, Points, Range, answer};
 use kassa::monitor::placeholders::Placeholders;
-use kassa::monitor::{MetricId, Query, Stat};
+use kassa::monitor::{MetricId, Query, Stat, State};
 
 use crate::{alarms, dashboards, widgets};
 
@@ -88,7 +88,7 @@ fn a_share_is_looked_at_only_where_there_is_enough_of_it() {
     comes_to("rejected-share", &[("rejected", 5.0), ("recorded", 45.0)], Some(10.0));
     comes_to("rejected-share", &[("rejected", 5.0)], Some(100.0));
     comes_to("rejected-share", &[("rejected", 4.0)], Some(0.0));
-    comes_to("rejected-share", &[("recorded", 45.0)], None);
+    comes_to("rejected-share", &[("recorded", 45.0)], Some(0.0));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn nothing_settles_when_many_are_accepted_and_next_to_none_come_to_anything() {
     comes_to("nothing-settles", &[("accepted", 20.0)], Some(0.0));
     comes_to("nothing-settles", &[("accepted", 20.0), ("recorded", 1.0), ("rejected", 1.0)], Some(10.0));
     comes_to("nothing-settles", &[("accepted", 19.0)], Some(100.0));
-    comes_to("nothing-settles", &[("recorded", 50.0)], None);
+    comes_to("nothing-settles", &[("recorded", 50.0)], Some(100.0));
 }
 
 #[test]
@@ -126,4 +126,50 @@ fn what_is_missing_is_no_alarm_and_does_not_hide_what_is_there() {
     );
     comes_to("subscribers-wait", &[("ApproximateAgeOfOldestMessage", 901.0)], Some(901.0));
     comes_to("watch-is-silent", &[], None);
+}
+
+/// The state of an alarm that was all right, after a while of these metrics.
+#[track_caller]
+fn stands(alarm: &str, metrics: &[(&str, f64)], expected: State) {
+    let all = alarms().alarms;
+    let alarm = all.iter().find(|a| a.name == alarm).unwrap_or_else(|| panic!("no {alarm}"));
+    let values = watched(alarm, now(), &Known(metrics)).unwrap();
+    assert_eq!(judge(alarm, &values, State::Ok), expected, "{} with {metrics:?}", alarm.name);
+}
+
+#[test]
+fn an_alarm_goes_off_at_its_threshold_and_not_below() {
+    let age = "ApproximateAgeOfOldestMessage";
+    for (alarm, metric, fine, wrong) in [
+        ("process-fails", "failed", 2.0, 3.0),
+        ("decrypt-waits", age, 599.0, 600.0),
+        ("process-waits", age, 599.0, 600.0),
+        ("sales-overdue", "overdue_sales", 9.9, 10.0),
+        ("sales-stuck", "pending_age", 299.0, 300.0),
+        ("dead-letters", "ApproximateNumberOfMessagesVisible", 0.0, 1.0),
+        // Of eight functions, three subscribers and five tables, each has so many.
+        ("functions-fail", "Errors", 0.0, 1.0),
+        ("messages-fail", "failed", 1.0, 2.0),
+        ("functions-throttled", "Throttles", 0.5, 1.0),
+        ("tables-throttled", "WriteThrottleEvents", 0.9, 1.0),
+        ("answers-slow", "Latency", 2_999.0, 3_000.0),
+        ("stock-behind", "IteratorAge", 299_999.0, 300_000.0),
+        ("subscribers-wait", age, 899.0, 900.0),
+        ("unreadable-events", "unreadable_events", 0.0, 1.0),
+        ("suspicious-clocks", "suspicious_clocks", 2.0, 3.0),
+        ("sms-over-budget", "sms_over_budget", 0.0, 1.0),
+        ("sms-spent", "SMSMonthToDateSpentUSD", 0.79, 0.8),
+        ("warehouse-waits", "webhook_age", 899.0, 900.0),
+    ] {
+        stands(alarm, &[(metric, fine)], State::Ok);
+        stands(alarm, &[(metric, wrong)], State::Alarm);
+    }
+}
+
+#[test]
+fn where_nothing_is_said_at_all_only_the_watch_is_missed() {
+    for alarm in alarms().alarms {
+        let missed = alarm.name == "watch-is-silent";
+        stands(&alarm.name, &[], if missed { State::Alarm } else { State::Ok });
+    }
 }

@@ -116,7 +116,7 @@ impl Drain {
                 Err(Failure::Pause { .. }) => again.push(received),
                 Err(Failure::Retry(_)) if receives(received) < MAX_RECEIVES => again.push(received),
                 Err(why @ (Failure::Retry(_) | Failure::Refuse(_))) => {
-                    self.bury(message, &why.to_string()).await?;
+                    self.bury(message, &why.in_full()).await?;
                     buried += 1;
                     done.push(received);
                 }

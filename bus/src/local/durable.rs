@@ -121,7 +121,7 @@ impl Durable {
                 Failure::Retry(_) | Failure::Refuse(_) => {
                     let receives = receives + 1;
                     let message = message.clone();
-                    let letter = DeadLetter { queue: name, message, receives, why: failure.to_string() };
+                    let letter = DeadLetter { queue: name, message, receives, why: failure.in_full() };
                     self.dead_letters.keep(letter).await?;
                     self.metrics.count_of(Metric::DeadLetters, &[(Dimension::Function, name)], 1);
                     done.push(queued);

@@ -264,7 +264,7 @@ impl LocalBus {
                 queue: name,
                 message: delivery.message.clone(),
                 receives: delivery.receives,
-                why: failure.to_string(),
+                why: failure.in_full(),
             };
             match dead_letters.keep(letter).await {
                 Ok(()) => {

@@ -185,7 +185,7 @@ catalogue! {
     UnknownItems => Kassa, "unknown_items", Count, Sum, [[]];
     /// Sales whose own time is more than a day ahead or a year behind the clock.
     SuspiciousClocks => Kassa, "suspicious_clocks", Count, Sum, [[], [Shop]];
-    /// Content keys unwrapped with a shop's private key.
+    /// Sales for which a shop's private key was asked: for a till session's content key, or for a classic sale.
     KeyUnwraps => Kassa, "key_unwraps", Count, Sum, [[]];
     /// Content keys found in the cache.
     KeyCacheHits => Kassa, "key_cache_hits", Count, Sum, [[]];
@@ -274,6 +274,9 @@ mod tests {
             let same =
                 |other: &Metric| (other.namespace(), other.name()) == (metric.namespace(), metric.name());
             assert!(!Metric::ALL[at + 1..].iter().any(same), "{metric:?}");
+            // They stand side by side in a line.
+            let dimensions = Metric::ALL.iter().flat_map(|metric| metric.dimensions()).copied().flatten();
+            assert!(!dimensions.into_iter().any(|dimension| dimension.name() == metric.name()), "{metric:?}");
             let sets = metric.dimensions();
             assert!(sets.iter().enumerate().all(|(n, set)| !sets[n + 1..].contains(set)), "{metric:?}");
         }

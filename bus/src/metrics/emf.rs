@@ -149,7 +149,7 @@ fn array(values: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{Labels, Metrics};
+    use crate::metrics::{Kind, Labels, Metrics};
     use serde_json::json;
 
     fn emitted(metrics: &Metrics, about: &Value) -> Vec<Value> {
@@ -201,6 +201,56 @@ mod tests {
             |name: &str| emitted.iter().map(|line| line[name].as_str().unwrap_or("-")).collect::<Vec<_>>();
         assert_eq!(said("shop_id"), ["A", "B", "-"]);
         assert_eq!(said("function"), ["accept", "-", "-"]);
+    }
+
+    /// By the specification: what a line must be for `CloudWatch` to make metrics of it.
+    fn is_valid(line: &Value) {
+        assert!(line.to_string().len() < 256 << 10);
+        assert!(line["_aws"]["Timestamp"].as_u64().unwrap() > 1_700_000_000_000);
+        for directive in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
+            assert_eq!(directive["Namespace"], "kassa-dev");
+            for set in directive["Dimensions"].as_array().unwrap() {
+                let set = set.as_array().unwrap();
+                let told = |name: &Value| line[name.as_str().unwrap()].as_str().unwrap().len();
+                assert!(set.len() <= 30 && set.iter().all(|name| (1..=1_024).contains(&told(name))));
+            }
+            let metrics = directive["Metrics"].as_array().unwrap();
+            assert!((1..=100).contains(&metrics.len()));
+            for metric in metrics {
+                match &line[metric["Name"].as_str().unwrap()] {
+                    Value::Array(values) => assert!((2..=100).contains(&values.len())),
+                    value => assert!(value.is_number(), "{metric}: {value}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn everything_in_the_catalogue_of_two_thousand_sales_is_valid_lines_that_lose_nothing() {
+        // given everything there is to say of each of 2,000 sales in one invocation
+        let metrics = Metrics::default();
+        for n in 0..2_000 {
+            for metric in Metric::ours() {
+                let dimensions = metric.dimensions().iter().copied().flatten();
+                let labels: Vec<_> = dimensions.map(|of| (*of, ["A", "B", "C"][n % 3])).collect();
+                match metric.kind() {
+                    Kind::Sum => metrics.count_of(metric, &labels, 1),
+                    Kind::Value => metrics.observe(metric, &labels, 1.0),
+                }
+            }
+        }
+        // when it is written
+        let emitted = emitted(&metrics, &json!({"function": "process"}));
+        // then CloudWatch can read each line, and all of them together say all
+        emitted.iter().for_each(is_valid);
+        for metric in Metric::ours() {
+            let said = |line: &Value| match &line[metric.name()] {
+                Value::Array(values) => values.iter().map(|value| value.as_f64().unwrap()).sum(),
+                value => value.as_f64().unwrap_or_default(),
+            };
+            let whole: f64 = emitted.iter().map(said).sum();
+            assert!((whole - 2_000.0).abs() < 1e-9, "{metric:?}: {whole}");
+        }
     }
 
     #[test]

@@ -91,6 +91,13 @@ impl Metrics {
     }
 
     fn record(&self, metric: Metric, labels: Labels<'_>, n: u64, into: impl FnOnce(&mut Values)) {
+        // CloudWatch makes no metric of a line that lacks one, and says so nowhere that anybody looks.
+        let lacks = |of: &&Dimension| !labels.iter().any(|(there, _)| there == *of);
+        debug_assert_eq!(
+            metric.dimensions().iter().copied().flatten().find(lacks),
+            None,
+            "{metric:?} lacks it"
+        );
         let Some(mut recorded) = self.recorded(metric) else { return };
         recorded.ever += n;
         let mut key = key(labels);

@@ -136,12 +136,20 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
     Ok(found)
 }
 
+/// What a name within { } may have only in quotes. (The documentation has `AWS/EC2` without.)
+fn needs_quotes(c: char) -> bool {
+    !c.is_ascii_alphanumeric() && c != '/'
+}
+
 /// `{namespace, dimension, …}`. The next token is the last in the list.
 fn schema(tokens: &mut Vec<Token>) -> Result<(String, Vec<String>), String> {
     let mut names = Vec::new();
     tokens.pop();
     loop {
         match tokens.pop() {
+            Some(Token::Word(name)) if name.contains(needs_quotes) => {
+                return Err(format!("{name} stands in quotes within {{ }}: CloudWatch takes no other"));
+            }
             Some(Token::Word(name) | Token::Quoted(name)) => names.push(name),
             _ => return Err("within { } stand a namespace and dimensions, with commas between".into()),
         }
@@ -228,12 +236,13 @@ mod tests {
     #[test]
     fn a_schema_is_a_namespace_and_exactly_these_dimensions() {
         let turnover = metric("turnover", &[("shop_id", "AMIS1")]);
-        assert!(finds(r#"{"kassa-local",shop_id} MetricName="turnover""#, &turnover));
-        assert!(finds("{kassa-local, shop_id}", &turnover));
-        assert!(!finds("{kassa-local}", &turnover));
-        assert!(!finds("{kassa-local,shop_id,class}", &turnover));
-        assert!(!finds("{kassa-prod,shop_id}", &turnover));
-        assert!(!finds(r#"{kassa-local,shop_id} MetricName="turnover_today""#, &turnover));
+        assert!(finds(r#"{"kassa-local","shop_id"} MetricName="turnover""#, &turnover));
+        assert!(finds(r#"{"kassa-local", "shop_id"}"#, &turnover));
+        assert!(!finds(r#"{"kassa-local"}"#, &turnover));
+        assert!(!finds(r#"{"kassa-local","shop_id",class}"#, &turnover));
+        assert!(!finds(r#"{"kassa-prod","shop_id"}"#, &turnover));
+        assert!(!finds(r#"{"kassa-local","shop_id"} MetricName="turnover_today""#, &turnover));
+        assert!(!finds("{AWS/Lambda,FunctionName}", &turnover));
     }
 
     #[test]
@@ -254,6 +263,8 @@ mod tests {
             ("", "nothing"),
             ("{a", "end"),
             ("{}", "namespace"),
+            ("{kassa-local}", "kassa-local stands in quotes"),
+            (r#"{"kassa-local",shop_id}"#, "shop_id stands in quotes"),
             ("(a", "without its )"),
             (r#""a"#, "quotes"),
             ("a OR", "missing"),

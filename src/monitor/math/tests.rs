@@ -131,8 +131,8 @@ fn there_are_rates_running_sums_and_orders() {
 #[test]
 fn a_search_finds_what_there_is_and_nothing_has_a_quota() {
     let given = [("a", "1"), ("b", "2")];
-    is(&given, r#"SEARCH('{"kassa-local",shop_id} MetricName="b"', 'Sum', 60)"#, &["2 - - - -"]);
-    is(&given, r#"SUM(SEARCH('{"kassa-local",shop_id}', 'Sum'))"#, &["3 - - - -"]);
+    is(&given, r#"SEARCH('{"kassa-local","shop_id"} MetricName="b"', 'Sum', 60)"#, &["2 - - - -"]);
+    is(&given, r#"SUM(SEARCH('{"kassa-local","shop_id"}', 'Sum'))"#, &["3 - - - -"]);
     is(&given, "100 * a / SERVICE_QUOTA(a)", &["- - - - -"]);
 }
 

@@ -122,7 +122,7 @@ impl Audited {
 impl BadKeyAuditor {
     /// Finds out about one message; `None` if it is not about a wrong key.
     async fn audit(&self, message: &Message) -> Result<Option<Audited>, Failure> {
-        let sale: RejectedSale = message.read().map_err(|e| Failure::Refuse(e.to_string()))?;
+        let sale: RejectedSale = message.read().map_err(|e| Failure::Refuse(e.to_string().into()))?;
         if sale.reason != Reason::WrongKey {
             return Ok(None);
         }

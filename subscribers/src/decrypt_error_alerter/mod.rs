@@ -111,7 +111,7 @@ impl Subscriber for Alerter {
                     incidents.entry((sale.shop_id.clone(), sale.reason)).or_default().push((place, sale));
                     Ok(())
                 }
-                Err(not_ours) => Err(Failure::Refuse(not_ours.to_string())),
+                Err(not_ours) => Err(Failure::Refuse(not_ours.to_string().into())),
             });
         }
         for ((shop, reason), sales) in incidents {

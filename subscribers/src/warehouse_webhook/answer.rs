@@ -1,5 +1,6 @@
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
+use kassa_bus::Refusal;
 
 /// What is kept of the warehouse's answer to a delivery.
 #[derive(Debug, Clone)]
@@ -19,7 +20,8 @@ pub enum Meaning {
     Gone,
     /// It wants none of this one as it is. `divisible` if a single sale may be at fault.
     Refused {
-        why: String,
+        /// The status, and what the warehouse said to it.
+        why: Refusal,
         divisible: bool,
     },
 }
@@ -50,7 +52,7 @@ impl Answer {
             // Redirects are not followed: what was allowed is the address, not whatever it names.
             300..=399 | 408 | 425 | 429 | 500.. => Meaning::Down(self.down(now)),
             status => Meaning::Refused {
-                why: format!("{status}: {}", printable(&self.text)),
+                why: Refusal::answered(format!("the warehouse answered {status}"), printable(&self.text)),
                 divisible: matches!(status, 400 | 413 | 422),
             },
         }
@@ -77,7 +79,7 @@ fn retry_after(text: &str, now: Timestamp) -> Option<Timestamp> {
     wait.is_positive().then(|| now + wait.min(LONGEST_WAIT))
 }
 
-/// The beginning of a text that somebody else wrote, fit for a log, a console and a message's attribute.
+/// The beginning of a text that somebody else wrote, fit for a console and a message's attribute.
 fn printable(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let fit = |c: char| if c.is_alphanumeric() || c.is_ascii_punctuation() { c } else { ' ' };
@@ -114,7 +116,10 @@ mod tests {
             let divisible = [400, 413, 422].contains(&status);
             assert_eq!(
                 answer(status, None, "no\nsuch \u{1b}[31mtill"),
-                Meaning::Refused { why: format!("{status}: no such [31mtill"), divisible }
+                Meaning::Refused {
+                    why: Refusal::answered(format!("the warehouse answered {status}"), "no such [31mtill"),
+                    divisible
+                }
             );
         }
     }

@@ -100,7 +100,7 @@ impl Subscriber for WarehouseWebhook {
                 Ok(sale) => parcels.push(Parcel::of(place, sale)),
                 Err(not_ours) => {
                     self.courier.metrics.count(Metric::WebhookRefused, 1);
-                    verdicts[place] = Some(Err(Failure::Refuse(not_ours.to_string())));
+                    verdicts[place] = Some(Err(Failure::Refuse(not_ours.to_string().into())));
                 }
             }
         }
