@@ -160,3 +160,26 @@ async fn lines_of_unknown_items_and_unreadable_events_are_counted_once_however_o
         (Metric::UnreadableEvents, "1"),
     ]);
 }
+
+#[tokio::test]
+async fn an_event_that_comes_again_is_no_lag_of_the_projection() {
+    // given a projection that is an hour old
+    let world = World::open().await;
+    world.posts(world.sealed(&uuid(1), &[("98", "1", "18.95")]).await).await;
+    world.settle().await;
+    world.counts();
+    world.passes(SignedDuration::from_hours(1));
+
+    // when it is handed what it has seen, as whenever the shop is opened
+    let seen = world.stream(0, 50).await;
+    assert!(world.project_batch(&seen).await.iter().all(Verdict::is_ok));
+    // then nothing is behind
+    assert_eq!(world.measured(Metric::ProjectionLag, None), None);
+
+    // and when a new sale is behind it two seconds later
+    world.posts(world.sealed(&uuid(2), &[("98", "1", "18.95")]).await).await;
+    world.pass_on().await;
+    world.passes(SignedDuration::from_secs(2));
+    assert!(world.project_batch(&world.stream(0, 50).await).await.iter().all(Verdict::is_ok));
+    assert_eq!(world.measured(Metric::ProjectionLag, None), Some(2_000.0));
+}

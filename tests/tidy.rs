@@ -108,7 +108,7 @@ fn decisions_are_pure() {
         ["request", "content", "event", "posting", "row", "problem", "overdue", "standing", "sweep"]
             .map(|name| ("pipeline", name));
     let bus = ["jwe", "json", "message", "opening_hours", "quiet_hours", "settings"];
-    let trace = ["buffer", "context", "options", "otlp", "sampler"].map(|name| format!("trace/{name}"));
+    let trace = ["buffer", "context", "options", "sampler"].map(|name| format!("trace/{name}"));
     let bus = bus.into_iter().chain(trace.iter().map(String::as_str)).map(|name| ("bus", name));
     let alerter = ["budget", "gsm7", "ict", "incident", "manager", "runbook"];
     let alerter = alerter.map(|name| format!("decrypt_error_alerter/{name}"));

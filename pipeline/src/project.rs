@@ -49,7 +49,8 @@ impl Project {
     async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
         let shard = batch.first().and_then(|m| m.attributes.get("shard")).map_or("", String::as_str);
         let (events, unreadable) = readable(batch);
-        let mut seen = self.read_model.checkpoint(shard).await?;
+        let before = self.read_model.checkpoint(shard).await?;
+        let mut seen = before.clone();
         for step in steps(&events, seen.as_ref(), STEP_ROWS) {
             // Asked before the step is written: what fails comes again, and what was written never does.
             let unknown = self.of_unknown_items(&step).await?;
@@ -60,7 +61,10 @@ impl Project {
         }
         // Not before the batch is done with, which comes again as often as it fails.
         self.metrics.count(Metric::UnreadableEvents, unreadable);
-        if let Some(oldest) = batch.iter().filter_map(recorded_at).min() {
+        // What comes again was in time.
+        let new =
+            batch.iter().filter(|message| before.as_ref().is_none_or(|before| whole(message) > *before));
+        if let Some(oldest) = new.filter_map(recorded_at).min() {
             let behind = self.clock.now().duration_since(oldest).as_secs_f64() * 1_000.0;
             self.metrics.observe(Metric::ProjectionLag, &[], behind.max(0.0));
         }
@@ -117,6 +121,11 @@ impl Subscriber for Project {
             }
         }
     }
+}
+
+/// The place in the stream at which a message is done with.
+fn whole(message: &Message) -> Position {
+    Position { sequence: Sequence(message.id.clone()), partial: None }
 }
 
 /// When a stream's record was appended to the event store.

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use kassa_bus::SettingError;
 use kassa_bus::lambda::{self, Error, Function, LambdaHost};
+use kassa_bus::{Intake, SettingError};
 
 // One thread: Lambda gives a function this small a fraction of a core.
 #[tokio::main(flavor = "current_thread")]
@@ -17,7 +17,10 @@ async fn run() -> Result<(), Error> {
     let wrong = SettingError::Wrong { name: "_HANDLER", what: "a subscriber's name" };
     let entry = kassa_subscribers::all().into_iter().find(|entry| entry.name == handler).ok_or(wrong)?;
     match (entry.make)(&host)? {
-        Some(subscription) => lambda::drive(&host.0, subscription, None).await,
+        Some(subscription) => match subscription.intake {
+            Intake::Pushed => lambda::drive(&host.0, subscription, None).await,
+            Intake::Drained => lambda::drain(&host.0, subscription).await,
+        },
         None => Err(format!("{} is switched off by its settings, and is deployed", entry.name).into()),
     }
 }

@@ -33,7 +33,7 @@ use records::Invocation;
 use crate::clock::Clock;
 use crate::metrics::{self, Dimension, Metric, Metrics};
 use crate::settings::{SettingError, Settings};
-use crate::subscriber::{Intake, Retry, Subscription, dealt_with, traced};
+use crate::subscriber::{Retry, Subscription, dealt_with, traced};
 use crate::telemetry;
 use crate::trace::{self, Call, Tracer, Xray};
 
@@ -145,39 +145,80 @@ where
 }
 
 /// Drives a subscriber with what its function is invoked with: batches of a queue, of a stream, or
-/// SNS directly; or the minute, upon which a drained queue is emptied and what is due by time is done.
+/// SNS directly; or the minute, upon which what is due by time is done.
 ///
 /// `only_shard` names the stream's shard where the event does not, which is right only if the stream
 /// has no more than one.
 ///
 /// # Errors
-/// As [`serve`], and [`SettingError`] if a drained subscriber's queue is not given.
+/// As [`serve`].
 pub async fn drive(
     function: &Function,
     subscription: Subscription,
     only_shard: Option<&str>,
 ) -> Result<(), Error> {
     let subscription = &subscription;
-    let drain = match subscription.intake {
-        Intake::Pushed => None,
-        Intake::Drained => {
-            let client = aws_sdk_sqs::Client::new(&function.aws);
-            Some(Drain::new(client, &function.settings)?)
-        }
-    };
-    let drain = &drain;
     serve(function, |event, call| async move {
         let mut about = Map::new();
-        let answer = if event["detail-type"] == "Scheduled Event" {
-            let span = trace::minute(&function.tracer, subscription.name, Some(&call));
-            let done = span.within(minute(function, subscription, drain.as_ref(), &mut about)).await;
-            span.ends("minute", done)
+        let answer = if is_the_minute(&event) {
+            within_the_minute(function, subscription, &call, tick(subscription)).await
         } else {
             batch(function, subscription, event, only_shard, &call, &mut about).await
         };
         Outcome { answer, about }
     })
     .await
+}
+
+/// Drives a subscriber whose queue its own function empties: once a minute, before what is due by time is done. Apart from
+/// [`drive`], so that who is pushed to does not carry SQS's client.
+///
+/// # Errors
+/// As [`serve`], and [`SettingError`] if the queue is not given.
+pub async fn drain(function: &Function, subscription: Subscription) -> Result<(), Error> {
+    let drain = &Drain::new(aws_sdk_sqs::Client::new(&function.aws), &function.settings)?;
+    let subscription = &subscription;
+    serve(function, |event, call| async move {
+        let mut about = Map::new();
+        let answer = if is_the_minute(&event) {
+            let drained = async {
+                let drained = drain.drain(function, subscription).await?;
+                about = told(&drained);
+                tick(subscription).await
+            };
+            within_the_minute(function, subscription, &call, drained).await
+        } else {
+            Err("the queue of this function is emptied once a minute, not pushed".into())
+        };
+        Outcome { answer, about }
+    })
+    .await
+}
+
+fn is_the_minute(event: &Value) -> bool {
+    event["detail-type"] == "Scheduled Event"
+}
+
+async fn within_the_minute(
+    function: &Function,
+    subscription: &Subscription,
+    call: &Call,
+    done: impl Future<Output = Result<(), Retry>>,
+) -> Result<Value, Error> {
+    let span = trace::minute(&function.tracer, subscription.name, Some(call));
+    let done = span.within(done).await;
+    span.ends("minute", done).map(|()| Value::Null).map_err(|why| why.to_string().into())
+}
+
+async fn tick(subscription: &Subscription) -> Result<(), Retry> {
+    if subscription.every_minute { subscription.subscriber.tick().await } else { Ok(()) }
+}
+
+fn told(Drained { messages, failed, paused }: &Drained) -> Map<String, Value> {
+    [("messages", (*messages).into()), ("failures", (*failed).into()), ("paused", (*paused).into())]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
 }
 
 async fn batch(
@@ -200,26 +241,6 @@ async fn batch(
         failed => _ = about.insert("failures".to_owned(), failed.into()),
     }
     invocation.answer(&verdicts)
-}
-
-async fn minute(
-    function: &Function,
-    subscription: &Subscription,
-    drain: Option<&Drain>,
-    about: &mut Map<String, Value>,
-) -> Result<Value, Error> {
-    let failed = |why: Retry| Error::from(why.to_string());
-    if let Some(drain) = drain {
-        let drained = drain.drain(function, subscription).await.map_err(failed)?;
-        let Drained { messages, failed, paused } = drained;
-        about.insert("messages".to_owned(), messages.into());
-        about.insert("failures".to_owned(), failed.into());
-        about.insert("paused".to_owned(), paused.into());
-    }
-    if subscription.every_minute {
-        subscription.subscriber.tick().await.map_err(failed)?;
-    }
-    Ok(Value::Null)
 }
 
 /// What brings messages to a function, in `OpenTelemetry`'s words.

@@ -5,9 +5,11 @@
 //! driver is given a [`Tracer`] and begins a span; what goes on within it finds it by its task. Where the tracer is off
 //! there is no span to find.
 
+/// Spans that wait for their export.
+mod buffer;
 /// W3C's `traceparent`, and X-Ray's header.
 mod context;
-/// Spans that are over and wait for their export.
+/// Takes in spans that are over.
 mod ended;
 /// The way out.
 mod export;
