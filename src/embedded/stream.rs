@@ -11,7 +11,7 @@ use kassa_bus::table::{Item, TableError, s, text};
 use kassa_bus::{Clock, Dimension, Failure, Message, Metric, Metrics, Subscription, Tracer, Verdict, trace};
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
-use kassa_pipeline::posting::Sequence;
+use kassa_pipeline::posting::{Position, Sequence};
 use kassa_pipeline::project::recorded_at;
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::Changes;
@@ -194,10 +194,8 @@ impl LocalStream {
     ) -> Result<bool, Failure> {
         let from = match *position {
             Some(from) => from,
-            None => read_model.checkpoint(SHARD).await?.map_or(0, |p| number(&p.sequence)),
+            None => read_model.checkpoint(SHARD).await?.as_ref().map_or(0, whole),
         };
-        // The checkpoint's own event may be half written, so it comes again.
-        let from = if position.is_none() { from.saturating_sub(1) } else { from };
         let mut events = self.recent.take(from, subscription.batch);
         if events.is_empty() {
             let mut changes = self.read(from).await?;
@@ -245,6 +243,11 @@ impl Changes for LocalStream {
     fn lag(&self) -> SignedDuration {
         SignedDuration::ZERO
     }
+}
+
+/// The last event that was written whole: one that is half written comes again.
+fn whole(checkpoint: &Position) -> u64 {
+    number(&checkpoint.sequence).saturating_sub(checkpoint.partial.is_some().into())
 }
 
 fn number(sequence: &Sequence) -> u64 {
