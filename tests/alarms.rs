@@ -141,7 +141,7 @@ impl Recording {
 
     fn counts(&mut self, metric: Metric, labels: Labels<'_>, n: u32) {
         assert_eq!(metric.kind(), Kind::Sum, "{metric:?}");
-        self.says(metric, labels, Values::Sum(i64::from(n).into()));
+        self.says(metric, labels, Values::Sum(n.into()));
     }
 
     fn measures(&mut self, metric: Metric, labels: Labels<'_>, values: &[f64]) {

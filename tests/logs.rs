@@ -24,8 +24,8 @@ use kassa_bus::metrics::Metric;
 use serde_json::{Value, json};
 use subscribers::ten_rejected;
 
-/// As till and as turnover, so that any trace of a sale in a log can be told.
-const MARKS: [&str; 2] = ["till-7712345", "7712345.67"];
+/// As till and as turnover, and that as metrics round it, so that any trace of a sale in a log can be told.
+const MARKS: [&str; 3] = ["till-7712345", "7712345.67", "7712346"];
 
 fn marked() -> Line {
     Line { gross_turnover: MARKS[1].parse().unwrap(), ..line() }
@@ -146,6 +146,11 @@ async fn at_the_finest_level_and_in_every_failure_nothing_of_a_sale_is_written(c
     // given every function at its finest level
     let mut written: Vec<String> =
         sold(cloud, "trace").await.into_iter().flat_map(|(_, lines)| lines).collect();
+    // and a sale that comes alone, so that whatever is summed over its batch is the sale itself
+    let function = Function::start(cloud, "process", &[("RUST_LOG", "trace")]).await;
+    let alone = queued(&ten(cloud).await[..1], sold_in_the_open);
+    assert_eq!(function.api.invoke(alone).await.unwrap()["batchItemFailures"], json!([]));
+    written.extend(function.said());
     // when each fails in each service it uses, with sales that it must not drop
     let settings = [("RUST_LOG", "trace"), ("AWS_ENDPOINT_URL", cloud.proxy.url.as_str())];
     let sales = ten(cloud).await;

@@ -81,7 +81,6 @@ impl Process {
         let turnover = Totals::of(&sale.lines).gross_turnover;
         self.metrics.count_of(Metric::Recorded, shop, 1);
         self.metrics.count_of(Metric::Lines, shop, sale.lines.len() as u64);
-        self.metrics.add(Metric::Turnover, shop, turnover);
         self.metrics.count_of(Metric::Refunds, shop, u64::from(turnover.is_negative()));
         self.metrics.count_of(Metric::SuspiciousClocks, shop, u64::from(clock_is_suspicious(sale)));
         let took = recorded_at.duration_since(sale.origin.accepted_at).as_secs_f64() * 1_000.0;

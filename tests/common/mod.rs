@@ -277,7 +277,7 @@ impl World {
         let of =
             taken.iter().filter(|s| s.metric == metric && s.labels.iter().any(|(_, said)| said == value));
         of.map(|series| match &series.values {
-            Values::Sum(sum) => sum.to_string().parse::<u64>().unwrap(),
+            Values::Sum(sum) => *sum,
             Values::Each(values) => values.len() as u64,
         })
         .sum()

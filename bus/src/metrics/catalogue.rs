@@ -152,8 +152,6 @@ catalogue! {
     Recorded => Kassa, "recorded", Count, Sum, [[], [Shop]];
     /// Sales rejected.
     Rejected => Kassa, "rejected", Count, Sum, [[], [Shop], [Reason]];
-    /// What recorded sales brought, refunds taken off.
-    Turnover => Kassa, "turnover", None, Sum, [[], [Shop]];
     /// Lines of recorded sales.
     Lines => Kassa, "lines", Count, Sum, [[], [Shop]];
     /// Recorded sales that were refunds.
@@ -177,7 +175,8 @@ catalogue! {
     SalesToday => Kassa, "sales_today", Count, Value, [[Shop]];
     /// A shop's sales of the same weekday last week, the whole day.
     SalesLastWeek => Kassa, "sales_last_week", Count, Value, [[Shop]];
-    /// A shop's turnover of its day so far.
+    /// A shop's turnover of its day so far. Nothing smaller is told as a metric: what one invocation recorded may be one
+    /// sale, and metrics are lines in a log.
     TurnoverToday => Kassa, "turnover_today", None, Value, [[Shop]];
     /// A shop's turnover of the same weekday last week, the whole day.
     TurnoverLastWeek => Kassa, "turnover_last_week", None, Value, [[Shop]];

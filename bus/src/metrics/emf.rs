@@ -166,7 +166,7 @@ mod tests {
         let metrics = Metrics::default();
         let shop: Labels<'_> = &[(Dimension::Shop, "AMIS1")];
         metrics.count_of(Metric::Recorded, shop, 3);
-        metrics.add(Metric::Turnover, shop, "-12.50".parse().unwrap());
+        metrics.count_of(Metric::Lines, shop, 7);
         metrics.observe(Metric::Latency, &[], 12.34);
         metrics.observe(Metric::Latency, &[], 7.07);
         let emitted = emitted(&metrics, &json!({"function": "process", "messages": 3}));
@@ -175,12 +175,12 @@ mod tests {
             [json!({
                 "_aws": {"Timestamp": 1_795_341_600_000_u64, "CloudWatchMetrics": [
                     {"Namespace": "kassa-dev", "Dimensions": [[], ["shop_id"]],
-                     "Metrics": [{"Name": "recorded"}, {"Name": "turnover"}]},
+                     "Metrics": [{"Name": "recorded"}, {"Name": "lines"}]},
                     {"Namespace": "kassa-dev", "Dimensions": [[]],
                      "Metrics": [{"Name": "latency"}]},
                 ]},
                 "shop_id": "AMIS1", "function": "process", "messages": 3,
-                "recorded": 3, "turnover": -12.5, "latency": [12, 7.1],
+                "recorded": 3, "lines": 7, "latency": [12, 7.1],
             })]
         );
     }

@@ -12,8 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use catalogue::{Dimension, Kind, Metric, Namespace, Unit};
 pub use emf::lines;
 
-use crate::amount::Amount;
-
 /// What a value is told apart by: the metric's dimensions and their values, in the catalogue's order. One that is no
 /// dimension of the metric is a property of its line in the log.
 pub type Labels<'a> = &'a [(Dimension, &'a str)];
@@ -42,7 +40,7 @@ pub struct Series {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
     /// Of a [`Kind::Sum`].
-    Sum(Amount),
+    Sum(u64),
     /// Of a [`Kind::Value`], in the order they came. `CloudWatch` takes no decimals: what is money in here is to be
     /// looked at, not to be added to.
     Each(Vec<f64>),
@@ -75,14 +73,8 @@ impl Metrics {
 
     pub fn count_of(&self, metric: Metric, labels: Labels<'_>, n: u64) {
         if n > 0 {
-            let amount = Amount::from(i64::try_from(n).unwrap_or(i64::MAX));
-            self.record(metric, labels, n, |values| values.add(amount));
+            self.record(metric, labels, n, |values| values.add(n));
         }
-    }
-
-    /// Adds to a sum.
-    pub fn add(&self, metric: Metric, labels: Labels<'_>, amount: Amount) {
-        self.record(metric, labels, 0, |values| values.add(amount));
     }
 
     /// Notes how much or how long, in the metric's unit.
@@ -146,14 +138,14 @@ fn key(labels: Labels<'_>) -> Cow<'_, str> {
 impl Values {
     fn none(metric: Metric) -> Self {
         match metric.kind() {
-            Kind::Sum => Self::Sum(Amount::default()),
+            Kind::Sum => Self::Sum(0),
             Kind::Value => Self::Each(Vec::new()),
         }
     }
 
-    fn add(&mut self, amount: Amount) {
+    fn add(&mut self, n: u64) {
         match self {
-            Self::Sum(sum) => *sum = *sum + amount,
+            Self::Sum(sum) => *sum += n,
             // A count of something that is measured: `Metric::kind` says which is which.
             Self::Each(_) => debug_assert!(false, "values are observed, not added"),
         }
@@ -181,7 +173,7 @@ mod tests {
         metrics.observe(Metric::Latency, &[], 1.5);
         let mut taken = metrics.take();
         taken.sort_by_key(|series| series.metric);
-        assert_eq!(taken[0].values, Values::Sum(Amount::from(3)));
+        assert_eq!(taken[0].values, Values::Sum(3));
         assert_eq!(taken[0].labels, [(Dimension::Shop, "AMIS1".to_owned())]);
         assert_eq!(taken[1].values, Values::Each(vec![1.5]));
         assert_eq!(metrics.take(), []);
@@ -197,7 +189,7 @@ mod tests {
         let taken = metrics.take();
         assert_eq!(taken.len(), SERIES + 1);
         let other = taken.iter().find(|series| series.labels[0].1 == "other").unwrap();
-        assert_eq!(other.values, Values::Sum(Amount::from(i64::try_from(SERIES).unwrap())));
+        assert_eq!(other.values, Values::Sum(SERIES as u64));
         assert_eq!(metrics.get(Metric::Accepted), 2 * SERIES as u64);
     }
 }
