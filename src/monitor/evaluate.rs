@@ -1,7 +1,7 @@
 //! Which state an alarm is in, by `CloudWatch`'s documented evaluation
 //! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html>).
 //!
-//! Two things are not documented and taken to be so: more periods than N are looked at, namely [`MORE`]; and values
+//! Two things are not documented and taken to be so: more periods than N are looked at, namely `MORE`; and values
 //! are there as soon as their minute is over, whereas on AWS some come a minute or two later. Percentiles are evaluated
 //! however few values there were, which is `CloudWatch`'s default (`EvaluateLowSampleCountPercentile`).
 

@@ -13,7 +13,7 @@ use super::spread::Spread;
 use super::{MetricId, Stat};
 
 /// Metrics by the minute for three hours, and by five minutes for fifteen days. (`CloudWatch` keeps minutes for fifteen
-/// days.) What would take more room than [`ROOM`] goes sooner, the oldest first.
+/// days.) What would take more room than `ROOM` goes sooner, the oldest first.
 pub struct MetricStore {
     /// Whose metrics these are: the namespace of our own.
     stack: String,

@@ -14,7 +14,7 @@ use super::span::{Kind, Span};
 use crate::clock::Clock;
 use crate::settings::{SettingError, Settings};
 
-/// Makes spans and has them exported, or does nothing: what every span's context comes from, with [`Shared`] in it.
+/// Makes spans and has them exported, or does nothing: what every span's context comes from, with what they share in it.
 #[derive(Clone, Default)]
 pub struct Tracer(Option<Context>);
 
