@@ -1,3 +1,6 @@
+/// What is said of tills.
+mod till;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,6 +13,8 @@ use crate::cost::CostArgs;
 use crate::embedded::Sync;
 use crate::till::Format;
 use crate::warehouse::TopicArn;
+
+pub use till::{EnrollArgs, RevokeArgs, TILLS, TillArgs, TillCommand};
 
 /// Kassa takes encrypted sales from shop tills, keeps each one as an append-only event, and lets
 /// anything that cares subscribe.
@@ -61,6 +66,9 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Be a till: seal sales, post each until it is accepted
     Sell(SellArgs),
+    /// Enrol tills, whose signatures a shop trusts
+    #[command(subcommand)]
+    Till(TillCommand),
     /// Is the shop all right? What is wrong, since when, and which command mends it
     Status(StatusArgs),
     /// Serve the console of a deployed stage until Ctrl-C; that of a shop on this machine is where kassa up says
@@ -198,6 +206,9 @@ pub struct SellArgs {
     /// The till's name
     #[arg(long, default_value = "till-1")]
     pub till: String,
+    /// The folder of the tills of this machine; a till that has a key there (kassa till enroll) signs its sales
+    #[arg(long, default_value = TILLS, value_name = "FOLDER")]
+    pub folder: PathBuf,
     /// Seal with another shop's key, as a misconfigured till would
     #[arg(long, value_name = "OTHERSHOP")]
     pub key_of: Option<ShopId>,

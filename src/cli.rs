@@ -1,3 +1,5 @@
+/// Tills and their keys.
+mod till;
 /// Those that watch: `status` and `console`.
 mod watching;
 
@@ -32,6 +34,7 @@ use crate::questions::render;
 use crate::questions::{DayFilter, OutboxFilter};
 use crate::shops::Shops;
 use crate::till::Till;
+use crate::till::folder::TillFolder;
 use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale, sell};
 use crate::warehouse::{Database, Https, Receiver, Secrets, Subscriptions};
 use crate::{demo, show};
@@ -84,9 +87,10 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_filter(telemetry::filter(&level)?);
     tracing_subscriber::registry().with(lines).init();
     match command {
-        Command::Up(args) => up(args).await,
+        Command::Up(args) => Box::pin(up(args)).await,
         Command::Apply(args) => apply(args).await,
         Command::Sell(args) => sell_command(args).await,
+        Command::Till(command) => till::till(command).await,
         Command::Sale(SaleArgs { id, shop: ShopArgs { shop, ask } }) => {
             let history = ask.shop.ask().await?.sale(&id, shop).await?;
             print(&if ask.json { format!("{}\n", json!(history)) } else { render::sale(&history) });
@@ -304,7 +308,10 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
         Some(stage) => Stage::find(&args.service.service, stage).await?.url()?.to_owned(),
         None => args.url,
     };
+    // What a till may be called is wider than what it can be enrolled as.
+    let enrolled = args.till.parse().ok().map(|name| TillFolder::new(&args.folder, &args.shop, &name));
     let mut till = Till::new(&url, args.shop, &args.till, args.format, Clock::system())?;
+    till.signer = enrolled.map(|folder| folder.signer()).transpose()?.flatten();
     if let Some(other) = args.key_of {
         till.key_of = other;
     }

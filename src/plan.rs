@@ -8,6 +8,7 @@ use kassa_bus::opening_hours::OpeningHours;
 use kassa_bus::quiet_hours::QuietHours;
 use kassa_bus::registry::{Registry, Shop, ShopKey};
 use kassa_bus::table::TableError;
+use kassa_bus::tills::Unsigned;
 use kassa_bus::{ShopId, Thumbprint};
 use kassa_pipeline::posting::Row;
 use kassa_pipeline::read_model::{DeclaredItem, ReadModel};
@@ -168,7 +169,7 @@ impl Plan {
                 }
                 Change::AddShop { shop } | Change::ChangeShop { shop, .. } => {
                     let before = registry.shop(&shop.id).await?;
-                    let shop = registered(shop, before.as_ref().map_or_else(Vec::new, |b| b.keys.clone()));
+                    let shop = registered(shop, before.as_deref());
                     register_key(keys, registry, &shop, now).await?;
                 }
                 Change::AddItem { shop_id, item } | Change::ChangeItem { shop_id, item, .. } => {
@@ -202,7 +203,7 @@ async fn register_key(
     Ok(registry.register(&shop).await?)
 }
 
-fn registered(shop: &DeclaredShop, keys: Vec<ShopKey>) -> Shop {
+fn registered(shop: &DeclaredShop, before: Option<&Shop>) -> Shop {
     Shop {
         shop_id: shop.id.clone(),
         name: shop.name.clone(),
@@ -213,8 +214,14 @@ fn registered(shop: &DeclaredShop, keys: Vec<ShopKey>) -> Shop {
         quiet_hours: shop.quiet_hours,
         opening_hours: shop.opening_hours.clone(),
         sms_budget: shop.sms_budget,
-        keys,
+        unsigned: unsigned(shop, before),
+        keys: before.map_or_else(Vec::new, |before| before.keys.clone()),
     }
+}
+
+/// A shop that was taken unsigned sales from and does not say that this is to end goes on so.
+fn unsigned(shop: &DeclaredShop, is: Option<&Shop>) -> Unsigned {
+    shop.unsigned.or(is.map(|is| is.unsigned)).unwrap_or(Unsigned::Reject)
 }
 
 fn shop_change(shop: &DeclaredShop, is: Option<&Shop>) -> Option<Change> {
@@ -231,6 +238,7 @@ fn shop_change(shop: &DeclaredShop, is: Option<&Shop>) -> Option<Change> {
         ("quiet_hours", quiet(is.quiet_hours), quiet(shop.quiet_hours)),
         ("opening_hours", open(&is.opening_hours), open(&shop.opening_hours)),
         ("sms_budget", is.sms_budget.to_string(), shop.sms_budget.to_string()),
+        ("unsigned", is.unsigned.to_string(), unsigned(shop, Some(is)).to_string()),
     ]);
     (!differs.is_empty()).then(|| Change::ChangeShop { shop: shop.clone(), differs })
 }

@@ -5,6 +5,7 @@ use kassa_bus::amount::Amount;
 use kassa_bus::opening_hours::OpeningHours;
 use kassa_bus::quiet_hours::QuietHours;
 use kassa_bus::registry::SMS_BUDGET;
+use kassa_bus::tills::Unsigned;
 use kassa_bus::{ItemNo, ShopId};
 use kassa_pipeline::read_model::DeclaredItem;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct DeclaredShop {
     /// Text messages a month, at most.
     #[serde(default = "sms_budget")]
     pub sms_budget: u32,
+    /// What becomes of sales that no till signed. Not said, a new shop rejects them, and another goes on as it did.
+    pub unsigned: Option<Unsigned>,
 }
 
 fn sms_budget() -> u32 {

@@ -209,6 +209,7 @@ fn sale(n: usize) -> DecryptedSale {
         seq: Some(n as u64),
         sold_at: None,
         key: None,
+        signed_by: None,
         envelope: format!("hash-{n}"),
         origin: Origin { source: "192.0.2.1".into(), accepted_at: noon(), attempt: 1, trace: None },
     }

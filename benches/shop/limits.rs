@@ -38,6 +38,7 @@ pub fn events_of_a_sale(shop: &ShopId) -> [Event; 2] {
         sold_at: Some(at),
         decrypted_at: Some(at),
         key: "A".repeat(43).parse().ok(),
+        signed_by: None,
         content: "c".repeat(43),
         envelope: "e".repeat(43),
     };

@@ -69,6 +69,29 @@ impl FromStr for ShopId {
     }
 }
 
+/// A till's name as it is enrolled under: 1 to 64 ASCII letters, digits, `.`, `-` or `_`, the first a letter or digit.
+///
+/// It names a key in a JWS, a row in the registry and a folder on the till's disk, and needs no escaping in any of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TillId(String);
+text_id!(TillId);
+
+impl FromStr for TillId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        if !first || text.len() > 64 || !text.bytes().all(allowed) {
+            return Err(InvalidId(
+                "a till's name is 1 to 64 letters, digits, '.', '-' or '_', the first a letter or digit",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// A sale's identity within its shop, given by the till (or, for classic sales without one, by
 /// `accept`): a `UUIDv7` (RFC 9562) or the classic `<digits>-<yyyymmdd>`.
 ///
@@ -303,6 +326,9 @@ mod tests {
         }
         for text in ["", "-A", "A B", "A#B", "AMÍS", &"A".repeat(65)] {
             assert!(text.parse::<ShopId>().is_err(), "{text}");
+        }
+        for text in ["", ".", "..", "../till", "a/b", "a b", "-a", "kassa#1", "é", &"A".repeat(65)] {
+            assert!(text.parse::<TillId>().is_err(), "{text}");
         }
         for text in ["", "12a", "-1", "1234567890123456789", "9".repeat(5000).as_str()] {
             assert!(text.parse::<ItemNo>().is_err());

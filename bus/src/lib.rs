@@ -21,6 +21,8 @@ pub mod ids;
 pub mod json;
 /// Compact JWE: what a sealed envelope is.
 pub mod jwe;
+/// Compact JWS: what a signed sale is, inside its envelope.
+pub mod jws;
 /// The keys port, public keys as JWK, and the cache of till sessions.
 pub mod keys;
 /// The keys in KMS.
@@ -59,6 +61,8 @@ pub mod subscriber;
 pub mod table;
 /// What may be logged.
 pub mod telemetry;
+/// Which tills may sign for a shop.
+pub mod tills;
 /// One trace per sale, from till to read model.
 pub mod trace;
 /// What travels to the warehouse, and how it is signed.
@@ -67,7 +71,7 @@ pub mod webhook;
 pub use clock::Clock;
 pub use documents::Documents;
 pub use host::Host;
-pub use ids::{ItemNo, SaleId, ShopId, Thumbprint};
+pub use ids::{ItemNo, SaleId, ShopId, Thumbprint, TillId};
 pub use message::{Contract, Message, Topic};
 pub use metrics::{Dimension, Metric, Metrics};
 pub use publish::{PublishError, Publisher};

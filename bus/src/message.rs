@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::ids::{SaleId, ShopId, Thumbprint};
+use crate::ids::{SaleId, ShopId, Thumbprint, TillId};
 use crate::sale::Line;
 use crate::trace::{TraceContext, if_in_form};
 
@@ -205,6 +205,9 @@ pub struct DecryptedSale {
     /// The key that opened it, where the envelope names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Thumbprint>,
+    /// The till that signed it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<TillId>,
     /// SHA-256 of the envelope as accepted, in base64url: which of a sale's envelopes this came out of.
     pub envelope: String,
     pub origin: Origin,
@@ -236,6 +239,14 @@ pub enum Reason {
     InvalidSale,
     /// Another sale was recorded under this id before.
     Conflict,
+    /// No till signed it, and the shop takes no such sales.
+    Unsigned,
+    /// The till it names did not sign it.
+    BadSignature,
+    /// Signed by a till that the shop does not have.
+    UnknownTill,
+    /// Signed by a till that might no longer sign when the sale came.
+    RevokedTill,
 }
 
 impl Reason {
@@ -248,6 +259,10 @@ impl Reason {
             Self::Tampered => "tampered",
             Self::InvalidSale => "invalid-sale",
             Self::Conflict => "conflict",
+            Self::Unsigned => "unsigned",
+            Self::BadSignature => "bad-signature",
+            Self::UnknownTill => "unknown-till",
+            Self::RevokedTill => "revoked-till",
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::opening_hours::OpeningHours;
 use crate::quiet_hours::QuietHours;
 use crate::shops_table::ShopsTable;
 use crate::table::{Item, TableError, n, s, text};
+use crate::tills::{Tills, Unsigned};
 
 /// A shop as registered: the row `info` of the shops table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub struct Shop {
     pub opening_hours: Option<OpeningHours>,
     /// Text messages the manager may get in a month.
     pub sms_budget: u32,
+    /// What becomes of sales that no till signed.
+    pub unsigned: Unsigned,
     /// Present and past, the present one last.
     pub keys: Vec<ShopKey>,
 }
@@ -70,6 +73,8 @@ impl Shop {
 #[derive(Clone)]
 pub struct Registry {
     table: ShopsTable,
+    /// Which tills may sign for which shop.
+    pub tills: Tills,
     shops: Cache<ShopId, Option<Arc<Shop>>>,
     owners: Cache<Thumbprint, Option<ShopId>>,
 }
@@ -93,7 +98,8 @@ impl Registry {
     pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
         let shops = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
         let owners = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
-        Self { table: ShopsTable::new(client, table), shops, owners }
+        let table = ShopsTable::new(client, table);
+        Self { tills: Tills::new(table.clone()), table, shops, owners }
     }
 
     /// A shop, if it is registered.
@@ -189,6 +195,7 @@ fn to_item(shop: &Shop) -> Item {
         ("time_zone".into(), s(&shop.time_zone)),
         ("language".into(), s(&shop.language)),
         ("sms_budget".into(), n(shop.sms_budget)),
+        ("unsigned".into(), s(shop.unsigned.to_string())),
         ("keys".into(), AttributeValue::L(shop.keys.iter().map(key).collect())),
     ]);
     let quiet_hours = shop.quiet_hours.as_ref().map(ToString::to_string);
@@ -230,6 +237,9 @@ fn from_item(id: &ShopId, item: &Item) -> Result<Shop, TableError> {
         // Shops registered before there was one have none.
         sms_budget: text(item, "sms_budget")
             .map_or(Ok(SMS_BUDGET), |n| n.parse().map_err(|_| wrong("sms_budget")))?,
+        // Nor do shops that were registered when no till could sign say what to do with what is not.
+        unsigned: text(item, "unsigned")
+            .map_or(Ok(Unsigned::Accept), |t| t.parse().map_err(|_| wrong("unsigned")))?,
         keys: keys.iter().map(|k| key(k).ok_or_else(|| wrong("keys"))).collect::<Result<_, _>>()?,
     })
 }

@@ -67,7 +67,7 @@ impl Accept {
         trace::note("kassa.shop_id", posted.shop_id.as_str());
         let now = self.clock.now();
         let trace = trace::current().or(post.trace);
-        let sale = AcceptedSale {
+        let mut sale = AcceptedSale {
             shop_id: posted.shop_id,
             sale_id: posted.sale_id.unwrap_or_else(|| SaleId::new(now)),
             envelope: posted.envelope,
@@ -83,7 +83,11 @@ impl Accept {
                 let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
                 self.metrics.count_of(Metric::Accepted, shop, 1);
             }
-            Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
+            // When it came first is what counts, for whatever ended in between.
+            Appended::Exists(there) => {
+                sale.origin.accepted_at = there.at;
+                self.metrics.count(Metric::Duplicates, 1);
+            }
         }
         let published = publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await;
         published.map_err(|error| try_again(&sale, error))?;

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use kassa_bus::amount::Amount;
-use kassa_bus::{ItemNo, Line, SaleId};
+use kassa_bus::{ItemNo, Line, SaleId, ShopId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -20,6 +20,8 @@ pub struct Content {
     pub lines: Vec<Line>,
     /// Sealed sales repeat their id inside, where nobody else can write it.
     pub sale_id: Option<SaleId>,
+    /// Signed sales say whose they are, so that one is no other shop's.
+    pub shop_id: Option<ShopId>,
     pub till: Option<String>,
     pub seq: Option<u64>,
     pub sold_at: Option<Timestamp>,
@@ -44,6 +46,8 @@ struct Fields<'a> {
     sales: Option<Vec<&'a RawValue>>,
     #[serde(borrow)]
     sale_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    shop_id: Option<&'a RawValue>,
     #[serde(borrow)]
     till: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -84,6 +88,7 @@ pub fn parse(json: &[u8]) -> Result<Content, InvalidContent> {
     Ok(Content {
         lines,
         sale_id: fields.sale_id.map(|raw| text("sale_id", raw)).transpose()?,
+        shop_id: fields.shop_id.map(|raw| text("shop_id", raw)).transpose()?,
         till,
         seq: fields.seq.map(|raw| text("seq", raw)).transpose()?,
         sold_at: fields.sold_at.map(|raw| text("sold_at", raw)).transpose().map_err(|_| no_time())?,

@@ -5,13 +5,14 @@ use futures::future::join_all;
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith, decode_content};
 use kassa_bus::{
     Failure, Intake, Message, Metric, Metrics, Publisher, Retry, SaleId, Source, Subscriber, Subscription,
-    Thumbprint, Topic, Verdict, trace,
+    Thumbprint, TillId, Topic, Verdict, trace,
 };
 use zeroize::Zeroizing;
 
 use crate::content::{self, Content};
 use crate::event::envelope_hash;
 use crate::reject::{Reject, Rejectable, Rejection};
+use crate::signature;
 use kassa_bus::jwe::{Jwe, RSA_2048_BYTES};
 use kassa_bus::keys::{ContentKeys, KeyError, ShopKeys};
 use kassa_bus::registry::{Registry, Shop};
@@ -25,6 +26,14 @@ pub struct Decrypt {
     pub publisher: Arc<dyn Publisher>,
     pub reject: Reject,
     pub metrics: Metrics,
+}
+
+/// An envelope that opened.
+struct Opened {
+    content: Content,
+    /// The key that opened it, where the envelope names it.
+    key: Option<Thumbprint>,
+    signed_by: Option<TillId>,
 }
 
 /// What can become of an envelope, beside opening.
@@ -70,7 +79,7 @@ impl Decrypt {
         sale.origin.trace = trace::current().or(sale.origin.trace);
         let envelope = envelope_hash(&sale.envelope);
         match self.open(&sale).await {
-            Ok((content, key)) => Ok(Some(Message::of(&decrypted(sale, envelope, content, key)))),
+            Ok(opened) => Ok(Some(Message::of(&decrypted(sale, envelope, opened)))),
             Err(Closed::Retry(why)) => Err(why),
             Err(Closed::Rejected(rejection)) => {
                 let AcceptedSale { shop_id, sale_id, envelope: closed, origin } = &sale;
@@ -81,19 +90,26 @@ impl Decrypt {
         }
     }
 
-    async fn open(&self, sale: &AcceptedSale) -> Result<(Content, Option<Thumbprint>), Closed> {
+    async fn open(&self, sale: &AcceptedSale) -> Result<Opened, Closed> {
         let unknown = || Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
         let shop = self.registry.shop(&sale.shop_id).await?.ok_or_else(unknown)?;
         match &sale.envelope {
             Envelope::Classic { content_base64 } => {
+                // There is no room for a signature in it.
+                signature::unsigned(shop.unsigned)?;
                 let plaintext = self.open_classic(&shop, content_base64).await?;
-                Ok((read_content(&plaintext)?, None))
+                Ok(Opened { content: read_content(&plaintext)?, key: None, signed_by: None })
             }
             Envelope::Sealed { sealed } => {
                 let (plaintext, kid) = self.open_sealed(&shop, sealed).await?;
-                let content = read_content(&plaintext)?;
+                let accepted_at = sale.origin.accepted_at;
+                let verified = signature::verify(&self.registry, &shop, plaintext, accepted_at).await??;
+                let content = read_content(&verified.json)?;
                 same_sale(&content, &sale.sale_id)?;
-                Ok((content, Some(kid)))
+                if let Some(till) = &verified.signed_by {
+                    signature::stands_for(&content, till, &sale.shop_id)?;
+                }
+                Ok(Opened { content, key: Some(kid), signed_by: verified.signed_by })
             }
         }
     }
@@ -172,21 +188,19 @@ fn same_sale(content: &Content, outside: &SaleId) -> Result<(), Rejection> {
     }
 }
 
-fn decrypted(
-    sale: AcceptedSale,
-    envelope: String,
-    content: Content,
-    key: Option<Thumbprint>,
-) -> DecryptedSale {
-    let Content { lines, till, seq, sold_at, sale_id: _ } = content;
+fn decrypted(sale: AcceptedSale, envelope: String, opened: Opened) -> DecryptedSale {
+    let Opened { content, key, signed_by } = opened;
+    let Content { lines, till, seq, sold_at, sale_id: _, shop_id: _ } = content;
     DecryptedSale {
         shop_id: sale.shop_id,
         sale_id: sale.sale_id,
         lines,
-        till,
+        // Whoever signed it is the till, whether it says so inside or not.
+        till: till.or_else(|| signed_by.as_ref().map(ToString::to_string)),
         seq,
         sold_at,
         key,
+        signed_by,
         envelope,
         origin: sale.origin,
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::message::{Envelope, Reason, SealedWith};
 use kassa_bus::table::TableError;
-use kassa_bus::{Line, Message, SaleId, ShopId, Thumbprint, Totals, TraceContext};
+use kassa_bus::{Line, Message, SaleId, ShopId, Thumbprint, TillId, Totals, TraceContext};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -79,6 +79,9 @@ pub struct Recorded {
     pub decrypted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Thumbprint>,
+    /// The till that signed it. A sale without is only as good as the secrecy of the shop's public key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<TillId>,
     /// SHA-256 of what was sold, in base64url: tells a repeat from a different sale under the same id.
     pub content: String,
     /// Hash of the envelope it came out of.

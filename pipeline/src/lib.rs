@@ -24,6 +24,8 @@ pub mod rebuild;
 pub mod reject;
 /// `POST /shop`: from the request's bytes to an envelope.
 pub mod request;
+/// Whose word a sale is.
+mod signature;
 /// Once a minute: what is pending, which shop is silent, today against last week.
 pub mod watch;
 

@@ -13,6 +13,7 @@ use crate::event::{Event, Fact, Recorded, content_hash};
 use crate::event_store::{Appended, EventStore};
 use crate::reject::{Reject, Rejectable, Rejection};
 use kassa_bus::registry::{Registry, Shop};
+use kassa_bus::tills::Unsigned;
 
 /// Records sales: one append each, conditional on the sale not being recorded.
 pub struct Process {
@@ -60,7 +61,7 @@ impl Process {
         };
         match self.store.append(&event).await? {
             Appended::New => {
-                self.count(&sale, event.at);
+                self.count(&sale, &shop, event.at);
                 Ok(())
             }
             Appended::Exists(there) if there.recorded()?.content == content => {
@@ -76,8 +77,10 @@ impl Process {
 }
 
 impl Process {
-    fn count(&self, sale: &DecryptedSale, recorded_at: Timestamp) {
+    fn count(&self, sale: &DecryptedSale, shop: &Shop, recorded_at: Timestamp) {
+        let flagged = shop.unsigned == Unsigned::Flag && sale.signed_by.is_none();
         let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
+        self.metrics.count_of(Metric::UnsignedSales, shop, u64::from(flagged));
         let turnover = Totals::of(&sale.lines).gross_turnover;
         self.metrics.count_of(Metric::Recorded, shop, 1);
         self.metrics.count_of(Metric::Lines, shop, sale.lines.len() as u64);
@@ -113,6 +116,7 @@ fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Recorde
         // Digits beyond would only be kept.
         decrypted_at: sent.and_then(|at| at.round(Unit::Millisecond).ok()),
         key: sale.key.clone(),
+        signed_by: sale.signed_by.clone(),
         envelope: sale.envelope.clone(),
     }
 }

@@ -129,6 +129,7 @@ mod tests {
                 seq: None,
                 sold_at: None,
                 key: None,
+                signed_by: None,
                 content: String::new(),
                 envelope,
             }),

@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use futures::Stream;
 use kassa_bus::Clock;
 use kassa_bus::error::chain;
+use kassa_bus::tills::EnrolError;
 use kassa_pipeline::problem::Answer;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use super::http::response;
 use crate::monitor::{DataRequest, Monitor, MonitorError};
 use crate::questions::audit::AuditFilter;
+use crate::questions::tills::{Enrolment, Revocation};
 use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
 use crate::status::{View, look};
 
@@ -32,8 +34,15 @@ pub(super) fn router(
         .route("/api/monitor/data", post(data))
         .route("/api/monitor/alarms", get(alarms))
         .with_state(monitor.clone());
-    let whole =
-        Router::new().route("/api/status", get(status)).with_state((questions.clone(), monitor, clock));
+    let whole = Router::new().route("/api/status", get(status)).with_state((
+        questions.clone(),
+        monitor,
+        clock.clone(),
+    ));
+    let tilled = Router::new()
+        .route("/api/tills", get(tills).post(enrol))
+        .route("/api/tills/revoke", post(revoke))
+        .with_state((questions.clone(), clock));
     Router::new()
         .route("/api/sales/{sale_id}", get(sale))
         .route("/api/stock", get(stock))
@@ -46,6 +55,7 @@ pub(super) fn router(
         .route("/api/rebuild", post(rebuild))
         .with_state(questions)
         .merge(monitored)
+        .merge(tilled)
         .merge(whole)
         .layer(from_fn_with_state(Arc::<str>::from(format!("Bearer {token}")), authorize))
 }
@@ -66,10 +76,12 @@ fn answer<T: Serialize>(result: Result<T, QuestionError>) -> Response<Body> {
     response(match result {
         Ok(value) => Answer::json(200, &json!(value)),
         Err(error) => {
-            let status = if matches!(error, QuestionError::Table(_)) {
-                StatusCode::SERVICE_UNAVAILABLE
-            } else {
-                StatusCode::NOT_FOUND
+            let status = match &error {
+                QuestionError::Table(_) | QuestionError::Tills(EnrolError::Table(_)) => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+                QuestionError::Tills(_) => StatusCode::CONFLICT,
+                _ => StatusCode::NOT_FOUND,
             };
             Answer::json(status.as_u16(), &json!({"error": chain(&error)}))
         }
@@ -108,6 +120,21 @@ async fn audit_keys(
     Query(filter): Query<AuditFilter>,
 ) -> Response<Body> {
     answer(questions.audit_keys(&filter).await)
+}
+
+/// Questions, and when they are asked.
+type Now = (Arc<Questions>, Clock);
+
+async fn tills(State((questions, _)): State<Now>, Query(filter): Query<ShopFilter>) -> Response<Body> {
+    answer(questions.tills(filter.shop.as_deref()).await)
+}
+
+async fn enrol(State((questions, clock)): State<Now>, Json(enrolment): Json<Enrolment>) -> Response<Body> {
+    answer(questions.enrol(&enrolment, clock.now()).await)
+}
+
+async fn revoke(State((questions, clock)): State<Now>, Json(revocation): Json<Revocation>) -> Response<Body> {
+    answer(questions.revoke(&revocation, clock.now()).await)
 }
 
 /// The whole shop.

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kassa_bus::error::chain;
+use kassa_bus::tills::EnrolledTill;
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::ReadRow;
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::audit::AuditFilter;
+use super::tills::{Enrolment, Revocation};
 use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
 use crate::embedded::{DataFolder, Occupant, OpenError, Store, Sync};
@@ -156,6 +158,39 @@ impl Ask {
 
     /// # Errors
     /// [`AskError`].
+    pub async fn tills(&self, shop: Option<String>) -> Result<Vec<EnrolledTill>, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.tills(shop.as_deref()).await?)
+            }
+            Self::Open(remote) => remote.get(&["tills"], &ShopFilter { shop }).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn enrol(&self, enrolment: &Enrolment, now: Timestamp) -> Result<EnrolledTill, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.enrol(enrolment, now).await?)
+            }
+            Self::Open(remote) => remote.post(&["tills"], enrolment).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn revoke(&self, revocation: &Revocation, now: Timestamp) -> Result<EnrolledTill, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.revoke(revocation, now).await?)
+            }
+            Self::Open(remote) => remote.post(&["tills", "revoke"], revocation).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
     pub async fn webhook(&self) -> Result<WebhookState, AskError> {
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => Ok(questions.webhook().await?),
@@ -170,10 +205,7 @@ impl Ask {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.resume_webhook().await?)
             }
-            Self::Open(remote) => {
-                let response = remote.send(remote.request(Method::POST, &["webhook", "resume"])).await?;
-                response.json().await.map_err(|e| remote.unreachable(e))
-            }
+            Self::Open(remote) => remote.post(&["webhook", "resume"], &()).await,
         }
     }
 
@@ -244,6 +276,11 @@ impl Remote {
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], filter: &impl Serialize) -> Result<T, AskError> {
         let response = self.send(self.request(Method::GET, path).query(filter)).await?;
+        response.json().await.map_err(|e| self.unreachable(e))
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &[&str], said: &impl Serialize) -> Result<T, AskError> {
+        let response = self.send(self.request(Method::POST, path).json(said)).await?;
         response.json().await.map_err(|e| self.unreachable(e))
     }
 

@@ -8,6 +8,8 @@ pub mod look;
 mod plugged;
 /// Answers as people read them.
 pub mod render;
+/// Which tills may sign.
+pub mod tills;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,6 +20,7 @@ use jiff::civil::Date;
 use kassa_bus::notify::Notice;
 use kassa_bus::registry::Registry;
 use kassa_bus::table::TableError;
+use kassa_bus::tills::EnrolError;
 use kassa_bus::{Documents, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::event::{ACCEPTED, RECORDED, StoredEvent};
@@ -44,7 +47,7 @@ pub struct Books {
     pub documents: HashMap<&'static str, Documents>,
 }
 
-/// Answers questions about the sales in some books. Reads only, but for rebuilding.
+/// Answers questions about the sales in some books. Reads only, but for rebuilding, and for tills that come and go.
 pub struct Questions {
     books: Books,
     /// Rebuilds do not run side by side.
@@ -71,6 +74,8 @@ pub enum QuestionError {
          nothing is sent; on AWS, notices go to phones and to the topic alerts"
     )]
     NoDocuments(&'static str),
+    #[error(transparent)]
+    Tills(#[from] EnrolError),
     #[error("the shop's tables cannot be read")]
     Table(#[from] TableError),
     #[error("{0}")]

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kassa_bus::notify::{Alert, Notice};
+use kassa_bus::tills::{EnrolledTill, TillKey};
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::{DayRow, ItemRow, ReadRow};
@@ -53,8 +54,9 @@ fn what(event: &ShownEvent) -> String {
                 told.push(format!("… {} lines", lines.len()));
             }
             let till = body["till"].as_str().map_or(String::new(), |t| format!(" at {t}"));
+            let signed = if body["signed_by"].is_string() { "signed" } else { "not signed" };
             format!(
-                "{}\ntotal {}, booked on {}{till}",
+                "{}\ntotal {}, booked on {}{till}, {signed}",
                 told.join("\n"),
                 body["totals"]["gross_turnover"].as_str().unwrap_or_default(),
                 text("business_date"),
@@ -62,6 +64,27 @@ fn what(event: &ShownEvent) -> String {
         }
         other => other.to_owned(),
     }
+}
+
+/// Tills with their keys, past and present.
+#[must_use]
+pub fn tills(tills: &[EnrolledTill]) -> String {
+    if tills.is_empty() {
+        return "No till is enrolled.\n".into();
+    }
+    let mut rows = table(["shop", "till", "key (Ed25519)", "since", "revoked"]);
+    for till in tills {
+        for TillKey { key, since, revoked } in &till.keys {
+            rows.add_row([
+                till.shop_id.to_string(),
+                till.till.to_string(),
+                key.x(),
+                format!("{since:.0}"),
+                revoked.map_or(String::new(), |at| format!("{at:.0}")),
+            ]);
+        }
+    }
+    format!("{rows}\n")
 }
 
 /// Stock and turnover, a block per shop.

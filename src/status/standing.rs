@@ -47,6 +47,8 @@ fn whole(amount: Amount) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use kassa_bus::tills::Unsigned;
+
     use super::*;
 
     fn shop() -> Shop {
@@ -60,6 +62,7 @@ mod tests {
             manager_email: None,
             quiet_hours: None,
             sms_budget: 30,
+            unsigned: Unsigned::Accept,
             keys: Vec::new(),
         }
     }

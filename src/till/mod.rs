@@ -1,3 +1,5 @@
+/// What a till keeps on its disk.
+pub mod folder;
 /// `kassa sell`: many sales, with a progress bar and a summary.
 pub mod sell;
 
@@ -14,6 +16,7 @@ use base64::prelude::BASE64_STANDARD;
 use clap::ValueEnum;
 use kassa_bus::error::chain;
 use kassa_bus::jwe::{ContentKey, Sealer};
+use kassa_bus::jws::Signer;
 use kassa_bus::keys::PublicKey;
 use kassa_bus::trace::{Kind, Span};
 use kassa_bus::{Clock, Line, SaleId, ShopId, Thumbprint, TraceContext, Tracer};
@@ -53,6 +56,8 @@ pub struct Till {
     pub patience: Duration,
     /// Makes a span of each sale, if it is on, which the shop's spans are below.
     pub tracer: Tracer,
+    /// Signs sealed sales, if the till is enrolled.
+    pub signer: Option<Signer>,
     /// Whether each sale is sent with a `traceparent` in any case.
     pub traceparent: bool,
     url: String,
@@ -110,6 +115,7 @@ pub enum TillError {
 #[derive(Serialize)]
 struct SealedContent<'a> {
     sale_id: &'a SaleId,
+    shop_id: &'a ShopId,
     till: &'a str,
     seq: u64,
     sold_at: String,
@@ -138,6 +144,7 @@ impl Till {
             patience: Duration::from_mins(1),
             tracer: Tracer::default(),
             traceparent: false,
+            signer: None,
             url: url.trim_end_matches('/').to_owned(),
             client,
             clock,
@@ -161,12 +168,17 @@ impl Till {
     async fn seal(&self, sale_id: SaleId, lines: &[Line]) -> Result<Prepared, TillError> {
         let content = SealedContent {
             sale_id: &sale_id,
+            shop_id: &self.shop,
             till: &self.name,
             seq: self.seq.fetch_add(1, Ordering::Relaxed),
             sold_at: self.clock.now().to_string(),
             sales: lines,
         };
-        let content = Zeroizing::new(serde_json::to_vec(&content).map_err(|_| TillError::Crypto)?);
+        let content = Zeroizing::new(serde_json::to_string(&content).map_err(|_| TillError::Crypto)?);
+        let content = match &self.signer {
+            Some(signer) => signer.sign(content.as_bytes()),
+            None => content,
+        };
         let mut fetched = self.key.lock().await;
         let key = self.fresh_key(&mut fetched).await?;
         let sealed = {
@@ -177,7 +189,7 @@ impl Till {
             }
             let session = session.as_mut().ok_or(TillError::Crypto)?;
             session.left -= 1;
-            session.sealer.seal(&content).map_err(|_| TillError::Crypto)?
+            session.sealer.seal(content.as_bytes()).map_err(|_| TillError::Crypto)?
         };
         let body = json!({"shop_id": self.shop, "message_id": sale_id, "sealed": sealed}).to_string();
         Ok(Prepared { sale_id, body })

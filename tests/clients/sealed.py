@@ -1,10 +1,11 @@
-"""A till that seals its sale: python sealed.py [url] [shop]. Needs jwcrypto."""
+"""A till that seals its sale, and signs it if it has a key: python sealed.py [url] [shop] [key]. Needs jwcrypto."""
 import json, random, secrets, sys, time, uuid
 from datetime import datetime, timezone
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS
 
 url = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://127.0.0.1:8080"
 shop = sys.argv[2] if len(sys.argv) > 2 else "AMIS1"
@@ -33,11 +34,16 @@ def uuid7():
 _, jwk = send(Request(f"{url}/shop/{shop}/key"))
 sale_id = uuid7()
 # The id stands inside, too, where nobody can change it. A real till's seq counts on.
-sale = {"sale_id": sale_id, "till": "till-1", "seq": 1, "sold_at": datetime.now(timezone.utc).isoformat(),
+sale = {"sale_id": sale_id, "shop_id": shop, "till": "till-1", "seq": 1, "sold_at": datetime.now(timezone.utc).isoformat(),
         # Amounts as text: then no JSON library on the way makes floats of them.
         "sales": [{"item_no": "12345", "gross_number": "3", "gross_turnover": "7.47"}]}
+content = json.dumps(sale)
+if len(sys.argv) > 3:  # the till's own key, an Ed25519 JWK: what it signs, nobody else can have made
+    signed = JWS(content)
+    signed.add_signature(JWK.from_json(open(sys.argv[3]).read()), protected={"alg": "EdDSA", "kid": sale["till"]})
+    content = signed.serialize(compact=True)
 header = {"alg": "RSA-OAEP-256", "enc": "A256GCM", "kid": jwk["kid"]}
-sealed = JWE(json.dumps(sale), protected=header, recipient=JWK(**jwk)).serialize(compact=True)
+sealed = JWE(content, protected=header, recipient=JWK(**jwk)).serialize(compact=True)
 body = json.dumps({"shop_id": shop, "message_id": sale_id, "sealed": sealed}).encode()
 answer = send(Request(f"{url}/shop", body, {"Content-Type": "application/json"}))
 if answer != (202, {"sale_id": sale_id, "status": "accepted"}):

@@ -185,6 +185,7 @@ pub fn decrypted(sale: &Prepared) -> String {
         seq: None,
         sold_at: None,
         key: None,
+        signed_by: None,
         envelope,
         origin: origin(),
     };

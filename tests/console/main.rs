@@ -71,12 +71,14 @@ fn hostile_names_are_text() {
         id = "AMIS1"
         name = "AMIS Nieuwegein"
         time_zone = "Europe/Amsterdam"
+        unsigned = "accept"
 
         [[shops]]
         id = "EVIL"
         name = "<script>alert(\"shop\")</script> \u202Egnp.exe"
         time_zone = "UTC"
         manager_phone = "+31600000003"
+        unsigned = "accept"
 
         [[items]]
         number = "98"

@@ -182,6 +182,8 @@ catalogue! {
     TurnoverLastWeek => Kassa, "turnover_last_week", None, Value, [[Shop]];
     /// Recorded lines of an item nobody declared.
     UnknownItems => Kassa, "unknown_items", Count, Sum, [[]];
+    /// Recorded sales that no till signed, of shops that want these counted.
+    UnsignedSales => Kassa, "unsigned_sales", Count, Sum, [[], [Shop]];
     /// Sales whose own time is more than a day ahead or a year behind the clock.
     SuspiciousClocks => Kassa, "suspicious_clocks", Count, Sum, [[], [Shop]];
     /// Sales for which a shop's private key was asked: for a till session's content key, or for a classic sale.

@@ -75,6 +75,7 @@ fn day(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use kassa_bus::registry::ShopKey;
+    use kassa_bus::tills::Unsigned;
 
     use super::*;
 
@@ -102,6 +103,7 @@ mod tests {
             quiet_hours: None,
             opening_hours: None,
             sms_budget: 30,
+            unsigned: Unsigned::Accept,
             keys: keys.to_vec(),
         };
         let standing = |n, to: &str| {

@@ -73,14 +73,18 @@ pub fn budget_used_up(shop: &Shop, month: Date) -> Alert {
 
 const BUDGET: &str = "sms-budget";
 
-/// Sales that nobody can read are everything a shop sells; the others are single ones.
+/// Sales that nobody can read, and those of a till that was never enrolled, are everything a shop or till sells; the
+/// others are single ones, or somebody's who should not sell.
 fn severity(news: News, reason: Reason) -> Severity {
     match (news, reason) {
         (News::Over, _) => Severity::Info,
-        (_, Reason::WrongKey | Reason::UnknownShop) => Severity::Critical,
+        (_, Reason::WrongKey | Reason::UnknownShop | Reason::Unsigned | Reason::UnknownTill) => {
+            Severity::Critical
+        }
         (_, Reason::Malformed | Reason::Tampered | Reason::InvalidSale | Reason::Conflict) => {
             Severity::Warning
         }
+        (_, Reason::BadSignature | Reason::RevokedTill) => Severity::Warning,
     }
 }
 

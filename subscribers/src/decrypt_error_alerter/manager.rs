@@ -29,6 +29,10 @@ fn english(news: News, reason: Reason, count: u64, since: &str) -> String {
         Reason::Tampered => "they were changed on the way",
         Reason::InvalidSale => "a till sends wrong figures",
         Reason::Conflict => "a till uses a number twice",
+        Reason::Unsigned => "a till does not sign them",
+        Reason::BadSignature => "a till's signature is wrong",
+        Reason::UnknownTill => "a till is not enrolled",
+        Reason::RevokedTill => "a till was locked out",
     };
     match news {
         News::Opened => format!(
@@ -52,6 +56,10 @@ fn dutch(news: News, reason: Reason, count: u64, since: &str) -> String {
         Reason::Tampered => "onderweg is er iets aan veranderd",
         Reason::InvalidSale => "een kassa stuurt verkeerde getallen",
         Reason::Conflict => "een kassa telt een nummer dubbel",
+        Reason::Unsigned => "een kassa ondertekent ze niet",
+        Reason::BadSignature => "een kassa tekent verkeerd",
+        Reason::UnknownTill => "een kassa is niet aangemeld",
+        Reason::RevokedTill => "een kassa is geblokkeerd",
     };
     match news {
         News::Opened => {
@@ -92,13 +100,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const REASONS: [Reason; 6] = [
+    const REASONS: [Reason; 10] = [
         Reason::WrongKey,
         Reason::UnknownShop,
         Reason::Malformed,
         Reason::Tampered,
         Reason::InvalidSale,
         Reason::Conflict,
+        Reason::Unsigned,
+        Reason::BadSignature,
+        Reason::UnknownTill,
+        Reason::RevokedTill,
     ];
 
     fn outgoing(news: News, count: u64, first: &str) -> Outgoing {

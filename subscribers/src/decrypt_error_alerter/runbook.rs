@@ -12,6 +12,9 @@ pub fn runbook(reason: Reason, shop: &ShopId, stage: Option<&str>) -> String {
     ];
     match reason {
         Reason::WrongKey => commands.insert(0, format!("kassa audit keys --shop {shop} --since 24h{at}")),
+        Reason::Unsigned | Reason::BadSignature | Reason::UnknownTill | Reason::RevokedTill => {
+            commands.insert(0, format!("kassa till list --shop {shop}{at}"));
+        }
         Reason::UnknownShop if stage.is_some() => commands.insert(0, format!("kassa apply --dry-run{at}")),
         _ => {}
     }
@@ -49,6 +52,24 @@ fn advice(reason: Reason) -> (&'static str, &'static str) {
         Reason::Conflict => (
             "A sale comes under an id that another sale was recorded under. The recorded one stands.",
             "Look for two tills that give the same ids, or for one that changes a sale after posting it.",
+        ),
+        Reason::Unsigned => (
+            "Sales come that no till signed, and the shop takes only what its tills sign. Whoever has the shop's\n  \
+             public key can make such a sale.",
+            "If it is a till of the shop, enrol it (kassa till enroll); while tills are being changed over, shops.toml\n  \
+             can say unsigned = \"flag\". If it is none, it is somebody trying: look at the source.",
+        ),
+        Reason::BadSignature => (
+            "Sales name a till that did not sign them: its key is another, or somebody pretends to be it.",
+            "Look at the till. Was it replaced? Then revoke the old key and enrol the new one.",
+        ),
+        Reason::UnknownTill => (
+            "Sales are signed by a till that is not enrolled for the shop.",
+            "If it is a till of the shop, enrol it with its key (kassa till enroll), and its sales can be recorded.",
+        ),
+        Reason::RevokedTill => (
+            "Sales are signed by a till after its key was revoked.",
+            "Was it stolen, this is the thief or what the till still had in hand. Is it in use, make it a new key.",
         ),
     }
 }

@@ -1,4 +1,5 @@
 use kassa_bus::registry::Shop;
+use kassa_bus::tills::Unsigned;
 
 /// AMIS1, of that name and language.
 pub fn shop(name: &str, language: &str) -> Shop {
@@ -12,6 +13,7 @@ pub fn shop(name: &str, language: &str) -> Shop {
         quiet_hours: None,
         opening_hours: None,
         sms_budget: 30,
+        unsigned: Unsigned::Accept,
         keys: Vec::new(),
     }
 }

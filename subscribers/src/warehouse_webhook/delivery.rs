@@ -125,6 +125,7 @@ mod tests {
             seq: None,
             sold_at: None,
             key: None,
+            signed_by: None,
             envelope: format!("hash{n}"),
             origin: Origin {
                 source: "192.0.2.1".into(),

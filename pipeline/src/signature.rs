@@ -1,0 +1,101 @@
+use jiff::Timestamp;
+use kassa_bus::jws::Jws;
+use kassa_bus::message::Reason;
+use kassa_bus::registry::{Registry, Shop};
+use kassa_bus::table::TableError;
+use kassa_bus::tills::{Signed, Unsigned};
+use kassa_bus::{ShopId, TillId};
+use zeroize::Zeroizing;
+
+use crate::content::Content;
+use crate::reject::Rejection;
+
+/// What was in an envelope: a sale in JSON, and the till that signed it, if one did.
+pub(crate) struct Opened {
+    pub json: Zeroizing<Vec<u8>>,
+    pub signed_by: Option<TillId>,
+}
+
+/// Whether an envelope's content may be taken for what its till says: signed by a till of the shop, or not signed where
+/// the shop takes that.
+///
+/// # Errors
+/// [`TableError`], and within it the [`Rejection`] if it may not.
+pub(crate) async fn verify(
+    registry: &Registry,
+    shop: &Shop,
+    content: Zeroizing<Vec<u8>>,
+    accepted_at: Timestamp,
+) -> Result<Result<Opened, Rejection>, TableError> {
+    // A JWS is base64url, which no JSON object begins as.
+    if content.trim_ascii_start().first() == Some(&b'{') {
+        return Ok(unsigned(shop.unsigned).map(|()| Opened { json: content, signed_by: None }));
+    }
+    let Some(jws) = std::str::from_utf8(&content).ok().map(Jws::parse) else {
+        return Ok(Err(malformed("neither a JSON object nor a compact JWS")));
+    };
+    let jws = match jws {
+        Ok(jws) => jws,
+        Err(error) => return Ok(Err(malformed(error))),
+    };
+    let judged = judge(registry, &shop.shop_id, &jws, accepted_at).await?;
+    Ok(judged.map(|()| Opened { signed_by: Some(jws.till.clone()), json: jws.into_payload() }))
+}
+
+/// Whether a sale may come without a signature.
+pub(crate) fn unsigned(policy: Unsigned) -> Result<(), Rejection> {
+    match policy {
+        Unsigned::Accept | Unsigned::Flag => Ok(()),
+        Unsigned::Reject => Err(Rejection::because(
+            Reason::Unsigned,
+            "not signed, and the shop takes only what its tills sign",
+        )),
+    }
+}
+
+fn malformed(why: impl std::fmt::Display) -> Rejection {
+    Rejection::because(Reason::InvalidSale, format!("the content: {why}"))
+}
+
+/// Nobody is turned away on what may be a minute old: a till may have been enrolled, or got another key, just now.
+async fn judge(
+    registry: &Registry,
+    shop: &ShopId,
+    jws: &Jws<'_>,
+    accepted_at: Timestamp,
+) -> Result<Result<(), Rejection>, TableError> {
+    let known = registry.tills.till(shop, &jws.till).await?;
+    if known.is_some_and(|till| till.judge(jws, accepted_at) == Signed::Well) {
+        return Ok(Ok(()));
+    }
+    let till = &jws.till;
+    let Some(known) = registry.tills.afresh(shop, till).await? else {
+        let detail = format!("signed by till {till}, which is not enrolled for {shop}");
+        return Ok(Err(Rejection::because(Reason::UnknownTill, detail)));
+    };
+    Ok(match known.judge(jws, accepted_at) {
+        Signed::Well => Ok(()),
+        Signed::Revoked(at) => {
+            let detail = format!("signed by till {till}, whose key was revoked at {at:.0}");
+            Err(Rejection::because(Reason::RevokedTill, detail))
+        }
+        Signed::Badly => {
+            let detail = format!("the signature is not by the key that till {till} is enrolled with");
+            Err(Rejection::because(Reason::BadSignature, detail))
+        }
+    })
+}
+
+/// A signature is for one shop, and a till speaks for itself only.
+pub(crate) fn stands_for(content: &Content, till: &TillId, shop: &ShopId) -> Result<(), Rejection> {
+    let tampered = |detail: &str| Err(Rejection::because(Reason::Tampered, detail));
+    match &content.shop_id {
+        Some(inside) if inside == shop => {}
+        Some(_) => return tampered("it was signed for another shop"),
+        None => return tampered("there is no shop_id in what was signed"),
+    }
+    match &content.till {
+        Some(inside) if inside != till.as_str() => tampered("it was signed by another till than it names"),
+        _ => Ok(()),
+    }
+}
