@@ -1,3 +1,5 @@
+/// What is said of the shops' keys.
+mod key;
 /// What is said of tills.
 mod till;
 
@@ -14,6 +16,7 @@ use crate::embedded::Sync;
 use crate::till::Format;
 use crate::warehouse::TopicArn;
 
+pub use key::{KeyCommand, RetireArgs, RotateArgs};
 pub use till::{EnrollArgs, RevokeArgs, TILLS, TillArgs, TillCommand};
 
 /// Kassa takes encrypted sales from shop tills, keeps each one as an append-only event, and lets
@@ -69,6 +72,9 @@ pub enum Command {
     /// Enrol tills, whose signatures a shop trusts
     #[command(subcommand)]
     Till(TillCommand),
+    /// Show, rotate and retire the shops' keys
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Is the shop all right? What is wrong, since when, and which command mends it
     Status(StatusArgs),
     /// Serve the console of a deployed stage until Ctrl-C; that of a shop on this machine is where kassa up says

@@ -1,3 +1,5 @@
+/// The shops' keys.
+mod key;
 /// Tills and their keys.
 mod till;
 /// Those that watch: `status` and `console`.
@@ -91,6 +93,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Apply(args) => apply(args).await,
         Command::Sell(args) => sell_command(args).await,
         Command::Till(command) => till::till(command).await,
+        Command::Key(command) => key::key(command).await,
         Command::Sale(SaleArgs { id, shop: ShopArgs { shop, ask } }) => {
             let history = ask.shop.ask().await?.sale(&id, shop).await?;
             print(&if ask.json { format!("{}\n", json!(history)) } else { render::sale(&history) });

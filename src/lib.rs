@@ -20,6 +20,8 @@ pub mod monitor;
 pub mod plan;
 /// What can be asked about sales, of an open shop and of a closed one.
 pub mod questions;
+/// How a shop gets another key.
+pub mod rotation;
 /// `shops.toml`: which shops there are and what they sell.
 pub mod shops;
 /// Text for people: tables, colours, times.

@@ -198,7 +198,7 @@ async fn register_key(
 ) -> Result<(), ApplyError> {
     let mut shop = shop.clone();
     if let Some(kid) = key_of(keys, &shop.shop_id).await?.filter(|kid| !shop.has_key(kid)) {
-        shop.keys.push(ShopKey { kid, since: now });
+        shop.keys.push(ShopKey::new(kid, now));
     }
     Ok(registry.register(&shop).await?)
 }

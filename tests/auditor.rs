@@ -94,7 +94,7 @@ async fn post_with(world: &World, shop: &str, key: &PublicKey, n: i64) {
 /// A shop had this key from March until it got the present one.
 async fn retire(world: &World, shop: &str, key: &PublicKey) {
     let registered = world.store.registry.shop(&shop.parse().unwrap()).await.unwrap().unwrap();
-    let march = ShopKey { kid: key.kid().clone(), since: "2026-03-02T08:00:00Z".parse().unwrap() };
+    let march = ShopKey::new(key.kid().clone(), "2026-03-02T08:00:00Z".parse().unwrap());
     let keys = [march].into_iter().chain(registered.keys.clone()).collect();
     world.store.registry.register(&Shop { keys, ..(*registered).clone() }).await.unwrap();
 }

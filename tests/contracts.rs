@@ -19,12 +19,27 @@ fn shop(id: &str) -> ShopId {
     id.parse().unwrap()
 }
 
+/// A ciphertext that no key opens.
+fn encrypted_for_nobody(ciphertext: &[u8]) -> Vec<u8> {
+    let mut damaged = ciphertext.to_vec();
+    damaged[7] ^= 1;
+    damaged
+}
+
 /// The `ShopKeys` port. `AMIS1` and `AMIS2` have keys, `NOWHERE` has none, `BROKEN`'s cannot be used.
 async fn shop_keys(keys: &dyn ShopKeys) {
     let public = keys.public_key(&shop("AMIS1")).await.unwrap();
     let ciphertext = wrap(&encrypting(&public), b"a sale");
     // the shop's key opens what its public key closed
-    assert_eq!(keys.decrypt(&shop("AMIS1"), &ciphertext).await.unwrap().as_slice(), b"a sale");
+    assert_eq!(keys.decrypt(&shop("AMIS1"), None, &ciphertext).await.unwrap().as_slice(), b"a sale");
+    // also by its own name, and no key opens by a name that the shop has none of
+    let kid = Some(public.kid());
+    assert_eq!(keys.decrypt(&shop("AMIS1"), kid, &ciphertext).await.unwrap().as_slice(), b"a sale");
+    for kid in ["A".repeat(43).parse().unwrap(), keys.public_key(&shop("AMIS2")).await.unwrap().kid().clone()]
+    {
+        let opened = keys.decrypt(&shop("AMIS1"), Some(&kid), &encrypted_for_nobody(&ciphertext)).await;
+        assert!(matches!(opened, Err(KeyError::DoesNotOpen)));
+    }
     // another shop's does not, nor does anything open that is damaged or of the wrong length
     let mut damaged = ciphertext.clone();
     damaged[100] ^= 1;
@@ -35,12 +50,12 @@ async fn shop_keys(keys: &dyn ShopKeys) {
         ("AMIS1", b""),
         ("AMIS1", &[0; 300]),
     ] {
-        assert!(matches!(keys.decrypt(&shop(id), wrong).await, Err(KeyError::DoesNotOpen)));
+        assert!(matches!(keys.decrypt(&shop(id), None, wrong).await, Err(KeyError::DoesNotOpen)));
     }
     // no key and a key that cannot be used now are told apart
-    assert!(matches!(keys.decrypt(&shop("NOWHERE"), &ciphertext).await, Err(KeyError::NoSuchKey)));
+    assert!(matches!(keys.decrypt(&shop("NOWHERE"), None, &ciphertext).await, Err(KeyError::NoSuchKey)));
     assert!(matches!(keys.public_key(&shop("NOWHERE")).await, Err(KeyError::NoSuchKey)));
-    assert!(matches!(keys.decrypt(&shop("BROKEN"), &ciphertext).await, Err(KeyError::Unavailable(_))));
+    assert!(matches!(keys.decrypt(&shop("BROKEN"), None, &ciphertext).await, Err(KeyError::Unavailable(_))));
     // a key keeps its name
     assert_eq!(keys.public_key(&shop("AMIS1")).await.unwrap(), public);
     assert_ne!(keys.public_key(&shop("AMIS2")).await.unwrap().kid(), public.kid());

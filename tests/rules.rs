@@ -207,7 +207,7 @@ async fn a_key_the_shop_no_longer_has_is_a_wrong_key_and_no_tampering() {
     // given a shop with a key before the present one
     let world = World::open().await;
     let registered = world.store.registry.shop(&"AMIS1".parse().unwrap()).await.unwrap().unwrap();
-    let retired = ShopKey { kid: "A".repeat(43).parse().unwrap(), since: NOON.parse().unwrap() };
+    let retired = ShopKey::new("A".repeat(43).parse().unwrap(), NOON.parse().unwrap());
     let keys = [retired.clone()].into_iter().chain(registered.keys.clone()).collect();
     world.store.registry.register(&Shop { keys, ..(*registered).clone() }).await.unwrap();
     // when a till still has that one

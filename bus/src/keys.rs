@@ -36,11 +36,17 @@ impl KeyError {
 /// The shops' RSA-2048 keys: KMS on AWS, files on one machine.
 #[async_trait]
 pub trait ShopKeys: Send + Sync {
-    /// Opens an `RSAES_OAEP_SHA_256` ciphertext with the shop's private key.
+    /// Opens an `RSAES_OAEP_SHA_256` ciphertext with the shop's private key of this name, or its present one.
     ///
     /// An adapter MUST tell the three [`KeyError`]s apart by the kind of failure, never by its text,
-    /// and MUST answer `DoesNotOpen` for a ciphertext of the wrong length or under another key.
-    async fn decrypt(&self, shop: &ShopId, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError>;
+    /// and MUST answer `DoesNotOpen` for a ciphertext of the wrong length or under another key, and for a key that
+    /// the shop does not have; `NoSuchKey` only if it has none at all.
+    async fn decrypt(
+        &self,
+        shop: &ShopId,
+        kid: Option<&Thumbprint>,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError>;
 
     /// The shop's public key, which tills seal with.
     async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError>;
@@ -111,7 +117,7 @@ fn thumbprint(n: &str, e: &str) -> Result<Thumbprint, InvalidPublicKey> {
 /// Content keys of till sessions, so that the private key is asked once per session and not once per
 /// sale.
 ///
-/// Bounded and expiring. Keyed by shop and SHA-256 of the encrypted key, so what is cached for one
+/// Bounded and expiring. Keyed by shop, key and SHA-256 of the encrypted key, so what is cached for one
 /// shop never opens another's envelope. Concurrent misses of one session ask once.
 pub struct ContentKeys {
     keys: Arc<dyn ShopKeys>,
@@ -136,16 +142,23 @@ impl ContentKeys {
     ///
     /// # Errors
     /// As [`ShopKeys::decrypt`]; what opens to something else than 32 bytes does not open.
-    pub async fn unwrap(&self, shop: &ShopId, encrypted_key: &[u8]) -> Result<Arc<ContentKey>, KeyError> {
+    pub async fn unwrap(
+        &self,
+        shop: &ShopId,
+        kid: &Thumbprint,
+        encrypted_key: &[u8],
+    ) -> Result<Arc<ContentKey>, KeyError> {
         let mut session = aws_lc_rs::digest::Context::new(&SHA256);
-        session.update(shop.as_str().as_bytes());
-        session.update(b"#");
+        for name in [shop.as_str(), kid.as_str()] {
+            session.update(name.as_bytes());
+            session.update(b"#");
+        }
         session.update(encrypted_key);
         let mut name = [0; 32];
         name.copy_from_slice(session.finish().as_ref());
         let entry = self.cache.entry(name).or_try_insert_with(async {
             self.metrics.count(Metric::KeyUnwraps, 1);
-            let key = self.keys.decrypt(shop, encrypted_key).await?;
+            let key = self.keys.decrypt(shop, Some(kid), encrypted_key).await?;
             ContentKey::new(&key).map(Arc::new).map_err(|_| KeyError::DoesNotOpen)
         });
         let entry = entry.await.map_err(|shared| KeyError::clone(&shared))?;

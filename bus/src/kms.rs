@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ShopId;
+use crate::{ShopId, Thumbprint};
 use async_trait::async_trait;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::error::SdkError;
@@ -19,12 +19,18 @@ use crate::jwe::RSA_2048_BYTES;
 use crate::keys::{KeyError, PublicKey, ShopKeys};
 use crate::trace;
 
-/// The shops' keys in KMS, each under the alias `alias/<keyPrefix><shop_id>`.
+/// The shops' keys in KMS: the present one under the alias `alias/<keyPrefix><shop_id>`, and each under
+/// `alias/<keyPrefix><shop_id>/<kid>`, by which it is found after the shop has got another.
 pub struct KmsKeys {
     client: Client,
     prefix: String,
     public: Cache<ShopId, PublicKey>,
+    /// Keys that were found to have no alias of their own.
+    unnamed: Cache<Thumbprint, ()>,
 }
+
+/// How long a key is taken to have no alias of its own.
+const UNNAMED_TIME: Duration = Duration::from_mins(5);
 
 /// How long a public key is given out before KMS is asked again.
 const PUBLIC_KEY_TIME: Duration = Duration::from_mins(5);
@@ -33,17 +39,36 @@ impl KmsKeys {
     #[must_use]
     pub fn new(client: Client, prefix: impl Into<String>) -> Self {
         let public = Cache::builder().max_capacity(10_000).time_to_live(PUBLIC_KEY_TIME).build();
-        Self { client, prefix: prefix.into(), public }
+        let unnamed = Cache::builder().max_capacity(10_000).time_to_live(UNNAMED_TIME).build();
+        Self { client, prefix: prefix.into(), public, unnamed }
     }
 
-    /// The alias a shop's key is found by.
+    /// The alias a shop's present key is found by.
     #[must_use]
     pub fn alias(&self, shop: &ShopId) -> String {
         format!("alias/{}{shop}", self.prefix)
     }
 
-    async fn fetch(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
-        let request = self.client.get_public_key().key_id(self.alias(shop));
+    /// The alias that a key keeps.
+    #[must_use]
+    pub fn alias_of(&self, shop: &ShopId, kid: &Thumbprint) -> String {
+        format!("{}/{kid}", self.alias(shop))
+    }
+
+    /// The public key under the shop's alias as KMS has it now.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub async fn fetch(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
+        self.fetch_alias(&self.alias(shop)).await
+    }
+
+    /// The public key under an alias, or of a key's id.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub async fn fetch_alias(&self, alias: &str) -> Result<PublicKey, KeyError> {
+        let request = self.client.get_public_key().key_id(alias);
         let answer = request.send().await.map_err(|error| match error.as_service_error() {
             Some(GetPublicKeyError::NotFoundException(_)) => KeyError::NoSuchKey,
             _ => KeyError::unavailable(error),
@@ -51,12 +76,12 @@ impl KmsKeys {
         if (answer.key_spec.as_ref(), answer.key_usage.as_ref())
             != (Some(&KeySpec::Rsa2048), Some(&KeyUsageType::EncryptDecrypt))
         {
-            let wrong = format!("{} is not an RSA_2048 key for ENCRYPT_DECRYPT", self.alias(shop));
+            let wrong = format!("{alias} is not an RSA_2048 key for ENCRYPT_DECRYPT");
             return Err(KeyError::unavailable(wrong));
         }
         let der =
             answer.public_key.ok_or_else(|| KeyError::unavailable("KMS answered without a public key"))?;
-        let not_rsa = |_| KeyError::unavailable(format!("{} is not an RSA key", self.alias(shop)));
+        let not_rsa = |_| KeyError::unavailable(format!("{alias} is not an RSA key"));
         let info = SubjectPublicKeyInfoRef::from_der(der.as_ref()).map_err(|e| not_rsa(e.to_string()))?;
         let key = RsaPublicKey::from_der(info.subject_public_key.raw_bytes())
             .map_err(|e| not_rsa(e.to_string()))?;
@@ -64,17 +89,12 @@ impl KmsKeys {
     }
 }
 
-#[async_trait]
-impl ShopKeys for KmsKeys {
-    async fn decrypt(&self, shop: &ShopId, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        // KMS would answer with an error that it has for other things as well.
-        if ciphertext.len() != RSA_2048_BYTES {
-            return Err(KeyError::DoesNotOpen);
-        }
+impl KmsKeys {
+    async fn open(&self, alias: String, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let request = self
             .client
             .decrypt()
-            .key_id(self.alias(shop))
+            .key_id(alias)
             .encryption_algorithm(EncryptionAlgorithmSpec::RsaesOaepSha256)
             .ciphertext_blob(Blob::new(ciphertext));
         let span = trace::aws("KMS", "Decrypt");
@@ -87,6 +107,37 @@ impl ShopKeys for KmsKeys {
         let plaintext =
             answer.plaintext.ok_or_else(|| KeyError::unavailable("KMS answered without a plaintext"))?;
         Ok(Zeroizing::new(plaintext.into_inner()))
+    }
+}
+
+#[async_trait]
+impl ShopKeys for KmsKeys {
+    async fn decrypt(
+        &self,
+        shop: &ShopId,
+        kid: Option<&Thumbprint>,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        // KMS would answer with an error that it has for other things as well.
+        if ciphertext.len() != RSA_2048_BYTES {
+            return Err(KeyError::DoesNotOpen);
+        }
+        let Some(kid) = kid else { return self.open(self.alias(shop), ciphertext).await };
+        let own = || self.open(self.alias_of(shop, kid), ciphertext);
+        if self.unnamed.get(kid).await.is_none() {
+            match own().await {
+                Err(KeyError::NoSuchKey) => self.unnamed.insert(kid.clone(), ()).await,
+                opened => return opened,
+            }
+        }
+        // It was made before keys had aliases of their own, and is the present one, or was a moment ago.
+        match self.open(self.alias(shop), ciphertext).await {
+            Err(KeyError::DoesNotOpen) => match own().await {
+                Err(KeyError::NoSuchKey) => Err(KeyError::DoesNotOpen),
+                opened => opened,
+            },
+            opened => opened,
+        }
     }
 
     async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {

@@ -39,7 +39,7 @@ pub struct Shop {
     pub sms_budget: u32,
     /// What becomes of sales that no till signed.
     pub unsigned: Unsigned,
-    /// Present and past, the present one last.
+    /// Present and past, the present one last. While the key is being changed, its successor stands before it.
     pub keys: Vec<ShopKey>,
 }
 
@@ -51,6 +51,31 @@ pub const SMS_BUDGET: u32 = 30;
 pub struct ShopKey {
     pub kid: Thumbprint,
     pub since: Timestamp,
+    /// Sales that were accepted before then are still opened with it, though tills have another by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Since when it opens nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Timestamp>,
+}
+
+impl ShopKey {
+    #[must_use]
+    pub fn new(kid: Thumbprint, since: Timestamp) -> Self {
+        Self { kid, since, until: None, retired: None }
+    }
+
+    /// Whether it may open a sale that was accepted at this time.
+    #[must_use]
+    pub fn opens(&self, accepted_at: Timestamp) -> bool {
+        self.retired.is_none() && self.until.is_none_or(|until| accepted_at < until)
+    }
+
+    /// When it stopped opening sales, if it has.
+    #[must_use]
+    pub fn ended(&self) -> Option<Timestamp> {
+        self.until.into_iter().chain(self.retired).min()
+    }
 }
 
 impl Shop {
@@ -62,7 +87,19 @@ impl Shop {
 
     #[must_use]
     pub fn has_key(&self, kid: &Thumbprint) -> bool {
-        self.keys.iter().any(|key| key.kid == *kid)
+        self.key(kid).is_some()
+    }
+
+    /// The key of this name, past, present or to come.
+    #[must_use]
+    pub fn key(&self, kid: &Thumbprint) -> Option<&ShopKey> {
+        self.keys.iter().find(|key| key.kid == *kid)
+    }
+
+    /// The key that tills seal with.
+    #[must_use]
+    pub fn present_key(&self) -> Option<&ShopKey> {
+        self.keys.last()
     }
 }
 
@@ -110,6 +147,19 @@ impl Registry {
         if let Some(found) = self.shops.get(id).await {
             return Ok(found);
         }
+        self.load(id).await
+    }
+
+    /// The same, whatever was known of it: for whoever would turn a sale away on what may be a minute old.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn afresh(&self, id: &ShopId) -> Result<Option<Arc<Shop>>, TableError> {
+        self.shops.invalidate(id).await;
+        self.load(id).await
+    }
+
+    async fn load(&self, id: &ShopId) -> Result<Option<Arc<Shop>>, TableError> {
         let load = async {
             let row = self.table.row(id.as_str(), "info").await?;
             row.map(|item| from_item(id, &item).map(Arc::new)).transpose()
@@ -183,10 +233,13 @@ impl Registry {
 
 fn to_item(shop: &Shop) -> Item {
     let key = |key: &ShopKey| {
-        AttributeValue::M(HashMap::from([
-            ("kid".into(), s(key.kid.as_str())),
-            ("since".into(), s(key.since.to_string())),
-        ]))
+        let mut map = HashMap::from([
+            ("kid".to_owned(), s(key.kid.as_str())),
+            ("since".to_owned(), s(key.since.to_string())),
+        ]);
+        let ends = [("until", key.until), ("retired", key.retired)];
+        map.extend(ends.into_iter().filter_map(|(name, at)| Some((name.to_owned(), s(at?.to_string())))));
+        AttributeValue::M(map)
     };
     let mut item = Item::from([
         ("shop_id".into(), s(shop.shop_id.as_str())),
@@ -219,7 +272,13 @@ fn from_item(id: &ShopId, item: &Item) -> Result<Shop, TableError> {
     let keys = item.get("keys").and_then(|keys| keys.as_l().ok()).ok_or_else(|| wrong("keys"))?;
     let key = |key: &AttributeValue| {
         let key = key.as_m().ok()?;
-        Some(ShopKey { kid: text(key, "kid")?.parse().ok()?, since: text(key, "since")?.parse().ok()? })
+        let end = |name| text(key, name).map(str::parse).transpose().ok();
+        Some(ShopKey {
+            kid: text(key, "kid")?.parse().ok()?,
+            since: text(key, "since")?.parse().ok()?,
+            until: end("until")?,
+            retired: end("retired")?,
+        })
     };
     Ok(Shop {
         shop_id: id.clone(),

@@ -75,7 +75,7 @@ impl Accept {
         };
         trace::note("kassa.sale_id", sale.sale_id.as_str());
         let shop = self.registry.shop(&sale.shop_id).await.map_err(|error| try_again(&sale, error))?;
-        shop.ok_or(Problem::UnknownShop)?;
+        let shop = shop.ok_or(Problem::UnknownShop)?;
         let appended = self.store.append(&accepted(&sale)).await;
         let appended = appended.map_err(|error| try_again(&sale, error))?;
         match appended {
@@ -94,7 +94,8 @@ impl Accept {
         let AcceptedSale { shop_id, sale_id, origin, .. } = &sale;
         let trace_id = origin.trace.map(|trace| tracing::field::display(trace.trace_id()));
         tracing::debug!(%shop_id, %sale_id, trace_id, "accepted");
-        Ok(yes(&sale))
+        let key = shop.present_key().map(|key| key.kid.clone());
+        Ok(Answer { key, ..yes(&sale) })
     }
 
     /// Answers a `GET /shop/{shop_id}/key`: the public key as a JWK (RFC 7517).

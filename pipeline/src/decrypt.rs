@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use jiff::Timestamp;
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith, decode_content};
 use kassa_bus::{
     Failure, Intake, Message, Metric, Metrics, Publisher, Retry, SaleId, Source, Subscriber, Subscription,
@@ -15,7 +16,7 @@ use crate::reject::{Reject, Rejectable, Rejection};
 use crate::signature;
 use kassa_bus::jwe::{Jwe, RSA_2048_BYTES};
 use kassa_bus::keys::{ContentKeys, KeyError, ShopKeys};
-use kassa_bus::registry::{Registry, Shop};
+use kassa_bus::registry::{Registry, Shop, ShopKey};
 use kassa_bus::table::TableError;
 
 /// Opens envelopes with the shop's key, and passes on what is inside.
@@ -93,16 +94,16 @@ impl Decrypt {
     async fn open(&self, sale: &AcceptedSale) -> Result<Opened, Closed> {
         let unknown = || Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
         let shop = self.registry.shop(&sale.shop_id).await?.ok_or_else(unknown)?;
+        let accepted_at = sale.origin.accepted_at;
         match &sale.envelope {
             Envelope::Classic { content_base64 } => {
                 // There is no room for a signature in it.
                 signature::unsigned(shop.unsigned)?;
-                let plaintext = self.open_classic(&shop, content_base64).await?;
+                let plaintext = self.open_classic(&shop, content_base64, accepted_at).await?;
                 Ok(Opened { content: read_content(&plaintext)?, key: None, signed_by: None })
             }
             Envelope::Sealed { sealed } => {
-                let (plaintext, kid) = self.open_sealed(&shop, sealed).await?;
-                let accepted_at = sale.origin.accepted_at;
+                let (plaintext, kid) = self.open_sealed(&shop, sealed, accepted_at).await?;
                 let verified = signature::verify(&self.registry, &shop, plaintext, accepted_at).await??;
                 let content = read_content(&verified.json)?;
                 same_sale(&content, &sale.sale_id)?;
@@ -114,32 +115,58 @@ impl Decrypt {
         }
     }
 
-    async fn open_classic(&self, shop: &Shop, content_base64: &str) -> Result<Zeroizing<Vec<u8>>, Closed> {
+    async fn open_classic(
+        &self,
+        shop: &Shop,
+        content_base64: &str,
+        accepted_at: Timestamp,
+    ) -> Result<Zeroizing<Vec<u8>>, Closed> {
         let ciphertext = decode_content(content_base64).filter(|c| c.len() == RSA_2048_BYTES);
         let malformed = || Rejection::because(Reason::Malformed, "an RSA-2048 ciphertext has 256 bytes");
         // OAEP does not tell a wrong key from a damaged ciphertext. Wrong keys are what happens.
         let wrong_key = || Rejection::because(Reason::WrongKey, "the shop's key does not open it");
         let ciphertext = ciphertext.ok_or_else(malformed)?;
         self.metrics.count(Metric::KeyUnwraps, 1);
-        let opened = self.keys.decrypt(&shop.shop_id, &ciphertext).await;
+        let mut opened = self.keys.decrypt(&shop.shop_id, None, &ciphertext).await;
+        if matches!(opened, Err(KeyError::DoesNotOpen)) {
+            // It does not say which key it is under: that of a moment ago, or before.
+            let known = self.registry.afresh(&shop.shop_id).await?;
+            let keys = known.as_ref().map_or(&[][..], |shop| &shop.keys);
+            let others = keys.iter().rev().filter(|key| keys.len() > 1 && key.opens(accepted_at));
+            for key in others {
+                opened = self.keys.decrypt(&shop.shop_id, Some(&key.kid), &ciphertext).await;
+                if !matches!(opened, Err(KeyError::DoesNotOpen)) {
+                    break;
+                }
+            }
+        }
         opened.map_err(|error| closed(error, wrong_key()))
     }
 
     async fn open_sealed(
         &self,
-        shop: &Shop,
+        shop: &Arc<Shop>,
         sealed: &str,
+        accepted_at: Timestamp,
     ) -> Result<(Zeroizing<Vec<u8>>, Thumbprint), Closed> {
         let jwe = Jwe::parse(sealed).map_err(|e| Rejection::because(Reason::Malformed, e.to_string()))?;
-        if !shop.has_key(&jwe.kid) {
-            return Err(self.wrong_key(jwe.kid).await?.into());
+        let mut shop = Arc::clone(shop);
+        if !shop.has_key(&jwe.kid)
+            && let Some(known) = self.registry.afresh(&shop.shop_id).await?
+        {
+            shop = known;
+        }
+        let Some(known) = shop.key(&jwe.kid) else { return Err(self.wrong_key(jwe.kid).await?.into()) };
+        if !known.opens(accepted_at) {
+            return Err(retired_key(&shop, known).into());
         }
         let tampered =
             || Rejection::because(Reason::Tampered, "it names the shop's key, but that key does not open it");
-        let key = self.content_keys.unwrap(&shop.shop_id, &jwe.encrypted_key).await;
+        let key = self.content_keys.unwrap(&shop.shop_id, &jwe.kid, &jwe.encrypted_key).await;
         let key = key.map_err(|error| {
-            let present = shop.keys.last().is_some_and(|key| key.kid == jwe.kid);
-            closed(error, if present { tampered() } else { retired_key(shop, &jwe.kid) })
+            // A key of which nothing is left but its name has no end.
+            let present = shop.present_key() == Some(known) || known.until.is_some();
+            closed(error, if present { tampered() } else { retired_key(&shop, known) })
         })?;
         let kid = jwe.kid.clone();
         Ok((jwe.open(&key).map_err(|_| tampered())?, kid))
@@ -155,9 +182,12 @@ impl Decrypt {
     }
 }
 
-fn retired_key(shop: &Shop, kid: &Thumbprint) -> Rejection {
-    let sealed_with = SealedWith { kid: kid.clone(), shop_id: Some(shop.shop_id.clone()) };
-    let detail = "sealed with a key that the shop no longer has".to_owned();
+fn retired_key(shop: &Shop, key: &ShopKey) -> Rejection {
+    let sealed_with = SealedWith { kid: key.kid.clone(), shop_id: Some(shop.shop_id.clone()) };
+    let detail = match key.ended() {
+        Some(at) => format!("sealed with a key of the shop's own that opens nothing since {at:.0}"),
+        None => "sealed with a key that the shop no longer has".to_owned(),
+    };
     Rejection { reason: Reason::WrongKey, detail, sealed_with: Some(sealed_with) }
 }
 

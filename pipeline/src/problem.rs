@@ -1,3 +1,4 @@
+use kassa_bus::Thumbprint;
 use serde_json::{Map, Value, json};
 
 /// What a till is answered: status, headers and body, before any HTTP library.
@@ -9,6 +10,8 @@ pub struct Answer {
     pub retry_after: Option<u32>,
     /// Seconds a client may keep the answer.
     pub max_age: Option<u32>,
+    /// The key to seal with from now on, as the header `Kassa-Key`.
+    pub key: Option<Thumbprint>,
     pub body: String,
 }
 
@@ -16,14 +19,16 @@ impl Answer {
     #[must_use]
     pub fn json(status: u16, body: &Value) -> Self {
         let body = body.to_string();
-        Self { status, content_type: "application/json", retry_after: None, max_age: None, body }
+        Self { status, content_type: "application/json", retry_after: None, max_age: None, key: None, body }
     }
 
     /// The headers, by their names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let retry_after = self.retry_after.map(|seconds| ("retry-after", seconds.to_string()));
         let cached = self.max_age.map(|seconds| ("cache-control", format!("public, max-age={seconds}")));
-        [("content-type", self.content_type.to_owned())].into_iter().chain(retry_after).chain(cached)
+        let key = self.key.as_ref().map(|kid| ("kassa-key", kid.to_string()));
+        let content_type = [("content-type", self.content_type.to_owned())];
+        content_type.into_iter().chain(retry_after).chain(cached).chain(key)
     }
 }
 

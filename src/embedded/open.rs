@@ -158,7 +158,7 @@ impl OpenShop {
         }
         let host = LocalHost {
             store: store.clone(),
-            keys,
+            keys: keys.clone(),
             settings: up.settings,
             clock: up.clock.clone(),
             metrics: metrics.clone(),
@@ -189,7 +189,8 @@ impl OpenShop {
         let door =
             Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
         let tills = serve(tills, door, closed.clone());
-        let answers = operator::router(questions.clone(), monitor.clone(), up.clock.clone(), &occupant.token);
+        let answers =
+            operator::router(questions.clone(), monitor.clone(), keys, up.clock.clone(), &occupant.token);
         // Questions may stream for minutes, so these are cut off at the end.
         tokio::spawn(serve(operators, answers, closed));
         folder.announce(&occupant)?;

@@ -17,16 +17,19 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::http::response;
+use super::keys::FileKeys;
 use crate::monitor::{DataRequest, Monitor, MonitorError};
 use crate::questions::audit::AuditFilter;
 use crate::questions::tills::{Enrolment, Revocation};
 use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
+use crate::rotation::{Retirement, Rotation};
 use crate::status::{View, look};
 
 /// Answers questions on loopback, to whoever has the lock file's token.
 pub(super) fn router(
     questions: Arc<Questions>,
     monitor: Arc<dyn Monitor>,
+    keys: Arc<FileKeys>,
     clock: Clock,
     token: &str,
 ) -> Router {
@@ -42,7 +45,12 @@ pub(super) fn router(
     let tilled = Router::new()
         .route("/api/tills", get(tills).post(enrol))
         .route("/api/tills/revoke", post(revoke))
-        .with_state((questions.clone(), clock));
+        .with_state((questions.clone(), clock.clone()));
+    let keyed = Router::new()
+        .route("/api/keys", get(shown_keys))
+        .route("/api/keys/rotate", post(rotate))
+        .route("/api/keys/retire", post(retire))
+        .with_state((questions.clone(), keys, clock));
     Router::new()
         .route("/api/sales/{sale_id}", get(sale))
         .route("/api/stock", get(stock))
@@ -56,6 +64,7 @@ pub(super) fn router(
         .with_state(questions)
         .merge(monitored)
         .merge(tilled)
+        .merge(keyed)
         .merge(whole)
         .layer(from_fn_with_state(Arc::<str>::from(format!("Bearer {token}")), authorize))
 }
@@ -80,7 +89,7 @@ fn answer<T: Serialize>(result: Result<T, QuestionError>) -> Response<Body> {
                 QuestionError::Table(_) | QuestionError::Tills(EnrolError::Table(_)) => {
                     StatusCode::SERVICE_UNAVAILABLE
                 }
-                QuestionError::Tills(_) => StatusCode::CONFLICT,
+                QuestionError::Tills(_) | QuestionError::Rotation(_) => StatusCode::CONFLICT,
                 _ => StatusCode::NOT_FOUND,
             };
             Answer::json(status.as_u16(), &json!({"error": chain(&error)}))
@@ -135,6 +144,30 @@ async fn enrol(State((questions, clock)): State<Now>, Json(enrolment): Json<Enro
 
 async fn revoke(State((questions, clock)): State<Now>, Json(revocation): Json<Revocation>) -> Response<Body> {
     answer(questions.revoke(&revocation, clock.now()).await)
+}
+
+/// Questions about keys, the keys, and when they are asked.
+type Keyed = (Arc<Questions>, Arc<FileKeys>, Clock);
+
+async fn shown_keys(
+    State((questions, _, clock)): State<Keyed>,
+    Query(filter): Query<ShopFilter>,
+) -> Response<Body> {
+    answer(questions.keys(filter.shop.as_deref(), clock.now()).await)
+}
+
+async fn rotate(
+    State((questions, keys, clock)): State<Keyed>,
+    Json(rotation): Json<Rotation>,
+) -> Response<Body> {
+    answer(questions.rotate(&*keys, &rotation, clock.now()).await)
+}
+
+async fn retire(
+    State((questions, keys, clock)): State<Keyed>,
+    Json(retirement): Json<Retirement>,
+) -> Response<Body> {
+    answer(questions.retire(&*keys, &retirement, clock.now()).await)
 }
 
 /// The whole shop.

@@ -18,7 +18,8 @@ use super::audit::AuditFilter;
 use super::tills::{Enrolment, Revocation};
 use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
-use crate::embedded::{DataFolder, Occupant, OpenError, Store, Sync};
+use crate::embedded::{DataFolder, FileKeys, Occupant, OpenError, Store, Sync};
+use crate::rotation::{Retirement, Rotated, Rotation, ShownKey};
 use crate::status::{Status, StatusError, View, look};
 
 /// A shop that can be asked.
@@ -44,6 +45,8 @@ pub enum AskError {
     Data(#[from] OpenError),
     #[error("cannot open the shop's tables: {0}")]
     Store(String),
+    #[error("cannot open the keys in {folder}: {why}")]
+    Keys { folder: String, why: std::io::Error },
     #[error("the shop (process {pid}) does not answer at {url}")]
     Unreachable { pid: u32, url: String, source: reqwest::Error },
     #[error(transparent)]
@@ -191,6 +194,41 @@ impl Ask {
 
     /// # Errors
     /// [`AskError`].
+    pub async fn keys(&self, shop: Option<String>, now: Timestamp) -> Result<Vec<ShownKey>, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.keys(shop.as_deref(), now).await?)
+            }
+            Self::Open(remote) => remote.get(&["keys"], &ShopFilter { shop }).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn rotate(&self, rotation: &Rotation, now: Timestamp) -> Result<Rotated, AskError> {
+        match self {
+            Self::Closed(questions, folder) => {
+                Ok(questions.rotate(&file_keys(folder)?, rotation, now).await?)
+            }
+            Self::Deployed(questions, stage) => Ok(questions.rotate(&stage.keys()?, rotation, now).await?),
+            Self::Open(remote) => remote.post(&["keys", "rotate"], rotation).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn retire(&self, retirement: &Retirement, now: Timestamp) -> Result<ShownKey, AskError> {
+        match self {
+            Self::Closed(questions, folder) => {
+                Ok(questions.retire(&file_keys(folder)?, retirement, now).await?)
+            }
+            Self::Deployed(questions, stage) => Ok(questions.retire(&stage.keys()?, retirement, now).await?),
+            Self::Open(remote) => remote.post(&["keys", "retire"], retirement).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
     pub async fn webhook(&self) -> Result<WebhookState, AskError> {
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => Ok(questions.webhook().await?),
@@ -250,6 +288,11 @@ impl Ask {
             Self::Open(remote) => remote.long(Method::POST, "rebuild", progress).await,
         }
     }
+}
+
+fn file_keys(folder: &DataFolder) -> Result<FileKeys, AskError> {
+    let keys = folder.keys();
+    FileKeys::open(&keys).map_err(|why| AskError::Keys { folder: keys.display().to_string(), why })
 }
 
 impl Remote {

@@ -2,6 +2,8 @@
 pub mod ask;
 /// Which wrong keys sales came with.
 pub mod audit;
+/// The shops' keys.
+pub mod keys;
 /// What is looked at all the time: the latest, within bounds.
 pub mod look;
 /// Who is plugged in.
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::embedded::OUTBOX;
+use crate::rotation::RotationError;
 
 /// A shop's events and what was made of them, wherever they are kept.
 #[derive(Clone)]
@@ -47,7 +50,7 @@ pub struct Books {
     pub documents: HashMap<&'static str, Documents>,
 }
 
-/// Answers questions about the sales in some books. Reads only, but for rebuilding, and for tills that come and go.
+/// Answers questions about the sales in some books. Reads only, but for rebuilding, and for tills and keys that come and go.
 pub struct Questions {
     books: Books,
     /// Rebuilds do not run side by side.
@@ -76,6 +79,8 @@ pub enum QuestionError {
     NoDocuments(&'static str),
     #[error(transparent)]
     Tills(#[from] EnrolError),
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     #[error("the shop's tables cannot be read")]
     Table(#[from] TableError),
     #[error("{0}")]

@@ -12,6 +12,7 @@ use kassa_subscribers::warehouse_webhook::WebhookState;
 use serde_json::Value;
 
 use super::{SaleHistory, Sent, ShownEvent};
+use crate::rotation::{KeyState, Rotated, ShownKey};
 use crate::show::{money, short, table};
 
 /// A sale's history as a table, with the time between events.
@@ -85,6 +86,41 @@ pub fn tills(tills: &[EnrolledTill]) -> String {
         }
     }
     format!("{rows}\n")
+}
+
+/// The shops' keys, and what to do about those that are over. `reach` is what another command needs to be told to
+/// ask the same shop.
+#[must_use]
+pub fn keys(keys: &[ShownKey], reach: &str) -> String {
+    let mut rows = table(["shop", "key", "since", "opens"]);
+    let mut advice = String::new();
+    for ShownKey { shop_id, key, state } in keys {
+        let opens = match (state, key.until, key.retired) {
+            (KeyState::Present, ..) => "what tills seal now".to_owned(),
+            (KeyState::Coming, ..) => "what tills will seal soon".to_owned(),
+            (KeyState::Overlapping, Some(until), _) => format!("what comes until {until:.0}"),
+            (KeyState::Retired, _, Some(at)) => format!("nothing, retired {at:.0}"),
+            _ => "nothing, can be retired".to_owned(),
+        };
+        rows.add_row([shop_id.to_string(), key.kid.to_string(), format!("{:.0}", key.since), opens]);
+        match state {
+            KeyState::Over => {
+                advice.push_str(&format!("kassa key retire --shop {shop_id} --kid {}{reach}\n", key.kid));
+            }
+            KeyState::Coming => advice.push_str(&format!("kassa key rotate --shop {shop_id}{reach}\n")),
+            _ => {}
+        }
+    }
+    if advice.is_empty() { format!("{rows}\n") } else { format!("{rows}\n\nTo be done:\n{advice}") }
+}
+
+/// What a rotation did, and what is left to do.
+#[must_use]
+pub fn rotated(Rotated { shop_id, from, to, until }: &Rotated, reach: &str) -> String {
+    format!(
+        "Tills of {shop_id} now get the key {to}.\nWhat comes sealed with the one before is opened until {until:.0}. \
+         Then:\n  kassa key retire --shop {shop_id} --kid {from}{reach}\n"
+    )
 }
 
 /// Stock and turnover, a block per shop.

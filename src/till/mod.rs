@@ -42,6 +42,12 @@ const SESSION_TIME: Duration = Duration::from_hours(1);
 /// How long a fetched public key is used.
 const KEY_TIME: Duration = Duration::from_hours(1);
 
+/// How long a key that was just fetched is used, whatever the shop says.
+const KEY_STANDS: Duration = Duration::from_secs(1);
+
+/// The header by which the shop names the key it wants sales sealed with.
+const KASSA_KEY: &str = "kassa-key";
+
 /// The most a till waits between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -255,9 +261,23 @@ impl Till {
             Err(_) => {}
         }
         let (response, retries) = span.ends("not-accepted", answered)?;
+        self.heard_of(response.headers().get(KASSA_KEY)).await;
         // Reading the answer to its end frees the connection for the next sale.
         let _ = response.bytes().await;
         Ok(Posted { took: begun.elapsed(), retries })
+    }
+
+    /// The shop says which key it wants sales sealed with. Another than the one in hand is fetched before the next sale,
+    /// but not again and again while the shop still gives out the old one.
+    async fn heard_of(&self, wanted: Option<&header::HeaderValue>) {
+        let Some(wanted) = wanted.filter(|_| self.key_of == self.shop) else { return };
+        let mut fetched = self.key.lock().await;
+        if let Some(key) = &*fetched
+            && wanted.as_bytes() != key.kid.as_str().as_bytes()
+            && key.since.elapsed() >= KEY_STANDS
+        {
+            *fetched = None;
+        }
     }
 
     /// The span of a sale, from the first try to the yes.

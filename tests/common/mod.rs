@@ -76,12 +76,17 @@ pub struct Keys {
 
 #[async_trait]
 impl ShopKeys for Keys {
-    async fn decrypt(&self, shop: &ShopId, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    async fn decrypt(
+        &self,
+        shop: &ShopId,
+        kid: Option<&Thumbprint>,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.unavailable.load(Ordering::SeqCst) {
             return Err(KeyError::unavailable("made so by the test"));
         }
-        self.files.decrypt(shop, ciphertext).await
+        self.files.decrypt(shop, kid, ciphertext).await
     }
 
     async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {

@@ -62,10 +62,12 @@ impl Standing {
     }
 }
 
-/// From when to when a shop had this key, if it has another by now.
+/// From when to when a shop had this key, if it has another by now: to when it was said to end, or else until the next
+/// one came.
 fn retired(owner: &Shop, kid: &Thumbprint) -> Option<(Timestamp, Timestamp)> {
     let at = owner.keys.iter().position(|key| key.kid == *kid)?;
-    Some((owner.keys[at].since, owner.keys.get(at + 1)?.since))
+    let key = &owner.keys[at];
+    Some((key.since, key.ended().or_else(|| Some(owner.keys.get(at + 1)?.since))?))
 }
 
 fn day(at: Timestamp) -> String {
@@ -92,7 +94,7 @@ mod tests {
         // given AMIS1 with a key of March and one since November
         let [since, until]: [Timestamp; 2] =
             ["2026-03-02T08:00:00Z", "2026-11-20T08:00:00Z"].map(|at| at.parse().unwrap());
-        let keys = [(1, since), (2, until)].map(|(n, since)| ShopKey { kid: thumbprint(n), since });
+        let keys = [(1, since), (2, until)].map(|(n, since)| ShopKey::new(thumbprint(n), since));
         let owner = Shop {
             shop_id: shop("AMIS1"),
             name: "Amsterdam".into(),

@@ -127,7 +127,7 @@ impl Trials {
             if !self.permits.take().await? {
                 break;
             }
-            match self.keys.decrypt(other, ciphertext).await.map(drop) {
+            match self.keys.decrypt(other, None, ciphertext).await.map(drop) {
                 Ok(()) => {
                     let mut matched = self.matched.lock().unwrap_or_else(PoisonError::into_inner);
                     matched.insert(shop.clone(), other.clone());
