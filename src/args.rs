@@ -1,3 +1,5 @@
+/// What is said of sales that are to go their way again.
+mod again;
 /// What is said of the shops' keys.
 mod key;
 /// What is said of tills.
@@ -16,6 +18,7 @@ use crate::embedded::Sync;
 use crate::till::Format;
 use crate::warehouse::TopicArn;
 
+pub use again::{ReconcileArgs, RejectedArgs, RetryArgs};
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
 pub use till::{EnrollArgs, RevokeArgs, TILLS, TillArgs, TillCommand};
 
@@ -94,6 +97,12 @@ pub enum Command {
   kassa events --shop AMIS1 --day 2026-11-22 | jq .kind
   kassa events --shop AMIS1 --stage dev")]
     Events(EventsArgs),
+    /// List rejected sales, and why
+    Rejected(RejectedArgs),
+    /// Put rejected sales through again, once what was wrong is mended
+    Retry(RetryArgs),
+    /// Send accepted sales that came to no end on their way again
+    Reconcile(ReconcileArgs),
     /// Check that the books balance: every sale and every row against the events
     #[command(after_help = "The exit code is 1 if they do not.
 

@@ -1,3 +1,5 @@
+/// Sales that are to go their way again.
+mod again;
 /// The shops' keys.
 mod key;
 /// Tills and their keys.
@@ -112,6 +114,9 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             let _ = out.flush();
             Ok(ExitCode::SUCCESS)
         }
+        Command::Rejected(args) => again::rejected(args).await,
+        Command::Retry(args) => again::retry(args).await,
+        Command::Reconcile(args) => again::reconcile(args).await,
         Command::Check(ask) => {
             let bar = events_bar("checking");
             let check = ask.shop.ask().await?.check(&|read, of| advance(&bar, read, of)).await?;

@@ -281,6 +281,8 @@ impl Recording {
             return;
         }
         self.calls("watch", 1);
+        self.calls("reconcile", 1);
+        self.measures(Metric::GivenUp, &[], &[0.0]);
         let pending = self.undecrypted.iter_mut().chain(&mut self.dead_letters);
         let ages: Vec<u32> = pending
             .map(|message| {

@@ -217,6 +217,7 @@ fn a_missing_or_wrong_setting_fails_at_start_and_is_named(cloud: &Cloud) {
         ("process", &["EVENTS_TABLE", "SHOPS_TABLE", "DECRYPT_ERRORS_TOPIC"]),
         ("project", &["SHOPS_TABLE"]),
         ("watch", &["EVENTS_TABLE", "SHOPS_TABLE"]),
+        ("reconcile", &["EVENTS_TABLE", "SHOPS_TABLE", "TO_DECRYPT_TOPIC"]),
     ] {
         for name in names {
             let told = start(handler, name, &[]);
@@ -226,6 +227,6 @@ fn a_missing_or_wrong_setting_fails_at_start_and_is_named(cloud: &Cloud) {
     assert!(start("accept", "", &[("TO_DECRYPT_TOPIC", "to-decrypt")]).contains("TO_DECRYPT_TOPIC must be"));
     assert!(
         start("nobody", "", &[("METRICS_NAMESPACE", "kassa-test")])
-            .contains("_HANDLER must be accept, decrypt, process, project or watch")
+            .contains("_HANDLER must be accept, decrypt, process, project, watch or reconcile")
     );
 }

@@ -12,7 +12,7 @@ use kassa::embedded::{LocalHost, Stages, Store};
 use kassa::questions::audit::AuditFilter;
 use kassa_bus::conformance::{Dependencies, Trial, conforms};
 use kassa_bus::registry::Registry;
-use kassa_bus::{Host, Message, Source, Subscriber, Topic};
+use kassa_bus::{Host, Message, Settings, Source, Subscriber, Topic};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_subscribers::{bad_key_auditor, decrypt_error_alerter};
 use serde_json::json;
@@ -40,9 +40,10 @@ impl Trial for Process {
             publisher: self.0.post.clone(),
             clock: &clock,
             metrics: &self.0.metrics,
+            settings: &Settings::none(),
         };
         let on_topic = |source| source == Source::Topic(Topic::ToProcess);
-        stages.subscriptions().into_iter().find(|s| on_topic(s.source)).unwrap().subscriber
+        stages.subscriptions().unwrap().into_iter().find(|s| on_topic(s.source)).unwrap().subscriber
     }
 
     async fn outcome(&self) -> String {

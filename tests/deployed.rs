@@ -123,7 +123,7 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
     cloud.until("21 more", &["check"], right).await;
     // At the finest level there is, no function's log holds anything of a sale.
     let levels = "print(json.dumps([f['Environment']['Variables']['RUST_LOG'] for f in aws('lambda').list_functions()['Functions']]))";
-    assert_eq!(cloud.boto(levels).await, json!(vec!["TRACE"; 7]));
+    assert_eq!(cloud.boto(levels).await, json!(vec!["TRACE"; 8]));
     let log = cloud.log();
     assert!(log.contains(wrong_key.sale_id.as_str()), "the functions' logs are not in it");
     assert!(!log.contains("7712345"));

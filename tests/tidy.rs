@@ -106,7 +106,7 @@ fn dynoxide_is_behind_one_file() {
 fn decisions_are_pure() {
     // The files that say what a request, an envelope, a sale or an event is do nothing but say it.
     let pipeline =
-        ["request", "content", "event", "posting", "row", "problem", "overdue", "standing", "sweep"]
+        ["request", "content", "event", "posting", "row", "problem", "overdue", "standing", "sweep", "tries"]
             .map(|name| ("pipeline", name));
     let bus = ["jwe", "jws", "json", "message", "opening_hours", "quiet_hours", "settings", "tills"];
     let trace = ["buffer", "context", "options", "sampler"].map(|name| format!("trace/{name}"));
@@ -176,6 +176,7 @@ fn the_stages_are_files_of_their_own_and_the_shop_starts_each() {
         ("process", "Process"),
         ("project", "Project"),
         ("watch", "Watch"),
+        ("reconcile", "Reconcile"),
     ] {
         let text = fs::read_to_string(root().join(format!("pipeline/src/{file}.rs"))).unwrap();
         assert!(

@@ -17,8 +17,9 @@ struct Start {
 
 /// Each handler, an empty function and a Python one, in turns, so that the machine's moods hit all alike.
 pub async fn starts(cloud: &Cloud) {
-    let mut starts: Vec<Start> =
-        ["accept", "decrypt", "process", "project", "watch"].map(|name| of_stage(cloud, name)).into();
+    let mut starts: Vec<Start> = ["accept", "decrypt", "process", "project", "watch", "reconcile"]
+        .map(|name| of_stage(cloud, name))
+        .into();
     starts.push(Start { name: "empty", program: empty(), args: Vec::new(), settings: Vec::new() });
     starts.push(python());
     let mut took: Vec<Vec<Duration>> = starts.iter().map(|_| Vec::new()).collect();

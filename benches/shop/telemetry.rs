@@ -106,8 +106,9 @@ impl Functions {
             publisher: world.post.clone(),
             clock: &clock,
             metrics: &metrics,
+            settings: &Settings::none(),
         };
-        let mut subscriptions = stages.subscriptions();
+        let mut subscriptions = stages.subscriptions().unwrap();
         let mut stage = |topic| {
             let found = subscriptions.iter().position(|s| s.source == kassa_bus::Source::Topic(topic));
             found.map(|at| subscriptions.swap_remove(at)).ok_or("no such stage")

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::str::FromStr;
 
 use base64::Engine;
 use base64::alphabet;
@@ -250,6 +251,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 10] = [
+        Self::WrongKey,
+        Self::UnknownShop,
+        Self::Malformed,
+        Self::Tampered,
+        Self::InvalidSale,
+        Self::Conflict,
+        Self::Unsigned,
+        Self::BadSignature,
+        Self::UnknownTill,
+        Self::RevokedTill,
+    ];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -264,6 +278,18 @@ impl Reason {
             Self::UnknownTill => "unknown-till",
             Self::RevokedTill => "revoked-till",
         }
+    }
+}
+
+impl FromStr for Reason {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = || Self::ALL.map(Self::as_str).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| format!("must be one of {}", all()))
     }
 }
 

@@ -133,9 +133,14 @@ impl<K, V> moka::Expiry<K, Option<V>> for Expiry {
 impl Registry {
     #[must_use]
     pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
+        Self::of(ShopsTable::new(client, table))
+    }
+
+    /// The registry in this table.
+    #[must_use]
+    pub fn of(table: ShopsTable) -> Self {
         let shops = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
         let owners = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
-        let table = ShopsTable::new(client, table);
         Self { tills: Tills::new(table.clone()), table, shops, owners }
     }
 

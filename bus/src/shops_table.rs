@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
 
 use crate::table::{Item, PAGE, TableError, s};
 use crate::trace;
@@ -101,6 +102,29 @@ impl ShopsTable {
             .expression_attribute_values(":beginning", s(beginning));
         let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
         Ok(page.items.unwrap_or_default())
+    }
+}
+
+impl ShopsTable {
+    /// Puts a row if this is true of what is there, and says whether it was.
+    ///
+    /// # Errors
+    /// [`TableError`]; whether it was put is then unknown.
+    pub async fn put_if(&self, row: Item, condition: &str, values: Item) -> Result<bool, TableError> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&*self.name)
+            .set_item(Some(row))
+            .condition_expression(condition)
+            .set_expression_attribute_values((!values.is_empty()).then_some(values));
+        match put.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(TableError::unavailable("write the shops table")(error)),
+            },
+        }
     }
 }
 

@@ -10,6 +10,8 @@ pub mod content;
 pub mod decrypt;
 /// `accept` behind API Gateway.
 pub mod gateway;
+/// Opening an envelope, with whichever of its shop's keys it is under.
+pub mod opener;
 /// One shop's pending sales, from one minute to the next.
 pub mod pending;
 /// RFC 9457 answers to a till.
@@ -20,6 +22,8 @@ pub mod process;
 pub mod project;
 /// Read models anew from the events, while sales go on.
 pub mod rebuild;
+/// Once a minute: what came to no end is sent on its way again.
+pub mod reconcile;
 /// How a sale is rejected, by whichever stage.
 pub mod reject;
 /// `POST /shop`: from the request's bytes to an envelope.
@@ -39,6 +43,8 @@ pub mod group_commit;
 pub mod overdue;
 /// Which rows a sale changes, by how much; and how far a projection has come.
 pub mod posting;
+/// How far in time something has come.
+pub mod progress_row;
 /// Stock and turnover: the table they are in.
 pub mod read_model;
 /// Its rows as questions show them.
@@ -47,5 +53,7 @@ pub mod row;
 pub mod standing;
 /// When which sales are looked at.
 pub mod sweep;
+/// When what came to no end is tried again.
+pub mod tries;
 /// Finding those among all sales.
 pub mod unsettled;

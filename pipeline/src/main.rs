@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use kassa_bus::keys::{ContentKeys, ShopKeys};
+use kassa_bus::keys::ShopKeys;
 use kassa_bus::kms::KmsKeys;
 use kassa_bus::lambda::{self, Error, Function};
 use kassa_bus::registry::Registry;
+use kassa_bus::shops_table::ShopsTable;
 use kassa_bus::sns::Sns;
 use kassa_bus::{Publisher, SettingError, Topic};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::gateway;
+use kassa_pipeline::opener::Opener;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use kassa_pipeline::read_model::ReadModel;
+use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::reject::Reject;
 use kassa_pipeline::unsettled::Finder;
 use kassa_pipeline::watch::Watch;
@@ -38,8 +41,9 @@ async fn run() -> Result<(), Error> {
             lambda::drive(&parts.function, parts.project()?.subscription(), only_shard).await
         }
         Watch::NAME => lambda::drive(&parts.function, parts.watch()?.subscription(), None).await,
+        Reconcile::NAME => lambda::drive(&parts.function, parts.reconcile()?.subscription(), None).await,
         _ => {
-            let what = "accept, decrypt, process, project or watch";
+            let what = "accept, decrypt, process, project, watch or reconcile";
             Err(SettingError::Wrong { name: "_HANDLER", what }.into())
         }
     }
@@ -69,12 +73,9 @@ impl Parts {
             (Topic::ToProcess, "TO_PROCESS_TOPIC"),
             (Topic::DecryptErrors, "DECRYPT_ERRORS_TOPIC"),
         ])?;
-        let keys = self.keys()?;
         Ok(Decrypt {
-            content_keys: ContentKeys::new(Arc::clone(&keys), self.function.metrics.clone()),
-            keys,
             reject: self.reject(self.events(&dynamodb)?, Arc::clone(&publisher)),
-            registry: self.registry(dynamodb)?,
+            opener: Opener::new(self.registry(dynamodb)?, self.keys()?, self.function.metrics.clone()),
             publisher,
             metrics: self.function.metrics.clone(),
         })
@@ -106,6 +107,19 @@ impl Parts {
         let finder = Finder { store: self.events(&dynamodb)? };
         let read_model = ReadModel::new(dynamodb.clone(), self.table("SHOPS_TABLE")?);
         Ok(Watch::new(self.registry(dynamodb)?, read_model, finder, clock.clone(), metrics.clone()))
+    }
+
+    fn reconcile(&self) -> Result<Reconcile, SettingError> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
+        let Function { metrics, clock, settings, .. } = &self.function;
+        let table = ShopsTable::new(dynamodb.clone(), self.table("SHOPS_TABLE")?);
+        Reconcile::told(
+            settings,
+            Finder { store: self.events(&dynamodb)? },
+            table,
+            self.publisher(&[(Topic::ToDecrypt, "TO_DECRYPT_TOPIC")])?,
+            (clock.clone(), metrics.clone()),
+        )
     }
 
     fn table(&self, name: &'static str) -> Result<&str, SettingError> {

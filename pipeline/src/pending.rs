@@ -56,6 +56,11 @@ impl Pending {
             .fold((0, SignedDuration::ZERO), |(count, longest), waited| (count + 1, longest.max(waited)))
     }
 
+    /// The sales that are pending as far as is known, and when they were accepted.
+    pub fn known(&self) -> impl Iterator<Item = (&SaleId, Timestamp)> {
+        self.known.iter().map(|(sale, accepted_at)| (sale, *accepted_at))
+    }
+
     /// Looks at what is due.
     ///
     /// # Errors

@@ -99,7 +99,8 @@ impl Subscriber for Process {
 }
 
 /// What is recorded of a sale. A late sale is booked on its own day. It was sent on as soon as it was decrypted.
-fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Recorded {
+#[must_use]
+pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Recorded {
     let zone = shop.zone();
     let business_date = match sale.sold_at {
         Some(at) => at.to_zoned(zone).date(),

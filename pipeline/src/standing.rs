@@ -72,6 +72,36 @@ pub fn unsettled(sale: &[Event]) -> Vec<Unsettled> {
     sale.iter().filter(open).map(unsettled).collect()
 }
 
+/// An envelope that was rejected, of a sale that is not recorded.
+#[derive(Clone)]
+pub struct RejectedEnvelope {
+    pub accepted: Event,
+    /// The last time.
+    pub rejected: Event,
+    pub attempt: u32,
+}
+
+/// The envelopes of one sale that were rejected and may be put through again. Of a recorded sale there are none.
+#[must_use]
+pub fn rejected(sale: &[Event]) -> Vec<RejectedEnvelope> {
+    if sale.iter().any(|event| matches!(event.fact, Fact::Recorded(_))) {
+        return Vec::new();
+    }
+    let last = |envelope: &str| {
+        let of = sale.iter().filter_map(|event| match &event.fact {
+            Fact::Rejected(rejected) if rejected.envelope == envelope => Some((rejected.attempt, event)),
+            _ => None,
+        });
+        of.max_by_key(|(attempt, _)| *attempt)
+    };
+    let again = |event: &Event| {
+        let Fact::Accepted(accepted) = &event.fact else { return None };
+        let (attempt, rejected) = last(&envelope_hash(&accepted.envelope))?;
+        Some(RejectedEnvelope { accepted: event.clone(), rejected: rejected.clone(), attempt })
+    };
+    sale.iter().filter_map(again).collect()
+}
+
 /// Puts events together into sales. They come sale by sale from a query or a scan, as the table keeps them.
 #[derive(Default)]
 pub struct Sales(Vec<StoredEvent>);
@@ -176,6 +206,15 @@ mod tests {
         // Of a sale that is recorded it may be a repeat.
         let recorded = [event(1, 0, 1), event(2, 0, 2), event(3, 2, 1)];
         assert!(unsettled(&recorded)[0].recorded);
+    }
+
+    #[test]
+    fn of_a_rejected_sale_the_last_attempt_counts_and_a_recorded_one_is_not_rejected() {
+        let mut sale = vec![event(1, 0, 1), event(2, 0, 2), event(3, 1, 1), event(5, 1, 1), event(4, 1, 2)];
+        let found: Vec<_> = rejected(&sale).iter().map(|found| (found.accepted.at, found.attempt)).collect();
+        assert_eq!(found, [(Timestamp::from_second(1).unwrap(), 5), (Timestamp::from_second(2).unwrap(), 4)]);
+        sale.push(event(6, 2, 2));
+        assert!(rejected(&sale).is_empty());
     }
 
     #[test]

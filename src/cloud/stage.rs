@@ -8,7 +8,8 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use kassa_bus::error::chain;
 use kassa_bus::registry::Registry;
-use kassa_bus::{Clock, Documents};
+use kassa_bus::sns::Sns;
+use kassa_bus::{Clock, Documents, Topic};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 
@@ -149,6 +150,15 @@ impl Stage {
     pub fn keys(&self) -> Result<KmsKeyMaker, StageError> {
         let client = aws_sdk_kms::Client::new(&self.config);
         Ok(KmsKeyMaker::new(client, self.output("KeyPrefix")?, self.stack.clone()))
+    }
+
+    /// Where sales are sent on their way again.
+    ///
+    /// # Errors
+    /// [`StageError::NoOutput`].
+    pub fn to_decrypt(&self) -> Result<Sns, StageError> {
+        let topic = (Topic::ToDecrypt, self.output("ToDecryptTopic")?.to_owned());
+        Ok(Sns::new(aws_sdk_sns::Client::new(&self.config), HashMap::from([topic])))
     }
 
     /// Events, registry and read models.

@@ -1,6 +1,6 @@
 /// What was spent up to now.
 mod so_far;
-/// What watch and the subscribers add to it.
+/// What watch, reconcile and the subscribers add to it.
 mod subscribers;
 
 use clap::Args;
@@ -57,7 +57,7 @@ pub fn run(args: &CostArgs) -> Result<String, String> {
         Format::Classic => &measured.classic,
     };
     let bill = Bill::of(units, &prices, args.sales_per_month, args.shops);
-    let besides = [&measured.watch].into_iter().chain(&measured.subscribers);
+    let besides = [&measured.watch, &measured.reconcile].into_iter().chain(&measured.subscribers);
     let added: Vec<Added> = besides.map(|of| Added::of(of, &prices, args.shops)).collect();
     if args.json {
         let origin = json!({"date": measured.date, "how": measured.how});
@@ -89,6 +89,7 @@ struct Measured {
     sealed: Units,
     classic: Units,
     watch: Subscriber,
+    reconcile: Subscriber,
     subscribers: Vec<Subscriber>,
 }
 

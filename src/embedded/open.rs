@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kassa_bus::keys::{ContentKeys, ShopKeys};
+use kassa_bus::keys::ShopKeys;
 use kassa_bus::local::{LocalBus, Redelivery, STACK, invoked};
 use kassa_bus::table::TableError;
 use kassa_bus::{
@@ -11,8 +11,10 @@ use kassa_bus::{
 };
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
+use kassa_pipeline::opener::Opener;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
+use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::reject::Reject;
 use kassa_pipeline::unsettled::Finder;
 use kassa_pipeline::watch::Watch;
@@ -134,28 +136,20 @@ impl OpenShop {
             publisher: Arc::new(Shown { inner: bus.clone(), feed: feed.clone() }),
             clock: &up.clock,
             metrics: &metrics,
+            settings: &up.settings,
         };
         let accept = stages.accept();
         let (on_stream, others): (Vec<_>, Vec<_>) =
-            stages.subscriptions().into_iter().partition(|s| s.source == Source::EventStream);
+            stages.subscriptions()?.into_iter().partition(|s| s.source == Source::EventStream);
         let (closing, closed) = watch::channel(false);
         let (ending, ended) = watch::channel(false);
-        let mut projections = Vec::new();
-        for subscription in on_stream {
-            let run = store.stream.clone().run(
-                subscription,
-                store.events.clone(),
-                store.read_model.clone(),
-                Reporter {
-                    metrics: metrics.clone(),
-                    tracer: tracer.clone(),
-                    clock: up.clock.clone(),
-                    feed: feed.clone(),
-                },
-                ended.clone(),
-            );
-            projections.push(tokio::spawn(run));
-        }
+        let reporter = Reporter {
+            metrics: metrics.clone(),
+            tracer: tracer.clone(),
+            clock: up.clock.clone(),
+            feed: feed.clone(),
+        };
+        let projections = project(on_stream, &store, &reporter, &ended);
         let host = LocalHost {
             store: store.clone(),
             keys: keys.clone(),
@@ -189,14 +183,20 @@ impl OpenShop {
         let door =
             Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
         let tills = serve(tills, door, closed.clone());
-        let answers =
-            operator::router(questions.clone(), monitor.clone(), keys, up.clock.clone(), &occupant.token);
+        let answers = operator::router(
+            questions.clone(),
+            monitor.clone(),
+            keys,
+            bus.clone(),
+            up.clock.clone(),
+            &occupant.token,
+        );
         // Questions may stream for minutes, so these are cut off at the end.
         tokio::spawn(serve(operators, answers, closed));
         folder.announce(&occupant)?;
 
         let exporting = tokio::spawn(tracer.clone().run());
-        let resuming = tokio::spawn(resume(questions, store.clone(), bus.clone()));
+        let resuming = tokio::spawn(resume(questions, store.clone(), bus.clone(), metrics.clone()));
         Ok(Self {
             occupant,
             applied: plan,
@@ -243,6 +243,21 @@ impl OpenShop {
     }
 }
 
+/// Starts those that live on the event store's stream.
+fn project(
+    on_stream: Vec<Subscription>,
+    store: &Store,
+    reporter: &Reporter,
+    ended: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let run = |subscription| {
+        let (events, read_model) = (store.events.clone(), store.read_model.clone());
+        let stream = store.stream.clone();
+        tokio::spawn(stream.run(subscription, events, read_model, reporter.clone(), ended.clone()))
+    };
+    on_stream.into_iter().map(run).collect()
+}
+
 /// What was sold before the shop was opened.
 async fn seed(feed: Arc<Feed>, questions: Arc<Questions>, clock: Clock) {
     if let Err(error) = feed.ask(&questions, clock.now()).await {
@@ -251,7 +266,7 @@ async fn seed(feed: Arc<Feed>, questions: Arc<Questions>, clock: Clock) {
 }
 
 /// What an earlier process did not finish.
-async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>) {
+async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>, metrics: Metrics) {
     match store.read_model.is_held().await {
         Ok(false) => {}
         Ok(true) => match questions.rebuild(&|_, _| {}).await {
@@ -260,7 +275,7 @@ async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>) {
         },
         Err(error) => tracing::error!(%error, "cannot see whether a rebuild was interrupted"),
     }
-    match recover::recover(&store.events, &*bus).await {
+    match recover::recover(&store.events, &*bus, &metrics).await {
         Ok(0) => {}
         Ok(republished) => tracing::info!(republished, "left by an earlier process, published again"),
         Err(error) => {
@@ -276,6 +291,7 @@ pub struct Stages<'a> {
     pub publisher: Arc<dyn Publisher>,
     pub clock: &'a Clock,
     pub metrics: &'a Metrics,
+    pub settings: &'a Settings,
 }
 
 impl Stages<'_> {
@@ -293,8 +309,10 @@ impl Stages<'_> {
     }
 
     /// Every stage that hangs on a topic, on the stream or on the clock.
-    #[must_use]
-    pub fn subscriptions(&self) -> Vec<Subscription> {
+    ///
+    /// # Errors
+    /// [`SettingError`].
+    pub fn subscriptions(&self) -> Result<Vec<Subscription>, SettingError> {
         let reject = Reject {
             store: self.store.events.clone(),
             publisher: self.publisher.clone(),
@@ -302,9 +320,7 @@ impl Stages<'_> {
             metrics: self.metrics.clone(),
         };
         let decrypt = Decrypt {
-            registry: self.store.registry.clone(),
-            keys: self.keys.clone(),
-            content_keys: ContentKeys::new(self.keys.clone(), self.metrics.clone()),
+            opener: Opener::new(self.store.registry.clone(), self.keys.clone(), self.metrics.clone()),
             publisher: self.publisher.clone(),
             reject: reject.clone(),
             metrics: self.metrics.clone(),
@@ -324,7 +340,20 @@ impl Stages<'_> {
             self.clock.clone(),
             self.metrics.clone(),
         );
-        vec![decrypt.subscription(), process.subscription(), project.subscription(), watch.subscription()]
+        let reconcile = Reconcile::told(
+            self.settings,
+            Finder { store: self.store.events.clone() },
+            self.store.shops(),
+            self.publisher.clone(),
+            (self.clock.clone(), self.metrics.clone()),
+        )?;
+        Ok(vec![
+            decrypt.subscription(),
+            process.subscription(),
+            project.subscription(),
+            watch.subscription(),
+            reconcile.subscription(),
+        ])
     }
 }
 

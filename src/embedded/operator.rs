@@ -8,9 +8,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::Stream;
-use kassa_bus::Clock;
 use kassa_bus::error::chain;
 use kassa_bus::tills::EnrolError;
+use kassa_bus::{Clock, Publisher};
 use kassa_pipeline::problem::Answer;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ use super::http::response;
 use super::keys::FileKeys;
 use crate::monitor::{DataRequest, Monitor, MonitorError};
 use crate::questions::audit::AuditFilter;
+use crate::questions::reconcile::ReconcileFilter;
+use crate::questions::rejected::RejectedFilter;
 use crate::questions::tills::{Enrolment, Revocation};
 use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
 use crate::rotation::{Retirement, Rotation};
@@ -30,6 +32,7 @@ pub(super) fn router(
     questions: Arc<Questions>,
     monitor: Arc<dyn Monitor>,
     keys: Arc<FileKeys>,
+    publisher: Arc<dyn Publisher>,
     clock: Clock,
     token: &str,
 ) -> Router {
@@ -46,6 +49,16 @@ pub(super) fn router(
         .route("/api/tills", get(tills).post(enrol))
         .route("/api/tills/revoke", post(revoke))
         .with_state((questions.clone(), clock.clone()));
+    let again = Router::new()
+        .route("/api/rejected", get(rejected))
+        .route("/api/retry", get(preview).post(retry))
+        .route("/api/reconcile", post(reconcile))
+        .with_state(Again {
+            questions: questions.clone(),
+            keys: keys.clone(),
+            publisher,
+            clock: clock.clone(),
+        });
     let keyed = Router::new()
         .route("/api/keys", get(shown_keys))
         .route("/api/keys/rotate", post(rotate))
@@ -65,6 +78,7 @@ pub(super) fn router(
         .merge(monitored)
         .merge(tilled)
         .merge(keyed)
+        .merge(again)
         .merge(whole)
         .layer(from_fn_with_state(Arc::<str>::from(format!("Bearer {token}")), authorize))
 }
@@ -218,6 +232,49 @@ async fn check(State(questions): State<Arc<Questions>>) -> Response<Body> {
     lines(move |line| async move {
         let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
         let end = done(questions.check(&progress).await);
+        let _ = line.send(end).await;
+    })
+}
+
+/// What it takes to send sales on their way again.
+#[derive(Clone)]
+struct Again {
+    questions: Arc<Questions>,
+    keys: Arc<FileKeys>,
+    publisher: Arc<dyn Publisher>,
+    clock: Clock,
+}
+
+async fn rejected(State(again): State<Again>, Query(filter): Query<RejectedFilter>) -> Response<Body> {
+    lines(move |line| async move {
+        let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
+        let end = done(again.questions.rejected(&filter, &progress).await);
+        let _ = line.send(end).await;
+    })
+}
+
+async fn preview(State(again): State<Again>, Query(filter): Query<RejectedFilter>) -> Response<Body> {
+    lines(move |line| async move {
+        let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
+        let opener = again.questions.opener(again.keys);
+        let now = again.clock.now();
+        let end = done(again.questions.preview(&filter, &opener, &progress, now).await);
+        let _ = line.send(end).await;
+    })
+}
+
+async fn retry(State(again): State<Again>, Query(filter): Query<RejectedFilter>) -> Response<Body> {
+    lines(move |line| async move {
+        let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
+        let end = done(again.questions.retry(&filter, &*again.publisher, &progress).await);
+        let _ = line.send(end).await;
+    })
+}
+
+async fn reconcile(State(again): State<Again>, Query(filter): Query<ReconcileFilter>) -> Response<Body> {
+    lines(move |line| async move {
+        let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
+        let end = done(again.questions.reconcile(&filter, Some(&*again.publisher), &progress).await);
         let _ = line.send(end).await;
     })
 }

@@ -1,11 +1,10 @@
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Message, Publisher, Retry, Topic};
-use kassa_pipeline::accept;
+use kassa_bus::{Message, Metrics, Publisher, Retry, Topic};
 use kassa_pipeline::event::{Event, REJECTED, StoredEvent};
-use kassa_pipeline::event_store::{EventStore, Scan};
+use kassa_pipeline::event_store::EventStore;
+use kassa_pipeline::reconcile::reconcile_all;
 use kassa_pipeline::reject;
-use kassa_pipeline::standing::{Sales, Unsettled};
 use kassa_pipeline::unsettled::Finder;
 
 /// A rejection is published right after it was appended. What was appended this long before the last event
@@ -15,27 +14,15 @@ const SURELY_PUBLISHED: SignedDuration = SignedDuration::from_mins(15);
 /// Publishes again what an earlier process may not have come to, and says how many messages: every envelope
 /// that was accepted and neither recorded nor rejected, and the last rejections. What is on its way already
 /// is published twice, which changes nothing.
-pub(super) async fn recover(store: &EventStore, publisher: &dyn Publisher) -> Result<u64, Retry> {
+pub(super) async fn recover(
+    store: &EventStore,
+    publisher: &dyn Publisher,
+    metrics: &Metrics,
+) -> Result<u64, Retry> {
     let finder = Finder { store: store.clone() };
-    let scan = Scan { without_bodies: true, ..Scan::default() };
-    let mut republished = 0;
     let mut rejections = LastRejections::default();
-    let mut sales = Sales::default();
-    let mut cursor = None;
-    loop {
-        let page = store.scan(scan, cursor).await?;
-        for event in page.events {
-            rejections.see(&event);
-            if let Some(sale) = sales.take(event) {
-                republished += settle(&finder, publisher, &sale).await?;
-            }
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    republished += settle(&finder, publisher, &sales.rest()).await?;
+    let see = |event: &StoredEvent| rejections.see(event);
+    let mut republished = reconcile_all(&finder, Some((publisher, metrics)), &|_| true, see).await?;
     for rejection in rejections.taken() {
         let sale = read(store, &rejection).await?;
         let rejection = sale.iter().find(|event| event.key() == rejection.key);
@@ -82,17 +69,4 @@ impl LastRejections {
 async fn read(store: &EventStore, of: &StoredEvent) -> Result<Vec<Event>, Retry> {
     let events = store.sale(&of.shop_id, &of.sale_id).await?;
     Ok(events.iter().map(StoredEvent::read).collect::<Result<_, _>>()?)
-}
-
-async fn settle(finder: &Finder, publisher: &dyn Publisher, sale: &[StoredEvent]) -> Result<u64, Retry> {
-    let mut count = 0;
-    for Unsettled { key, .. } in finder.of(sale).await? {
-        for event in finder.store.get(&[key]).await? {
-            if let Some(sale) = accept::republished(event.read()?, 1) {
-                publish_one(publisher, Topic::ToDecrypt, Message::of(&sale)).await?;
-                count += 1;
-            }
-        }
-    }
-    Ok(count)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::Client;
 use kassa_bus::local::Kept;
 use kassa_bus::registry::Registry;
+use kassa_bus::shops_table::ShopsTable;
 use kassa_bus::table::TableError;
 use kassa_bus::{Clock, Documents};
 use kassa_pipeline::event_store::{Appends, EventStore};
@@ -65,6 +66,12 @@ impl Store {
             tables,
             client,
         })
+    }
+
+    /// The table of the registry and the read models.
+    #[must_use]
+    pub fn shops(&self) -> ShopsTable {
+        ShopsTable::new(self.client.clone(), self.tables.shops.as_str())
     }
 
     /// The documents of a subscriber, or of the outbox.

@@ -92,6 +92,7 @@ impl Recent {
 }
 
 /// Says of the projection what Lambda and we say of it on AWS.
+#[derive(Clone)]
 pub struct Reporter {
     pub metrics: Metrics,
     pub tracer: Tracer,

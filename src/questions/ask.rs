@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::audit::AuditFilter;
+use super::preview::Preview;
+use super::reconcile::{ReconcileFilter, Reconciled};
+use super::rejected::{RejectedFilter, ShownRejection};
 use super::tills::{Enrolment, Revocation};
 use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
@@ -194,6 +198,77 @@ impl Ask {
 
     /// # Errors
     /// [`AskError`].
+    pub async fn rejected(
+        &self,
+        filter: &RejectedFilter,
+        progress: Progress<'_>,
+    ) -> Result<Vec<ShownRejection>, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.rejected(filter, progress).await?)
+            }
+            Self::Open(remote) => remote.long(Method::GET, "rejected", filter, progress).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn preview(
+        &self,
+        filter: &RejectedFilter,
+        progress: Progress<'_>,
+        now: Timestamp,
+    ) -> Result<Preview, AskError> {
+        match self {
+            Self::Closed(questions, folder) => {
+                let opener = questions.opener(Arc::new(file_keys(folder)?));
+                Ok(questions.preview(filter, &opener, progress, now).await?)
+            }
+            Self::Deployed(questions, stage) => {
+                let opener = questions.opener(Arc::new(stage.keys()?));
+                Ok(questions.preview(filter, &opener, progress, now).await?)
+            }
+            Self::Open(remote) => remote.long(Method::GET, "retry", filter, progress).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn retry(
+        &self,
+        filter: &RejectedFilter,
+        progress: Progress<'_>,
+    ) -> Result<Vec<ShownRejection>, AskError> {
+        match self {
+            Self::Closed(..) => Err(QuestionError::Closed.into()),
+            Self::Deployed(questions, stage) => {
+                Ok(questions.retry(filter, &stage.to_decrypt()?, progress).await?)
+            }
+            Self::Open(remote) => remote.long(Method::POST, "retry", filter, progress).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn reconcile(
+        &self,
+        filter: &ReconcileFilter,
+        progress: Progress<'_>,
+    ) -> Result<Reconciled, AskError> {
+        match self {
+            Self::Closed(questions, _) if filter.dry_run => {
+                Ok(questions.reconcile(filter, None, progress).await?)
+            }
+            Self::Closed(..) => Err(QuestionError::Closed.into()),
+            Self::Deployed(questions, stage) => {
+                Ok(questions.reconcile(filter, Some(&stage.to_decrypt()?), progress).await?)
+            }
+            Self::Open(remote) => remote.long(Method::POST, "reconcile", filter, progress).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
     pub async fn keys(&self, shop: Option<String>, now: Timestamp) -> Result<Vec<ShownKey>, AskError> {
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
@@ -274,7 +349,7 @@ impl Ask {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.check(progress).await?)
             }
-            Self::Open(remote) => remote.long(Method::GET, "check", progress).await,
+            Self::Open(remote) => remote.long(Method::GET, "check", &(), progress).await,
         }
     }
 
@@ -285,7 +360,7 @@ impl Ask {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.rebuild(progress).await?)
             }
-            Self::Open(remote) => remote.long(Method::POST, "rebuild", progress).await,
+            Self::Open(remote) => remote.long(Method::POST, "rebuild", &(), progress).await,
         }
     }
 }
@@ -331,9 +406,10 @@ impl Remote {
         &self,
         method: Method,
         path: &str,
+        filter: &impl Serialize,
         progress: Progress<'_>,
     ) -> Result<T, AskError> {
-        let response = self.send(self.request(method, &[path])).await?;
+        let response = self.send(self.request(method, &[path]).query(filter)).await?;
         let mut done = None;
         self.lines(response, |mut line| {
             if let (Some(events), Some(of)) = (line["events"].as_u64(), line["of"].as_u64()) {

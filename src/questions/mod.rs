@@ -8,8 +8,16 @@ pub mod keys;
 pub mod look;
 /// Who is plugged in.
 mod plugged;
+/// What would become of rejected sales.
+pub mod preview;
+/// Sending on what came to no end.
+pub mod reconcile;
+/// Rejected sales, and putting them through again.
+pub mod rejected;
 /// Answers as people read them.
 pub mod render;
+/// Answers about what is to go its way again, as people read them.
+pub mod render_again;
 /// Which tills may sign.
 pub mod tills;
 
@@ -23,7 +31,7 @@ use kassa_bus::notify::Notice;
 use kassa_bus::registry::Registry;
 use kassa_bus::table::TableError;
 use kassa_bus::tills::EnrolError;
-use kassa_bus::{Documents, SaleId, ShopId, TraceContext};
+use kassa_bus::{Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::event::{ACCEPTED, RECORDED, StoredEvent};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
@@ -77,6 +85,12 @@ pub enum QuestionError {
          nothing is sent; on AWS, notices go to phones and to the topic alerts"
     )]
     NoDocuments(&'static str),
+    #[error("{0}")]
+    NotSent(Retry),
+    #[error(transparent)]
+    NotPublished(#[from] PublishError),
+    #[error("the shop is closed: open it with kassa up, which sends on by itself what came to no end")]
+    Closed,
     #[error(transparent)]
     Tills(#[from] EnrolError),
     #[error(transparent)]
@@ -85,6 +99,12 @@ pub enum QuestionError {
     Table(#[from] TableError),
     #[error("{0}")]
     Refused(String),
+}
+
+impl From<Retry> for QuestionError {
+    fn from(why: Retry) -> Self {
+        Self::NotSent(why)
+    }
 }
 
 /// `?shop=`
@@ -185,6 +205,18 @@ pub struct SaleHistory {
 }
 
 impl SaleHistory {
+    /// Why an envelope of this hash was rejected after it had been tried so often, if it was.
+    #[must_use]
+    pub fn rejected_since(&self, envelope: &str, attempt: u32) -> Option<String> {
+        let later = |event: &&ShownEvent| {
+            event.body["envelope"] == *envelope
+                && event.body["attempt"].as_u64().is_some_and(|tried| tried > attempt.into())
+        };
+        let again = self.events.iter().rfind(later)?;
+        let text = |name: &str| again.body[name].as_str().unwrap_or_default().to_owned();
+        Some(format!("{}: {}", text("reason"), text("detail")))
+    }
+
     fn of(sale_id: &SaleId, shop_id: &ShopId, events: Vec<StoredEvent>) -> Option<Self> {
         let kinds = |kind| events.iter().any(|event| event.kind == kind);
         let status = match (kinds(RECORDED), events.iter().all(|event| event.kind == ACCEPTED)) {

@@ -11,8 +11,14 @@ use crate::cost::{Counted, so_far};
 use crate::monitor::{Line, Stat};
 
 /// The core's functions, and how much memory each has, in MB.
-pub(super) const MEMORY: [(&str, u32); 5] =
-    [("accept", 256), ("decrypt", 128), ("process", 128), ("project", 256), ("watch", 128)];
+pub(super) const MEMORY: [(&str, u32); 6] = [
+    ("accept", 256),
+    ("decrypt", 128),
+    ("process", 128),
+    ("project", 256),
+    ("watch", 128),
+    ("reconcile", 128),
+];
 
 /// What a subscriber's has.
 pub(super) const SUBSCRIBERS_MEMORY: u32 = 128;

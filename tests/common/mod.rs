@@ -130,8 +130,9 @@ impl World {
             publisher: post.clone(),
             clock: &clock,
             metrics: &metrics,
+            settings: &Settings::none(),
         };
-        let (accept, stages) = (wiring.accept(), wiring.subscriptions());
+        let (accept, stages) = (wiring.accept(), wiring.subscriptions().unwrap());
         let questions = Questions::new(store.books());
         Self {
             store,
@@ -201,7 +202,9 @@ impl World {
 
     /// What is done once a minute.
     pub async fn minute(&self) {
-        self.stage(|source| *source == Source::Minute).tick().await.unwrap();
+        for stage in self.stages.iter().filter(|stage| stage.source == Source::Minute) {
+            stage.subscriber.tick().await.unwrap();
+        }
     }
 
     /// Messages of the stream after a sequence number.

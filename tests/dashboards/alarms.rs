@@ -124,7 +124,10 @@ fn the_runbook_has_a_section_for_each_alarm_that_begins_with_its_command() {
         assert_eq!(first.trim(), *run, "{name}");
     }
     let others: Vec<_> = sections.keys().filter(|name| !named.contains_key(*name)).collect();
-    assert_eq!(others, [&"Hearing more from a function", &"Something was stolen", &"Which message comes when"]);
+    assert_eq!(
+        others,
+        [&"Hearing more from a function", &"Something was stolen", &"Which message comes when"]
+    );
     for link in runbook.split("](#").skip(1) {
         let to = link.split_once(')').unwrap().0;
         assert!(named.contains_key(to), "the runbook links to {to}");

@@ -112,9 +112,9 @@ fn nothing_settles_when_many_are_accepted_and_next_to_none_come_to_anything() {
 
 #[test]
 fn what_is_missing_is_no_alarm_and_does_not_hide_what_is_there() {
-    // Six queues, eight functions.
+    // Six queues, nine functions.
     comes_to("dead-letters", &[("ApproximateNumberOfMessagesVisible", 1.0)], Some(6.0));
-    comes_to("functions-fail", &[("Errors", 1.0)], Some(8.0));
+    comes_to("functions-fail", &[("Errors", 1.0)], Some(9.0));
     comes_to("functions-fail", &[], None);
     comes_to("tables-throttled", &[], Some(0.0));
     comes_to("tables-throttled", &[("WriteThrottleEvents", 1.0)], Some(5.0));
@@ -146,8 +146,9 @@ fn an_alarm_goes_off_at_its_threshold_and_not_below() {
         ("process-waits", age, 599.0, 600.0),
         ("sales-overdue", "overdue_sales", 9.9, 10.0),
         ("sales-stuck", "pending_age", 299.0, 300.0),
+        ("sales-given-up", "given_up", 0.0, 1.0),
         ("dead-letters", "ApproximateNumberOfMessagesVisible", 0.0, 1.0),
-        // Of eight functions, three subscribers and five tables, each has so many.
+        // Of nine functions, three subscribers and five tables, each has so many.
         ("functions-fail", "Errors", 0.0, 1.0),
         ("messages-fail", "failed", 1.0, 2.0),
         ("functions-throttled", "Throttles", 0.5, 1.0),

@@ -6,6 +6,7 @@ use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
+use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::watch::Watch;
 use serde_json::json;
 
@@ -71,6 +72,7 @@ fn a_function_is_told_what_it_needs_and_no_more() {
         told(Process::NAME, &[events, errors]);
         told(Project::NAME, shard);
         told(Watch::NAME, &[events]);
+        told(Reconcile::NAME, &[events, to_decrypt, "RECONCILE_AFTER=5m", "RECONCILE_MOST=3000"]);
     }
 }
 
@@ -172,6 +174,17 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
                 "dynamodb:Query EventsTable.Arn",
                 "dynamodb:GetItem ShopsTable.Arn",
                 "dynamodb:Query ShopsTable.Arn",
+            ],
+        );
+        may(
+            Reconcile::NAME,
+            &[
+                "dynamodb:Query EventsTable.Arn",
+                "dynamodb:BatchGetItem EventsTable.Arn",
+                "dynamodb:GetItem ShopsTable.Arn",
+                "dynamodb:Query ShopsTable.Arn",
+                "dynamodb:PutItem ShopsTable.Arn if {\"ForAllValues:StringEquals\":{\"dynamodb:LeadingKeys\":[\"#reconcile\"]}}",
+                "sns:Publish ToDecryptTopic",
             ],
         );
         assert_eq!(template.all("AWS::IAM::Role").count(), handlers().count(), "{stage}");

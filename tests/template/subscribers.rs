@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::SystemTime;
 
+use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::watch::Watch;
 use serde_json::{Value, json};
 
@@ -119,7 +120,7 @@ fn a_subscriber_gets_what_it_asks_for() {
 fn who_is_called_once_a_minute_alone_is_done_before_the_next() {
     for (stage, template) in every_stage() {
         let timeout = |name: &str| template.function(name)["Timeout"].as_u64().unwrap();
-        for name in [Watch::NAME, WEBHOOK] {
+        for name in [Watch::NAME, Reconcile::NAME, WEBHOOK] {
             assert!(template.mapping(name).is_none(), "{stage} {name}");
             assert!(timeout(name) < 60, "{stage} {name}: {} s", timeout(name));
         }
@@ -136,7 +137,7 @@ fn who_is_called_once_a_minute_alone_is_done_before_the_next() {
 #[test]
 fn a_minute_that_failed_is_left_to_the_next() {
     for (stage, template) in every_stage() {
-        for name in [Watch::NAME, ALERTER, WEBHOOK] {
+        for name in [Watch::NAME, Reconcile::NAME, ALERTER, WEBHOOK] {
             let rule = template.schedule(name).unwrap();
             assert_eq!(rule["ScheduleExpression"], "rate(1 minute)", "{stage} {name}");
             assert_eq!(rule["State"], "ENABLED", "{stage} {name}");

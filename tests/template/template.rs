@@ -7,6 +7,7 @@ use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
+use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::watch::Watch;
 use serde_json::{Value, json};
 
@@ -24,8 +25,8 @@ pub const ALL_ON: [&str; 6] = [
     "--param",
     "alertPhone=+31612345678",
 ];
-pub const STAGE_FUNCTIONS: [&str; 5] =
-    [Accept::NAME, Decrypt::NAME, Process::NAME, Project::NAME, Watch::NAME];
+pub const STAGE_FUNCTIONS: [&str; 6] =
+    [Accept::NAME, Decrypt::NAME, Process::NAME, Project::NAME, Watch::NAME, Reconcile::NAME];
 pub const AUDITOR: &str = "bad-key-auditor";
 pub const ALERTER: &str = "decrypt-error-alerter";
 pub const WEBHOOK: &str = "warehouse-webhook";

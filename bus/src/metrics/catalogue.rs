@@ -169,6 +169,10 @@ catalogue! {
     Pending => Kassa, "pending", Count, Value, [[]];
     /// How long the oldest pending sale has waited.
     PendingAge => Kassa, "pending_age", Seconds, Value, [[]];
+    /// Envelopes that came to no end and were sent on their way again.
+    Republished => Kassa, "republished", Count, Sum, [[], [Shop]];
+    /// Sales that came to no end however often they were sent on their way again.
+    GivenUp => Kassa, "given_up", Count, Value, [[]];
     /// Sales that a shop would have had since its last one while open, at the rate of the same weekday last week.
     OverdueSales => Kassa, "overdue_sales", Count, Value, [[], [Shop]];
     /// A shop's sales of its day so far.

@@ -2,7 +2,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use moka::future::Cache;
@@ -134,22 +133,10 @@ impl Tills {
     }
 
     async fn write(&self, till: EnrolledTill) -> Result<EnrolledTill, EnrolError> {
-        let put = self
-            .table
-            .client
-            .put_item()
-            .table_name(&*self.table.name)
-            .set_item(Some(to_item(&till)))
-            .condition_expression("attribute_not_exists(shop_id) OR version = :before")
-            .expression_attribute_values(":before", n(till.version));
-        if let Err(error) = put.send().await {
-            let changed =
-                error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception);
-            return Err(if changed {
-                EnrolError::Changed { shop_id: till.shop_id, till: till.till }
-            } else {
-                TableError::unavailable("write a till")(error).into()
-            });
+        let before = Item::from([(":before".to_owned(), n(till.version))]);
+        let unchanged = "attribute_not_exists(shop_id) OR version = :before";
+        if !self.table.put_if(to_item(&till), unchanged, before).await? {
+            return Err(EnrolError::Changed { shop_id: till.shop_id, till: till.till });
         }
         self.cache.invalidate(&(till.shop_id.clone(), till.till.clone())).await;
         Ok(till)

@@ -100,19 +100,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const REASONS: [Reason; 10] = [
-        Reason::WrongKey,
-        Reason::UnknownShop,
-        Reason::Malformed,
-        Reason::Tampered,
-        Reason::InvalidSale,
-        Reason::Conflict,
-        Reason::Unsigned,
-        Reason::BadSignature,
-        Reason::UnknownTill,
-        Reason::RevokedTill,
-    ];
-
     fn outgoing(news: News, count: u64, first: &str) -> Outgoing {
         let (first, at) = (first.parse().unwrap(), "2026-11-22T13:06:00Z".parse().unwrap());
         let failures = Failures { count, first, last: at, source: "192.0.2.7".into() };
@@ -165,7 +152,7 @@ mod tests {
     #[test]
     fn there_is_room_for_a_name_whatever_is_said() {
         for (news, reason) in
-            [News::Opened, News::StillOpen, News::Over].into_iter().flat_map(|n| REASONS.map(|r| (n, r)))
+            [News::Opened, News::StillOpen, News::Over].into_iter().flat_map(|n| Reason::ALL.map(|r| (n, r)))
         {
             for language in ["en", "nl"] {
                 let text = sms(
@@ -183,7 +170,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_one_message_whatever_the_shop_and_the_count(name in "\\PC{0,80}", count: u64, nl: bool, reason in prop::sample::select(&REASONS)) {
+        fn it_is_one_message_whatever_the_shop_and_the_count(name in "\\PC{0,80}", count: u64, nl: bool, reason in prop::sample::select(&Reason::ALL)) {
             let shop = shop(&name, if nl { "nl" } else { "en" });
             let text = sms(&shop, reason, &outgoing(News::Opened, count, "2026-11-22T13:05:00Z")).to_string();
             prop_assert!(text.chars().count() <= 160);

@@ -1,0 +1,80 @@
+use clap::Args;
+use kassa_bus::ShopId;
+use kassa_bus::message::Reason;
+
+use super::AskArgs;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A sale is listed as long as it is not recorded, with the last reason it was rejected for. On AWS this reads the
+whole table of events, at $0.03 a million events.
+
+Examples:
+  kassa rejected
+  kassa rejected --shop AMIS1 --reason wrong-key --stage prod --json"
+)]
+pub struct RejectedArgs {
+    /// Only this shop
+    #[arg(long)]
+    pub shop: Option<ShopId>,
+    /// Only what was rejected for this reason
+    #[arg(long)]
+    pub reason: Option<Reason>,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Mend what they were rejected for first: enrol the till, apply shops.toml, deploy what reads them. A sale counts once
+however often it is put through. --dry-run opens each sale with the shop's key, shows what would be recorded and
+what stock and turnover would be, and changes nothing: what it prints are sales in plaintext.
+
+Puts them through and waits for what becomes of them. The exit code is 1 if one was rejected again, or is still on
+its way. The shop must be open, or deployed.
+
+Examples:
+  kassa retry --shop AMIS1 --dry-run
+  kassa retry --shop AMIS1 --reason unknown-till
+  kassa retry --shop AMIS1 --sale 019394e8-6c00-7000-8000-000000000001 --stage prod"
+)]
+pub struct RetryArgs {
+    /// The shop
+    #[arg(long)]
+    pub shop: ShopId,
+    /// Only what was rejected for this reason
+    #[arg(long)]
+    pub reason: Option<Reason>,
+    /// Only this sale
+    #[arg(long, value_name = "ID")]
+    pub sale: Option<String>,
+    /// Show what would become of them, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Seconds to wait for what becomes of them
+    #[arg(long, default_value_t = 60)]
+    pub patience: u64,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Accepted sales that are neither recorded nor rejected are sent on their way again by themselves, six times in two
+hours and forty minutes. This sends all of them at once, whenever they were accepted: for when what they failed at has
+been mended. A sale counts once however often it is sent. A closed shop does it by itself when it opens.
+
+Examples:
+  kassa reconcile --dry-run
+  kassa reconcile --shop AMIS1 --stage prod"
+)]
+pub struct ReconcileArgs {
+    /// Only this shop
+    #[arg(long)]
+    pub shop: Option<ShopId>,
+    /// Count them, and send none
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}

@@ -1,0 +1,101 @@
+use serde::Serialize;
+
+use super::preview::{Preview, Previewed, RowChange, Would};
+use super::reconcile::Reconciled;
+use super::rejected::ShownRejection;
+use crate::show::{money, table};
+
+/// What has become of sales that were put through again. Of those that were rejected again, `detail` says why.
+#[derive(Debug, Default, Serialize)]
+pub struct Came {
+    pub recorded: Vec<ShownRejection>,
+    pub rejected: Vec<ShownRejection>,
+    pub pending: Vec<ShownRejection>,
+}
+
+/// Rejected sales, and how to go on. `reach` is what another command needs to be told to ask the same shop.
+#[must_use]
+pub fn rejected(found: &[ShownRejection], reach: &str) -> String {
+    let Some(first) = found.first() else { return "No sale is rejected that is not recorded.\n".into() };
+    let retry = format!("kassa retry --shop {} --reason {} --dry-run{reach}", first.shop_id, first.reason);
+    format!("{}\n{} in all. Once it is mended: {retry}\n", listed(found), found.len())
+}
+
+fn listed(found: &[ShownRejection]) -> String {
+    let mut rows = table(["shop", "sale", "rejected (UTC)", "tries", "reason", "what is wrong", "from"]);
+    for found in found {
+        rows.add_row([
+            found.shop_id.to_string(),
+            found.sale_id.to_string(),
+            found.rejected_at.strftime("%F %T").to_string(),
+            found.attempt.to_string(),
+            found.reason.to_string(),
+            found.detail.clone(),
+            found.source.clone(),
+        ]);
+    }
+    rows.to_string()
+}
+
+/// What would become of rejected sales.
+#[must_use]
+pub fn preview(preview: &Preview) -> String {
+    if preview.sales.is_empty() {
+        return "No such sale is rejected.\n".into();
+    }
+    let mut sales = table(["sale", "would be", "what"]);
+    for Previewed { rejected, would } in &preview.sales {
+        let (be, what) = match would {
+            Would::Recorded { lines, totals, business_date, till, signed_by } => {
+                let line = |l: &kassa_bus::Line| {
+                    format!("{} × {} = {}", l.gross_number, l.item_no, l.gross_turnover)
+                };
+                let lines: Vec<_> = lines.iter().map(line).collect();
+                let till = till.as_ref().map_or(String::new(), |till| format!(" at {till}"));
+                let signed = if signed_by.is_some() { "signed" } else { "not signed" };
+                let total = money(totals.gross_turnover);
+                let lines = lines.join("\n");
+                ("recorded", format!("{lines}\ntotal {total}, booked on {business_date}{till}, {signed}"))
+            }
+            Would::Repeat => ("a repeat", "the same as another of these".to_owned()),
+            Would::Rejected { reason, detail } => ("rejected again", format!("{reason}: {detail}")),
+            Would::Unknown { why } => ("unknown", why.clone()),
+        };
+        sales.add_row([rejected.sale_id.to_string(), be.to_owned(), what]);
+    }
+    let mut rows = table(["shop", "row", "stock or sales", "turnover"]);
+    for RowChange { shop_id, record_type, number, turnover } in &preview.rows {
+        rows.add_row([
+            shop_id.to_string(),
+            record_type.clone(),
+            format!("{} → {}", number[0], number[1]),
+            format!("{} → {}", money(turnover[0]), money(turnover[1])),
+        ]);
+    }
+    let rows = if preview.rows.is_empty() { String::new() } else { format!("\n{rows}\n") };
+    format!("{sales}\n{rows}Nothing was changed.\n")
+}
+
+/// What became of them.
+#[must_use]
+pub fn came(came: &Came) -> String {
+    let mut text = String::new();
+    if !came.rejected.is_empty() {
+        text.push_str(&format!("{}\n", listed(&came.rejected)));
+    }
+    let (recorded, rejected, pending) = (came.recorded.len(), came.rejected.len(), came.pending.len());
+    text.push_str(&format!("{recorded} recorded, {rejected} rejected again, {pending} still on their way\n"));
+    text
+}
+
+/// What was sent on its way.
+#[must_use]
+pub fn reconciled(done: &Reconciled) -> String {
+    match (done.unsettled, done.published) {
+        (0, _) => "Every accepted sale is recorded or rejected.\n".into(),
+        (n, true) => {
+            format!("{n} came to no end, and were sent on their way again; kassa check tells how they fare\n")
+        }
+        (n, false) => format!("{n} came to no end; none was sent on its way\n"),
+    }
+}
