@@ -154,6 +154,7 @@ Killed at any moment and started again, it finishes what it had accepted.
 
 Examples:
   kassa up --listen 127.0.0.1:0 --data /tmp/shop --sync normal
+  kassa up --listen 0.0.0.0:8443 --tls-cert shop.pem --tls-key shop.key
   kassa up --set GROUP_WAIT=5s --set RESOLVE_AFTER=1m")]
 pub struct UpArgs {
     /// Where tills post; port 0 takes a free one
@@ -168,6 +169,12 @@ pub struct UpArgs {
     /// What an accepted sale survives: power loss, or kill -9 only (faster)
     #[arg(long, value_enum, default_value = "full")]
     pub sync: Sync,
+    /// A certificate in PEM, with its chain: tills post by https
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key in PEM, readable by its owner only
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// A setting of a subscriber, as deploy.yml names it; else the environment's
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,

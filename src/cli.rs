@@ -40,6 +40,7 @@ use crate::shops::Shops;
 use crate::till::Till;
 use crate::till::folder::TillFolder;
 use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale, sell};
+use crate::tls::TlsFiles;
 use crate::warehouse::{Database, Https, Receiver, Secrets, Subscriptions};
 use crate::{demo, show};
 
@@ -208,6 +209,7 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
         sync: args.sync,
         clock: Clock::system(),
         settings: Settings::from_env().with(args.set),
+        tls: args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key }),
     };
     let shop = OpenShop::open(up).await?;
     let mut text = String::new();

@@ -14,6 +14,8 @@ pub mod cost;
 pub mod demo;
 /// The shop on one machine: everything AWS would be, in one process.
 pub mod embedded;
+/// A listener that waits for nobody too long.
+pub mod listener;
 /// What is known of a shop's health: metrics over time, alarms, dashboards.
 pub mod monitor;
 /// What must change for a shop to be as `shops.toml` declares it.
@@ -30,5 +32,7 @@ pub mod show;
 pub mod status;
 /// What a till does: seal a sale and post it until it is accepted.
 pub mod till;
+/// A listener that proves who it is.
+pub mod tls;
 /// The warehouse's end of the webhook: a receiver that loads sales into Postgres.
 pub mod warehouse;

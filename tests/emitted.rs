@@ -70,6 +70,7 @@ async fn shop(data: &Path, warehouse: &str) -> OpenShop {
         sync: Sync::Normal,
         clock: Clock::system(),
         settings: Settings::none().with(settings),
+        tls: None,
     };
     OpenShop::open(up).await.unwrap()
 }

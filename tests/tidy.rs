@@ -236,3 +236,19 @@ fn the_readmes_clients_are_those_that_are_tested() {
         assert!(readme.contains(text.trim()), "the README's {client} is not the file's");
     }
 }
+
+#[test]
+fn each_test_that_the_security_page_names_is_there() {
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let named = page.lines().filter_map(|line| line.strip_suffix("` |")?.rsplit_once("| `"));
+    let named: Vec<&str> = named.map(|(_, test)| test).collect();
+    let sources: Vec<String> = ["bus/src", "pipeline/src", "subscribers/src", "src", "tests"]
+        .into_iter()
+        .flat_map(|folder| files(folder, "rs"))
+        .map(|(_, text)| text)
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    for test in named {
+        assert!(sources.iter().any(|text| text.contains(&format!("fn {test}("))), "{test}");
+    }
+}

@@ -278,6 +278,7 @@ async fn the_open_shop_says_it_every_minute() {
         sync: Sync::Normal,
         clock: Clock::system(),
         settings: Settings::none().with(minute),
+        tls: None,
     };
     let shop = OpenShop::open(up).await.unwrap();
     let (begun, mut said) = (Instant::now(), Vec::new());

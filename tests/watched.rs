@@ -34,6 +34,7 @@ impl Watched {
             sync: Sync::Normal,
             clock: Clock::from_fn(move || *clock.lock().unwrap()),
             settings: Settings::none().with([("MINUTE".to_owned(), "50ms".to_owned())]),
+            tls: None,
         };
         Self { shop: OpenShop::open(up).await.unwrap(), now }
     }

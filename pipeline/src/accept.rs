@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::event::{Accepted, Event, Fact};
 use crate::event_store::{Appended, EventStore};
 use crate::problem::{Answer, Problem};
+use crate::rates::Rates;
 use crate::request;
 use kassa_bus::keys::{KeyError, ShopKeys};
 use kassa_bus::registry::Registry;
@@ -22,6 +23,7 @@ pub struct Accept {
     pub registry: Registry,
     pub keys: Arc<dyn ShopKeys>,
     pub publisher: Arc<dyn Publisher>,
+    pub rates: Rates,
     pub clock: Clock,
     pub metrics: Metrics,
 }
@@ -76,6 +78,7 @@ impl Accept {
         trace::note("kassa.sale_id", sale.sale_id.as_str());
         let shop = self.registry.shop(&sale.shop_id).await.map_err(|error| try_again(&sale, error))?;
         let shop = shop.ok_or(Problem::UnknownShop)?;
+        self.rates.admit(&sale.shop_id, &sale.origin.source)?;
         let appended = self.store.append(&accepted(&sale)).await;
         let appended = appended.map_err(|error| try_again(&sale, error))?;
         match appended {

@@ -20,6 +20,8 @@ pub mod problem;
 pub mod process;
 /// Stage four: keep stock and turnover.
 pub mod project;
+/// How many sales are let in.
+pub mod rates;
 /// Read models anew from the events, while sales go on.
 pub mod rebuild;
 /// Once a minute: what came to no end is sent on its way again.

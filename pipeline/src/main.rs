@@ -18,6 +18,7 @@ use kassa_pipeline::gateway;
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
+use kassa_pipeline::rates::Rates;
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::reject::Reject;
@@ -62,6 +63,7 @@ impl Parts {
             registry: self.registry(dynamodb)?,
             keys: self.keys()?,
             publisher: self.publisher(&[(Topic::ToDecrypt, "TO_DECRYPT_TOPIC")])?,
+            rates: Rates::told(&self.function.settings)?,
             clock: self.function.clock.clone(),
             metrics: self.function.metrics.clone(),
         })

@@ -47,6 +47,8 @@ pub enum Problem {
     NoSuchMethod,
     /// 413.
     TooLarge { limit: usize },
+    /// 429: it may come again, with the same id, when it is its turn.
+    TooMany { retry_after: u32, detail: &'static str },
     /// 503: nothing is wrong with the request, try it again with the same id.
     Unavailable { retry_after: u32, detail: &'static str },
 }
@@ -74,6 +76,7 @@ impl Problem {
             Self::TooLarge { limit } => {
                 (413, "The request is too large", format!("a request body is at most {limit} bytes"))
             }
+            Self::TooMany { detail, .. } => (429, "Too many sales", (*detail).into()),
             Self::Unavailable { detail, .. } => (503, "Try again", (*detail).into()),
         };
         let mut body = Map::new();
@@ -87,7 +90,7 @@ impl Problem {
             _ => None,
         };
         let retry_after = match self {
-            Self::Unavailable { retry_after, .. } => Some(*retry_after),
+            Self::TooMany { retry_after, .. } | Self::Unavailable { retry_after, .. } => Some(*retry_after),
             _ => None,
         };
         Answer {

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use super::{Stage, StageError};
 use crate::console::{Access, Feed, Sight, router};
+use crate::listener;
 use crate::monitor::kept::Kept;
 use crate::questions::Questions;
 
@@ -64,6 +65,7 @@ impl StageConsole {
             // Whoever looks would be waited for.
             feed.close();
         };
-        axum::serve(listener, pages).with_graceful_shutdown(closing).await
+        listener::serve(listener, None, pages, closing).await;
+        Ok(())
     }
 }

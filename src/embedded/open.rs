@@ -14,6 +14,7 @@ use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
+use kassa_pipeline::rates::Rates;
 use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::reject::Reject;
 use kassa_pipeline::unsettled::Finder;
@@ -22,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
 
 use super::data::{DataFolder, Occupant, OpenError};
 use super::dynamodb::Sync;
@@ -33,12 +35,14 @@ use super::store::{MONITOR, Store, StoreError};
 use super::stream::Reporter;
 use super::{operator, recover};
 use crate::console::{self, Access, Feed, Sight};
+use crate::listener;
 use crate::monitor::alarms::Alarms;
 use crate::monitor::collect::{Collector, Parts};
 use crate::monitor::placeholders::Placeholders;
 use crate::plan::{ApplyError, Plan};
 use crate::questions::Questions;
 use crate::shops::Shops;
+use crate::tls::{TlsError, TlsFiles};
 
 /// What `kassa up` is told.
 pub struct Up {
@@ -49,6 +53,8 @@ pub struct Up {
     pub clock: Clock,
     /// What subscribers are told.
     pub settings: Settings,
+    /// What tills are shown that it is this shop, if they are to be.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Why a shop does not open.
@@ -67,6 +73,8 @@ pub enum UpError {
     /// A file that is compiled in, and tested to be right.
     #[error("{0}")]
     Alarms(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Monitor(#[from] TableError),
     #[error("cannot make the keys in {}: {why}", folder.display())]
@@ -138,7 +146,7 @@ impl OpenShop {
             metrics: &metrics,
             settings: &up.settings,
         };
-        let accept = stages.accept();
+        let accept = stages.accept()?;
         let (on_stream, others): (Vec<_>, Vec<_>) =
             stages.subscriptions()?.into_iter().partition(|s| s.source == Source::EventStream);
         let (closing, closed) = watch::channel(false);
@@ -166,7 +174,8 @@ impl OpenShop {
 
         let questions = Arc::new(Questions::new(store.books()));
         let (tills, address) = listen(up.listen).await?;
-        let url = format!("http://{address}");
+        let tls = up.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
+        let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
         let (operators, operator) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let operator_url = format!("http://{operator}");
         let token = uuid::Uuid::new_v4().simple().to_string();
@@ -182,7 +191,7 @@ impl OpenShop {
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
         let door =
             Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
-        let tills = serve(tills, door, closed.clone());
+        let tills = serve(tills, tls, door, closed.clone());
         let answers = operator::router(
             questions.clone(),
             monitor.clone(),
@@ -192,7 +201,7 @@ impl OpenShop {
             &occupant.token,
         );
         // Questions may stream for minutes, so these are cut off at the end.
-        tokio::spawn(serve(operators, answers, closed));
+        tokio::spawn(serve(operators, None, answers, closed));
         folder.announce(&occupant)?;
 
         let exporting = tokio::spawn(tracer.clone().run());
@@ -296,16 +305,19 @@ pub struct Stages<'a> {
 
 impl Stages<'_> {
     /// The stage behind the listener.
-    #[must_use]
-    pub fn accept(&self) -> Accept {
-        Accept {
+    ///
+    /// # Errors
+    /// [`SettingError`].
+    pub fn accept(&self) -> Result<Accept, SettingError> {
+        Ok(Accept {
+            rates: Rates::told(self.settings)?,
             store: self.store.events.clone(),
             registry: self.store.registry.clone(),
             keys: self.keys.clone(),
             publisher: self.publisher.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
-        }
+        })
     }
 
     /// Every stage that hangs on a topic, on the stream or on the clock.
@@ -411,15 +423,15 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), UpErro
     Ok((listener, address))
 }
 
-fn serve(listener: TcpListener, router: axum::Router, mut closed: watch::Receiver<bool>) -> JoinHandle<()> {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: axum::Router,
+    mut closed: watch::Receiver<bool>,
+) -> JoinHandle<()> {
     let until = async move {
         // A dropped sender means the shop is gone.
         let _ = closed.wait_for(|closed| *closed).await;
     };
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(until).await {
-            tracing::error!(%error, "a listener ended");
-        }
-    })
+    tokio::spawn(listener::serve(listener, tls, router, until))
 }

@@ -132,7 +132,7 @@ impl World {
             metrics: &metrics,
             settings: &Settings::none(),
         };
-        let (accept, stages) = (wiring.accept(), wiring.subscriptions().unwrap());
+        let (accept, stages) = (wiring.accept().unwrap(), wiring.subscriptions().unwrap());
         let questions = Questions::new(store.books());
         Self {
             store,

@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         sync: Sync::Normal,
         clock: Clock::system(),
         settings: Settings::none(),
+            tls: None,
     };
     let shop = OpenShop::open(up).await?;
     let till = Till::new(&shop.occupant.url, "AMIS1".parse()?, "till-1", Format::Sealed, Clock::system())?;

@@ -67,7 +67,10 @@ fn a_function_is_told_what_it_needs_and_no_more() {
             "local" => &["STREAM_SHARD=shardId-00000000000000000000-00000000"],
             _ => &[],
         };
-        told(Accept::NAME, &[events, to_decrypt, &keys]);
+        let rates = if stage == "local" { ["10000", "10000"] } else { ["100", "500"] };
+        let [till_rate, shop_rate] =
+            [("TILL_RATE", rates[0]), ("SHOP_RATE", rates[1])].map(|(name, rate)| format!("{name}={rate}"));
+        told(Accept::NAME, &[events, to_decrypt, &keys, &till_rate, &shop_rate]);
         told(Decrypt::NAME, &[events, to_process, errors, &keys]);
         told(Process::NAME, &[events, errors]);
         told(Project::NAME, shard);

@@ -144,7 +144,7 @@ use Namespace::{Aws, Kassa};
 catalogue! {
     /// Envelopes accepted for the first time.
     Accepted => Kassa, "accepted", Count, Sum, [[]];
-    /// Requests refused: malformed, unknown shop, too large.
+    /// Requests refused: malformed, unknown shop, too large, too many.
     Refused => Kassa, "refused", Count, Sum, [[]];
     /// Repeats that changed nothing, at any stage.
     Duplicates => Kassa, "duplicates", Count, Sum, [[]];
