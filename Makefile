@@ -13,7 +13,7 @@ help:
 	@echo "make kill    300 rounds of kill -9 against the release build"
 	@echo "make bench   the figures of the README, each against its limit"
 	@echo "make figures the deployed shop's: cold starts, what a sale uses, how long a deployment takes"
-	@echo "make fuzz    ten minutes on the parsers (needs the nightly toolchain and cargo-fuzz)"
+	@echo "make fuzz    ten million executions of each parser (needs the nightly toolchain and cargo-fuzz)"
 
 test: setup format lint deny docs bootstraps tests
 
@@ -102,6 +102,9 @@ bench:
 figures: bootstraps
 	$(CARGO) bench --locked --bench cloud
 
+FUZZED := request envelope content jws journal webhook sns shops
+RUNS ?= 10000000
+
 fuzz:
-	@for target in request envelope content; do \
-	  (cd pipeline && mkdir -p fuzz/corpus/$$target && $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=200 -max_len=4096) || exit 1; done
+	@cd tests/fuzz && for target in $(FUZZED); do \
+	  mkdir -p corpus/$$target && $(CARGO) +nightly fuzz run --fuzz-dir . -s none $$target corpus/$$target seeds/$$target -- -runs=$(RUNS) -max_len=4096 || exit 1; done

@@ -20,7 +20,9 @@ use crate::warehouse::TopicArn;
 
 pub use again::{ReconcileArgs, RejectedArgs, RetryArgs};
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
-pub use till::{EnrollArgs, RevokeArgs, TILLS, TillArgs, TillCommand};
+pub use till::{
+    DRAIN_RATE, DrainArgs, EnrollArgs, RevokeArgs, StatusArgs as TillStatusArgs, TILLS, TillArgs, TillCommand,
+};
 
 /// Kassa takes encrypted sales from shop tills, keeps each one as an append-only event, and lets
 /// anything that cares subscribe.
@@ -188,16 +190,19 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Each sale has an id of its own and is posted under it until the shop says yes, with
-exponential backoff and jitter, honouring Retry-After. Repeating is harmless: a sale counts once.
-The exit code is 1 if any sale was not accepted.
+#[command(
+    after_help = "Each sale has an id of its own, and is in the till's journal (FOLDER/SHOP/TILL, on disk) before it is posted. While the
+shop cannot be reached the till sells on; then what waits is sent, the oldest first, up to a hundred sales a request.
+Repeating is harmless: a sale counts once. What the shop has not answered in the end stays in the journal, for the next
+kassa sell or kassa till drain. The exit code is 1 if any sale was not accepted.
 
 A sale's file holds {\"sales\":[{\"item_no\":\"98\",\"gross_number\":\"2\",\"gross_turnover\":\"37.90\"}]}
 
 Examples:
   kassa sell --shop AMIS1 --file sale.json
   kassa sell --shop AMIS2 --count 100000 --concurrency 64
-  kassa sell --shop AMIS1 --count 600 --rate 10 --format classic")]
+  kassa sell --shop AMIS1 --count 600 --rate 10 --format classic"
+)]
 pub struct SellArgs {
     /// The shop the till stands in
     #[arg(long)]
@@ -219,6 +224,9 @@ pub struct SellArgs {
     /// Sales a second, at most
     #[arg(long, value_parser = positive)]
     pub rate: Option<f64>,
+    /// Sales a second, at most, of those that waited for the shop
+    #[arg(long, default_value_t = DRAIN_RATE, value_parser = positive)]
+    pub drain_rate: f64,
     /// Sales on their way at once
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
@@ -228,13 +236,14 @@ pub struct SellArgs {
     /// The till's name
     #[arg(long, default_value = "till-1")]
     pub till: String,
-    /// The folder of the tills of this machine; a till that has a key there (kassa till enroll) signs its sales
+    /// The folder of the tills of this machine, with their journals; a till that has a key there (kassa till enroll)
+    /// signs its sales
     #[arg(long, default_value = TILLS, value_name = "FOLDER")]
     pub folder: PathBuf,
     /// Seal with another shop's key, as a misconfigured till would
     #[arg(long, value_name = "OTHERSHOP")]
     pub key_of: Option<ShopId>,
-    /// Seconds to try one sale for
+    /// Seconds to try the shop for, once everything is rung up
     #[arg(long, default_value_t = 60)]
     pub patience: u64,
     /// Send a traceparent with each sale, so that the shop's logs can be told apart by it

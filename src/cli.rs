@@ -38,8 +38,10 @@ use crate::questions::render;
 use crate::questions::{DayFilter, OutboxFilter};
 use crate::shops::Shops;
 use crate::till::Till;
+use crate::till::counter::Counter;
 use crate::till::folder::TillFolder;
-use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale, sell};
+use crate::till::journal::Journal;
+use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale};
 use crate::tls::TlsFiles;
 use crate::warehouse::{Database, Https, Receiver, Secrets, Subscriptions};
 use crate::{demo, show};
@@ -318,10 +320,13 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
         Some(stage) => Stage::find(&args.service.service, stage).await?.url()?.to_owned(),
         None => args.url,
     };
-    // What a till may be called is wider than what it can be enrolled as.
-    let enrolled = args.till.parse().ok().map(|name| TillFolder::new(&args.folder, &args.shop, &name));
+    let folder = TillFolder::named(&args.folder, &args.shop, &args.till);
+    folder.make()?;
+    let journal = Journal::open_beside(&folder.journal(&url), &Clock::system())?;
+    told_of(&journal, &args.till);
     let mut till = Till::new(&url, args.shop, &args.till, args.format, Clock::system())?;
-    till.signer = enrolled.map(|folder| folder.signer()).transpose()?.flatten();
+    till.signer = folder.signer()?;
+    till.key_file = args.key_of.is_none().then(|| folder.key_file(&url));
     if let Some(other) = args.key_of {
         till.key_of = other;
     }
@@ -332,19 +337,50 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
     till.tracer = tracer.clone();
     let exporting = tokio::spawn(tracer.clone().run());
     let pace = Pace { count: args.count, rate: args.rate, concurrency: args.concurrency.into() };
-    let summary = sell(Arc::new(till), Arc::new(goods), pace, progress_bar(&args.till)).await;
+    let counter = Arc::new(Counter::new(till, journal, args.drain_rate));
+    let summary = counter.sell(Arc::new(goods), pace, progress_bar(&args.till)).await;
     tracer.close(LAST_EXPORT).await;
     exporting.abort();
+    let summary = summary?;
     print(&if args.json { format!("{}\n", json!(summary)) } else { summary_text(&summary) });
-    Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.failed + summary.waiting == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a till must hear of its journal before it sells.
+fn told_of(journal: &Journal, till: &str) {
+    let state = journal.now();
+    if state.torn > 0 {
+        eprintln!(
+            "{till}: a sale that was being written when the till stopped was not rung up, and is cut off"
+        );
+    }
+    if state.damaged > 0 {
+        eprintln!(
+            "{till}: the disk has lost {} entries of the journal; what is behind them is whole",
+            state.damaged
+        );
+    }
+    if !state.waiting.is_empty() {
+        eprintln!("{till}: {} sales from before wait, and go first", state.waiting.len());
+    }
 }
 
 /// How long the end of a command waits for those who collect its traces.
 const LAST_EXPORT: Duration = Duration::from_secs(5);
 
 fn summary_text(summary: &Summary) -> String {
-    let Summary { accepted, failed, retries, seconds, per_second, p50_ms, p99_ms, errors, last_sale } =
-        summary;
+    let Summary {
+        accepted,
+        failed,
+        retries,
+        seconds,
+        per_second,
+        p50_ms,
+        p99_ms,
+        waiting,
+        errors,
+        last_sale,
+    } = summary;
     let mut text = format!(
         "{accepted} sales accepted in {seconds:.1} s ({per_second:.0}/s), p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, {retries} retries\n"
     );
@@ -355,6 +391,16 @@ fn summary_text(summary: &Summary) -> String {
                 "  {error}
 "
             ));
+        }
+    }
+    if *waiting > 0 {
+        text.push_str(&format!(
+            "{waiting} sales are in the till's journal and wait for the shop; kassa till drain sends them\n"
+        ));
+        if *failed == 0 {
+            for error in errors {
+                text.push_str(&format!("  {error}\n"));
+            }
         }
     }
     if let Some(sale) = last_sale {

@@ -94,7 +94,11 @@ impl Shops {
         Self::parse(&text, &name.display().to_string())
     }
 
-    fn parse(text: &str, path: &str) -> Result<Self, ShopsError> {
+    /// Reads the text of a file of this name.
+    ///
+    /// # Errors
+    /// [`ShopsError`], with the line where there is one.
+    pub fn parse(text: &str, path: &str) -> Result<Self, ShopsError> {
         let file: File = toml::from_str(text)
             .map_err(|why| ShopsError::NotShops { path: path.into(), why: Box::new(why) })?;
         let wrong = |why: String| ShopsError::Wrong { path: path.into(), why };

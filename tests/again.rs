@@ -284,8 +284,7 @@ async fn on_aws_a_sale_that_was_never_published_is_sent_on_its_way_and_a_rejecte
     let post = reqwest::Client::new().post(format!("{}/shop", cloud.url)).body(sale.body.clone()).send();
     assert_eq!(post.await.unwrap().status(), 503);
     cloud.proxy.calm();
-    assert_eq!(cloud.ask(&["sale", sale.sale_id.as_str()]).await["status"], "pending");
-    // when the function runs
+    // when the function runs, by its schedule or because it is called
     tokio::time::sleep(Duration::from_secs(2)).await;
     let settled = async {
         for _ in 0..30 {

@@ -39,16 +39,17 @@ async fn the_bootstraps_take_what_aws_sends_and_answer_as_aws_documents() {
 async fn accept_answers_the_http_api(cloud: &Cloud) {
     let accept = Function::start(cloud, "accept", &[]).await;
     let sale = sealed(cloud).await;
+    let key = accept.api.invoke(api_event("GET /shop/{shop_id}/key", "", false)).await.unwrap();
+    let jwk: Value = serde_json::from_str(key["body"].as_str().unwrap()).unwrap();
     // A body with a text content type comes as it is, one without in base64.
     for (body, is_base64) in [(sale.body.clone(), false), (BASE64_STANDARD.encode(&sale.body), true)] {
         let answer = accept.api.invoke(api_event("POST /shop", &body, is_base64)).await.unwrap();
         assert_eq!(answer["statusCode"], 202);
-        assert_eq!(answer["headers"], json!({"content-type": "application/json"}));
+        assert_eq!(answer["headers"], json!({"content-type": "application/json", "kassa-key": jwk["kid"]}));
         assert_eq!(answer["isBase64Encoded"], false);
         let told: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
         assert_eq!(told, json!({"sale_id": sale.sale_id, "status": "accepted"}));
     }
-    let key = accept.api.invoke(api_event("GET /shop/{shop_id}/key", "", false)).await.unwrap();
     assert_eq!(
         (&key["statusCode"], &key["headers"]["cache-control"]),
         (&json!(200), &json!("public, max-age=3600"))

@@ -89,7 +89,7 @@ fn whoever_sends_slowly_or_nothing_keeps_nobody_waiting_and_is_not_waited_for() 
 fn what_is_too_large_is_refused_before_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let up = Up::start(folder.path());
-    let large = vec![b'x'; 200 * 1024];
+    let large = vec![b'x'; 600 * 1024];
     answers(&raw(&up, &with_length(&large)), 413);
     // also where the length is not said beforehand
     let mut chunked = Vec::new();

@@ -14,6 +14,7 @@ use kassa_bus::{
     Clock, Failure, Intake, Message, Metric, Metrics, Publisher, Retry, Source, Subscriber, Subscription,
     Topic, Tracer, Verdict,
 };
+use tokio::task::JoinSet;
 
 /// A subscriber that notes what it gets, and fails or panics where the test says.
 #[derive(Default)]
@@ -84,6 +85,7 @@ struct Rig {
     metrics: Metrics,
     sinks: Vec<Arc<Sink>>,
     letters: Arc<Letters>,
+    _workers: JoinSet<()>,
 }
 
 /// A bus with so many core stages, and so many subscribers plugged in, on one topic.
@@ -111,8 +113,8 @@ fn rig_on(store: &Store, core: usize, plugged: usize) -> Rig {
     let kept = Kept { dead_letters: letters.clone(), ..store.kept(&Clock::system()) };
     let mut core_stages: Vec<_> = ["one", "two", "three"].iter().zip(&sinks).map(subscription).collect();
     let plugged = core_stages.split_off(core);
-    bus.start(core_stages, plugged, &kept);
-    Rig { bus, metrics, sinks, letters }
+    let workers = bus.start(core_stages, plugged, &kept);
+    Rig { bus, metrics, sinks, letters, _workers: workers }
 }
 
 impl Rig {
@@ -283,7 +285,8 @@ async fn whoever_is_plugged_in_keeps_no_publisher_waiting_and_misses_nothing_ove
 
 #[tokio::test]
 async fn the_core_s_queues_are_bounded_and_publishers_wait() {
-    let Rig { bus, sinks, .. } = rig(1, 0).await;
+    let rig = rig(1, 0).await;
+    let Rig { bus, sinks, .. } = &rig;
     sinks[0].stalled.store(true, Ordering::SeqCst);
     let large = || Message { body: "x".repeat(100 * 1024).into(), ..message("large") };
     let mut published = 0;

@@ -1,19 +1,21 @@
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt};
 use kassa_bus::message::{AcceptedSale, Envelope, Origin};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{
-    Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, Topic, TraceContext, trace,
+    Clock, Dimension, Message, Metric, Metrics, PublishError, Publisher, Retry, SaleId, ShopId, Thumbprint,
+    Topic, TraceContext, trace,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::event::{Accepted, Event, Fact};
 use crate::event_store::{Appended, EventStore};
 use crate::problem::{Answer, Problem};
 use crate::rates::Rates;
-use crate::request;
+use crate::request::{self, Member, Posted, Posts};
 use kassa_bus::keys::{KeyError, ShopKeys};
-use kassa_bus::registry::Registry;
+use kassa_bus::registry::{Registry, Shop};
 
 /// Takes a sale at the door: checks its form, keeps the closed envelope, passes it on, answers.
 ///
@@ -48,7 +50,8 @@ const TRY_AGAIN: Problem = Problem::Unavailable {
 impl Accept {
     pub const NAME: &str = "accept";
 
-    /// Answers a `POST /shop`: 200 `"OK"` for a classic sale, 202 for a sealed one, or a problem.
+    /// Answers a `POST /shop`: 200 `"OK"` for a classic sale, 202 for a sealed one or a batch, 207 for a batch of which
+    /// some were not taken, or a problem.
     ///
     /// Says yes only when the sale is in the event store *and* on its way. After any other answer the
     /// till sends it again, which changes nothing if the first half had worked.
@@ -56,7 +59,7 @@ impl Accept {
         match self.accept(post).await {
             Ok(answer) => answer,
             Err(problem) => {
-                if !matches!(problem, Problem::Unavailable { .. }) {
+                if !problem.is_ours() {
                     self.metrics.count(Metric::Refused, 1);
                 }
                 problem.answer()
@@ -65,23 +68,69 @@ impl Accept {
     }
 
     async fn accept(&self, post: Post<'_>) -> Result<Answer, Problem> {
-        let posted = request::parse(post.body)?;
-        trace::note("kassa.shop_id", posted.shop_id.as_str());
         let now = self.clock.now();
         let trace = trace::current().or(post.trace);
-        let mut sale = AcceptedSale {
-            shop_id: posted.shop_id,
-            sale_id: posted.sale_id.unwrap_or_else(|| SaleId::new(now)),
-            envelope: posted.envelope,
-            origin: Origin { source: post.source, accepted_at: now, attempt: 1, trace },
-        };
+        let origin = Origin { source: post.source, accepted_at: now, attempt: 1, trace };
+        match request::parse(post.body)? {
+            Posts::One(posted) => self.one(posted, origin).await,
+            Posts::Batch(shop_id, members) => self.batch(shop_id, members, &origin).await,
+        }
+    }
+
+    async fn one(&self, posted: Posted, origin: Origin) -> Result<Answer, Problem> {
+        let shop = self.shop(&posted.shop_id).await?;
+        let sale = self.take(posted, origin).await?;
+        let published = publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await;
+        published.map_err(|error| try_again(&sale, error))?;
+        told(&sale);
+        Ok(Answer { key: present_key(&shop), ..yes(&sale) })
+    }
+
+    /// Takes each sale of a batch for itself: what one is refused for is no matter of the others.
+    async fn batch(&self, shop_id: ShopId, members: Vec<Member>, origin: &Origin) -> Result<Answer, Problem> {
+        let shop = self.shop(&shop_id).await?;
+        let each = members.into_iter().map(|member| async move {
+            let posted = member?;
+            let id = posted.sale_id.clone();
+            self.take(posted, origin.clone()).await.map_err(|problem| (id, problem))
+        });
+        let taken: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
+        let messages = taken.iter().flatten().map(Message::of).collect();
+        let mut published = self.publisher.publish(Topic::ToDecrypt, messages).await.into_iter();
+        let outcomes = taken.into_iter().map(|taken: Result<AcceptedSale, _>| {
+            let sale = taken?;
+            let lost = || PublishError { topic: Topic::ToDecrypt.name(), why: "no answer".into() };
+            match published.next().unwrap_or_else(|| Err(lost())) {
+                Ok(()) => {
+                    told(&sale);
+                    Ok(sale.sale_id)
+                }
+                Err(error) => Err((Some(sale.sale_id.clone()), try_again(&sale, error))),
+            }
+        });
+        let outcomes: Vec<Outcome> = outcomes.collect();
+        let refused = |outcome: &&Outcome| matches!(outcome, Err((_, problem)) if !problem.is_ours());
+        self.metrics.count(Metric::Refused, outcomes.iter().filter(refused).count() as u64);
+        Ok(Answer { key: present_key(&shop), ..batch_answer(&outcomes)? })
+    }
+
+    async fn shop(&self, shop_id: &ShopId) -> Result<Arc<Shop>, Problem> {
+        trace::note("kassa.shop_id", shop_id.as_str());
+        let shop = self.registry.shop(shop_id).await.map_err(|error| {
+            tracing::error!(%shop_id, %error, "the registry cannot be read");
+            TRY_AGAIN
+        })?;
+        shop.ok_or(Problem::UnknownShop)
+    }
+
+    /// Appends the accepted event of a registered shop's sale.
+    async fn take(&self, posted: Posted, origin: Origin) -> Result<AcceptedSale, Problem> {
+        let sale_id = posted.sale_id.unwrap_or_else(|| SaleId::new(origin.accepted_at));
+        let mut sale = AcceptedSale { shop_id: posted.shop_id, sale_id, envelope: posted.envelope, origin };
         trace::note("kassa.sale_id", sale.sale_id.as_str());
-        let shop = self.registry.shop(&sale.shop_id).await.map_err(|error| try_again(&sale, error))?;
-        let shop = shop.ok_or(Problem::UnknownShop)?;
         self.rates.admit(&sale.shop_id, &sale.origin.source)?;
         let appended = self.store.append(&accepted(&sale)).await;
-        let appended = appended.map_err(|error| try_again(&sale, error))?;
-        match appended {
+        match appended.map_err(|error| try_again(&sale, error))? {
             Appended::New => {
                 let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
                 self.metrics.count_of(Metric::Accepted, shop, 1);
@@ -92,13 +141,7 @@ impl Accept {
                 self.metrics.count(Metric::Duplicates, 1);
             }
         }
-        let published = publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await;
-        published.map_err(|error| try_again(&sale, error))?;
-        let AcceptedSale { shop_id, sale_id, origin, .. } = &sale;
-        let trace_id = origin.trace.map(|trace| tracing::field::display(trace.trace_id()));
-        tracing::debug!(%shop_id, %sale_id, trace_id, "accepted");
-        let key = shop.present_key().map(|key| key.kid.clone());
-        Ok(Answer { key, ..yes(&sale) })
+        Ok(sale)
     }
 
     /// Answers a `GET /shop/{shop_id}/key`: the public key as a JWK (RFC 7517).
@@ -113,6 +156,45 @@ impl Accept {
             }
         }
     }
+}
+
+/// Appends of one batch at once.
+const AT_ONCE: usize = 25;
+
+/// What became of a sale of a batch.
+type Outcome = Result<SaleId, (Option<SaleId>, Problem)>;
+
+/// 202 if all were taken, else 207 with what became of each; and if none could be because of us, that.
+fn batch_answer(outcomes: &[Outcome]) -> Result<Answer, Problem> {
+    let problems = || outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+    if let Some((_, problem)) = problems().find(|(_, problem)| problem.may_pass())
+        && outcomes.iter().all(|outcome| matches!(outcome, Err((_, problem)) if problem.may_pass()))
+    {
+        return Err(problem.clone());
+    }
+    let sales: Vec<Value> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Ok(sale_id) => json!({"sale_id": sale_id, "status": "accepted"}),
+            Err((sale_id, problem)) => {
+                let status = if problem.may_pass() { "unavailable" } else { "refused" };
+                json!({"sale_id": sale_id, "status": status, "problem": problem.document().1})
+            }
+        })
+        .collect();
+    let status = if problems().next().is_none() { 202 } else { 207 };
+    let retry_after = problems().filter_map(|(_, problem)| problem.retry_after()).max();
+    Ok(Answer { retry_after, ..Answer::json(status, &json!({"sales": sales})) })
+}
+
+fn present_key(shop: &Shop) -> Option<Thumbprint> {
+    shop.present_key().map(|key| key.kid.clone())
+}
+
+fn told(sale: &AcceptedSale) {
+    let AcceptedSale { shop_id, sale_id, origin, .. } = sale;
+    let trace_id = origin.trace.map(|trace| tracing::field::display(trace.trace_id()));
+    tracing::debug!(%shop_id, %sale_id, trace_id, "accepted");
 }
 
 fn try_again(sale: &AcceptedSale, error: impl Into<Retry>) -> Problem {

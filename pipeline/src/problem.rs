@@ -58,8 +58,40 @@ impl Problem {
         Self::Malformed { field, detail: detail.into() }
     }
 
+    /// Whether nothing is wrong with the request.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    /// Whether the same sale may be taken later.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.retry_after().is_some()
+    }
+
+    /// Seconds after which it may be, if it may.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::TooMany { retry_after, .. } | Self::Unavailable { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
     #[must_use]
     pub fn answer(&self) -> Answer {
+        let (status, body) = self.document();
+        Answer {
+            content_type: "application/problem+json",
+            retry_after: self.retry_after(),
+            ..Answer::json(status, &body)
+        }
+    }
+
+    /// The status, and the problem as RFC 9457 has it.
+    #[must_use]
+    pub fn document(&self) -> (u16, Value) {
         let (status, title, detail) = match self {
             Self::Malformed { field, detail } => {
                 (400, "The request is malformed", format!("{field}: {detail}"))
@@ -74,7 +106,9 @@ impl Problem {
                 (405, "The method is not allowed", "POST /shop and GET /shop/{shop_id}/key are served".into())
             }
             Self::TooLarge { limit } => {
-                (413, "The request is too large", format!("a request body is at most {limit} bytes"))
+                let most = crate::request::MAX_BATCH_BODY;
+                let detail = format!("a request body is at most {limit} bytes, that of a batch {most}");
+                (413, "The request is too large", detail)
             }
             Self::TooMany { detail, .. } => (429, "Too many sales", (*detail).into()),
             Self::Unavailable { detail, .. } => (503, "Try again", (*detail).into()),
@@ -89,14 +123,6 @@ impl Problem {
             Self::UnknownShop => body.insert("field".into(), json!("shop_id")),
             _ => None,
         };
-        let retry_after = match self {
-            Self::TooMany { retry_after, .. } | Self::Unavailable { retry_after, .. } => Some(*retry_after),
-            _ => None,
-        };
-        Answer {
-            content_type: "application/problem+json",
-            retry_after,
-            ..Answer::json(status, &Value::Object(body))
-        }
+        (status, Value::Object(body))
     }
 }

@@ -19,6 +19,23 @@ pub struct Posted {
     pub envelope: Envelope,
 }
 
+/// A sale of a batch, or why it is none, with its id where that can be told.
+pub type Member = Result<Posted, (Option<SaleId>, Problem)>;
+
+/// What a `POST /shop` brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Posts {
+    One(Posted),
+    /// Sealed sales of one shop, in the order they were sent.
+    Batch(ShopId, Vec<Member>),
+}
+
+/// Sales in one batch, at most.
+pub const MAX_BATCH: usize = 100;
+
+/// Bytes of a batch, at most; each of its sales is no larger than one that is posted alone.
+pub const MAX_BATCH_BODY: usize = 512 * 1024;
+
 /// The fields as the JSON text they were sent as, so that one of the wrong type can be named. Nothing
 /// is built of what is not a string: however deep it nests, it is only skipped.
 #[derive(Deserialize)]
@@ -29,6 +46,17 @@ struct Fields<'a> {
     message_id: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     content_base64: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    sealed: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    sales: Option<&'a RawValue>,
+}
+
+/// One of a batch.
+#[derive(Deserialize)]
+struct MemberFields<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    message_id: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     sealed: Option<&'a RawValue>,
 }
@@ -42,11 +70,20 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
 /// Reads a request body. Fields that are not ours are ignored.
 ///
 /// # Errors
-/// [`Problem::TooLarge`], or [`Problem::Malformed`] with the first wrong field.
-pub fn parse(body: &[u8]) -> Result<Posted, Problem> {
-    if body.len() > MAX_BODY {
+/// [`Problem::TooLarge`], or [`Problem::Malformed`] with the first wrong field. Of a batch, what is wrong with one
+/// sale is that one's.
+pub fn parse(body: &[u8]) -> Result<Posts, Problem> {
+    if body.len() > MAX_BATCH_BODY {
         return Err(Problem::TooLarge { limit: MAX_BODY });
     }
+    match parse_any(body) {
+        Ok(Posts::Batch(shop_id, members)) => Ok(Posts::Batch(shop_id, members)),
+        _ if body.len() > MAX_BODY => Err(Problem::TooLarge { limit: MAX_BODY }),
+        other => other,
+    }
+}
+
+fn parse_any(body: &[u8]) -> Result<Posts, Problem> {
     if body.trim_ascii().is_empty() {
         return Err(Problem::malformed("body", "is empty; a JSON object is expected"));
     }
@@ -57,10 +94,13 @@ pub fn parse(body: &[u8]) -> Result<Posted, Problem> {
     })?;
     let shop_id = required("shop_id", fields.shop_id)?;
     let shop_id = shop_id.parse().map_err(|e| Problem::malformed("shop_id", format!("{e}")))?;
-    let sale_id = fields.message_id.map(|v| string("message_id", v)).transpose()?;
-    let sale_id: Option<SaleId> = sale_id
-        .map(|id| id.parse().map_err(|e| Problem::malformed("message_id", format!("{e}"))))
-        .transpose()?;
+    if let Some(sales) = fields.sales {
+        if fields.message_id.or(fields.sealed).or(fields.content_base64).is_some() {
+            return Err(Problem::malformed("sales", "came with a sale beside it; send one of them"));
+        }
+        return Ok(Posts::Batch(ShopId::clone(&shop_id), batch(&shop_id, sales)?));
+    }
+    let sale_id = fields.message_id.map(id).transpose()?;
     let envelope = match (fields.sealed, fields.content_base64) {
         (Some(_), Some(_)) => {
             return Err(Problem::malformed("sealed", "came with content_base64; send one of them"));
@@ -74,7 +114,34 @@ pub fn parse(body: &[u8]) -> Result<Posted, Problem> {
         (Some(sealed), None) => self::sealed(string("sealed", sealed)?, sale_id.as_ref())?,
         (None, Some(content)) => classic(string("content_base64", content)?, sale_id.as_ref())?,
     };
-    Ok(Posted { shop_id, sale_id, envelope })
+    Ok(Posts::One(Posted { shop_id, sale_id, envelope }))
+}
+
+fn id(value: &RawValue) -> Result<SaleId, Problem> {
+    string("message_id", value)?.parse().map_err(|e| Problem::malformed("message_id", format!("{e}")))
+}
+
+fn batch(shop_id: &ShopId, sales: &RawValue) -> Result<Vec<Member>, Problem> {
+    let must = || Problem::malformed("sales", format!("must be an array of 1 to {MAX_BATCH} sales"));
+    let sales: Vec<&RawValue> = serde_json::from_str(sales.get()).map_err(|_| must())?;
+    if sales.is_empty() || sales.len() > MAX_BATCH {
+        return Err(must());
+    }
+    Ok(sales.into_iter().map(|sale| member(shop_id, sale)).collect())
+}
+
+fn member(shop_id: &ShopId, sale: &RawValue) -> Member {
+    let not_one =
+        |_| Problem::malformed("sales", "holds something else than a sale with message_id and sealed");
+    let fields: MemberFields = object(sale.get().as_bytes()).map_err(|e| (None, not_one(e)))?;
+    let sale_id = fields.message_id.map(id).transpose().map_err(|problem| (None, problem))?;
+    let of = |problem| (sale_id.clone(), problem);
+    let text = required("sealed", fields.sealed).map_err(of)?;
+    if text.len() > MAX_BODY {
+        return Err(of(Problem::TooLarge { limit: MAX_BODY }));
+    }
+    let envelope = sealed(text, sale_id.as_ref()).map_err(of)?;
+    Ok(Posted { shop_id: shop_id.clone(), sale_id, envelope })
 }
 
 fn sealed(sealed: String, sale_id: Option<&SaleId>) -> Result<Envelope, Problem> {
@@ -136,10 +203,49 @@ mod tests {
 
     #[test]
     fn a_classic_sale_with_and_without_an_id_is_taken() {
-        let posted =
-            parse(br#"{"shop_id":"AMIS1","content_base64":"AAAA","message_id":"7-20261122","x":1}"#).unwrap();
-        assert_eq!(posted.sale_id.unwrap().as_str(), "7-20261122");
-        assert!(parse(br#"{"shop_id":"AMIS1","content_base64":"AA"}"#).unwrap().sale_id.is_none());
+        let id = |body: &[u8]| match parse(body).unwrap() {
+            Posts::One(posted) => posted.sale_id.map(|id| id.to_string()),
+            Posts::Batch(..) => panic!("one sale is no batch"),
+        };
+        let with = br#"{"shop_id":"AMIS1","content_base64":"AAAA","message_id":"7-20261122","x":1}"#;
+        assert_eq!(id(with).as_deref(), Some("7-20261122"));
+        assert_eq!(id(br#"{"shop_id":"AMIS1","content_base64":"AA"}"#), None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_sale_of_a_batch_is_that_ones() {
+        let id = "0193a4e8-6c00-7000-8000-000000000001";
+        let body =
+            format!(r#"{{"shop_id":"A","sales":[{{"message_id":"{id}","sealed":"x"}},7,{{"sealed":"x"}}]}}"#);
+        let Ok(Posts::Batch(shop, members)) = parse(body.as_bytes()) else { panic!("a batch") };
+        let told: Vec<_> = members
+            .into_iter()
+            .map(|member| match member {
+                Err((id, Problem::Malformed { field, .. })) => (id.map(|id| id.to_string()), field),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(shop.as_str(), "A");
+        assert_eq!(told, [(Some(id.to_owned()), "sealed"), (None, "sales"), (None, "message_id")]);
+        // and what is wrong with the batch is everybody's
+        for sales in ["[]", "{}", "null", "1", &format!("[{}1]", "1,".repeat(100))] {
+            refused(&format!(r#"{{"shop_id":"A","sales":{sales}}}"#), "sales");
+        }
+        refused(r#"{"shop_id":"A","sales":[1],"sealed":"x"}"#, "sales");
+    }
+
+    #[test]
+    fn a_batch_may_be_larger_than_a_sale_but_none_of_its_sales() {
+        let sealed = "x".repeat(MAX_BODY + 1);
+        let large = Problem::TooLarge { limit: MAX_BODY };
+        let body = format!(r#"{{"shop_id":"A","sales":[{{"sealed":"{sealed}"}},{{"sealed":"x"}}]}}"#);
+        let Ok(Posts::Batch(_, members)) = parse(body.as_bytes()) else { panic!("a batch") };
+        assert_eq!(members[0], Err((None, large.clone())));
+        assert!(matches!(members[1], Err((None, Problem::Malformed { .. }))));
+        // and whatever else is as large is refused as that
+        let body = format!(r#"{{"shop_id":"A","sealed":"{sealed}"}}"#);
+        assert_eq!(parse(body.as_bytes()), Err(large.clone()));
+        assert_eq!(parse(&vec![b' '; MAX_BATCH_BODY + 1]), Err(large));
     }
 
     #[test]

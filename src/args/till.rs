@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use kassa_bus::{ShopId, TillId};
 
-use super::{AskArgs, ShopArgs};
+use super::{AskArgs, Service, ShopArgs, positive};
+use crate::cloud::StageName;
 
 /// The folder of the tills of this machine.
 pub const TILLS: &str = "./kassa-till";
@@ -34,6 +35,23 @@ Examples:
   kassa till revoke --shop AMIS1 --till till-1 --stage prod"
     )]
     Revoke(RevokeArgs),
+    /// Show the journals of this machine's tills: what was rung up, what waits, what was refused
+    #[command(after_help = "Works while the till sells, and without the shop.
+
+Examples:
+  kassa till status
+  kassa till status --shop AMIS1 --till till-1 --json")]
+    Status(StatusArgs),
+    /// Send what waits in a till's journal, the oldest first
+    #[command(
+        after_help = "Up to a hundred sales a request. kassa sell does it by itself; this is for a till that sells nothing now.
+The exit code is 1 if something still waits.
+
+Examples:
+  kassa till drain --shop AMIS1
+  kassa till drain --shop AMIS1 --till till-2 --stage prod --rate 50"
+    )]
+    Drain(DrainArgs),
     /// Show which tills are enrolled, and since when or until when
     #[command(after_help = "Examples:
   kassa till list
@@ -75,3 +93,49 @@ pub struct RevokeArgs {
     #[command(flatten)]
     pub ask: AskArgs,
 }
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this shop's tills
+    #[arg(long)]
+    pub shop: Option<String>,
+    /// Only the till of this name
+    #[arg(long)]
+    pub till: Option<String>,
+    /// The folder of the tills of this machine
+    #[arg(long, default_value = TILLS, value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The shop the till stands in
+    #[arg(long)]
+    pub shop: ShopId,
+    /// The till's name
+    #[arg(long, default_value = "till-1")]
+    pub till: String,
+    /// The folder of the tills of this machine
+    #[arg(long, default_value = TILLS, value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Where the shop takes sales
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Send to a deployed stage, whose URL is looked up
+    #[arg(long, conflicts_with = "url")]
+    pub stage: Option<StageName>,
+    #[command(flatten)]
+    pub service: Service,
+    /// Sales a second, at most
+    #[arg(long, default_value_t = DRAIN_RATE, value_parser = positive)]
+    pub rate: f64,
+    /// Seconds to try without getting on
+    #[arg(long, default_value_t = 60)]
+    pub patience: u64,
+}
+
+/// Sales a second that a till sends of those that waited.
+pub const DRAIN_RATE: f64 = 500.0;

@@ -1,27 +1,75 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use kassa_bus::Clock;
 use kassa_bus::jws::SigningKey;
 use serde_json::json;
 
 use super::{Failure, print};
-use crate::args::{EnrollArgs, RevokeArgs, ShopArgs, TillArgs, TillCommand};
+use crate::args::{DrainArgs, EnrollArgs, RevokeArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs};
+use crate::cloud::Stage;
 use crate::questions::render;
 use crate::questions::tills::{Enrolment, Revocation};
+use crate::till::drain::Drain;
 use crate::till::folder::TillFolder;
+use crate::till::journal::{Journal, journals};
+use crate::till::sell::progress_bar;
+use crate::till::status::{self, JournalStatus};
+use crate::till::{Format, Till};
 
 pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
     match command {
         TillCommand::Enroll(args) => enroll(args).await,
         TillCommand::Revoke(args) => revoke(args).await,
+        TillCommand::Status(args) => status(&args),
+        TillCommand::Drain(args) => drain(args).await,
         TillCommand::List(ShopArgs { shop, ask }) => {
             let tills = ask.shop.ask().await?.tills(shop).await?;
             print(&if ask.json { format!("{}\n", json!(tills)) } else { render::tills(&tills) });
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn status(args: &TillStatusArgs) -> Result<ExitCode, Failure> {
+    let meant = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
+    let mut found = Vec::new();
+    for ([shop, till, address], path) in journals(&args.folder)? {
+        if meant(&args.shop, &shop)
+            && meant(&args.till, &till)
+            && let Some(state) = Journal::look(&path)?
+        {
+            found.push(JournalStatus::of([shop, till, address], &state, Clock::system().now()));
+        }
+    }
+    print(&if args.json { format!("{}\n", json!(found)) } else { status::text(&found) });
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn drain(args: DrainArgs) -> Result<ExitCode, Failure> {
+    let url = match &args.stage {
+        Some(stage) => Stage::find(&args.service.service, stage).await?.url()?.to_owned(),
+        None => args.url,
+    };
+    let till = Till::new(&url, args.shop.clone(), &args.till, Format::Sealed, Clock::system())?;
+    let (bar, patience) = (progress_bar(&args.till), Duration::from_secs(args.patience));
+    let (mut waited, mut wait, mut refused) = (0, 0, 0);
+    for path in TillFolder::named(&args.folder, &args.shop, &args.till).journals()? {
+        let journal = Journal::open(&path, Clock::system())?;
+        let (before, known) = (journal.waiting() as u64, journal.refusals());
+        waited += before;
+        bar.set_length(waited);
+        let draining = Drain { till: &till, journal: &journal, rate: args.rate };
+        draining.until_empty(patience, &mut |sent| bar.inc(sent)).await?;
+        wait += journal.waiting() as u64;
+        refused += (journal.refusals() - known) as u64;
+    }
+    bar.finish_and_clear();
+    let accepted = waited - wait - refused;
+    print(&format!("{accepted} accepted, {refused} refused, {wait} still wait\n"));
+    Ok(if wait + refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn enroll(args: EnrollArgs) -> Result<ExitCode, Failure> {

@@ -13,11 +13,11 @@ use kassa_bus::trace::{self, Parent};
 use kassa_bus::{Dimension, Metric, Metrics, Topic, Tracer};
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::problem::{Answer, Problem};
-use kassa_pipeline::request::MAX_BODY;
+use kassa_pipeline::request::{MAX_BATCH_BODY, MAX_BODY};
 use serde_json::{Map, json};
 use tokio::sync::Semaphore;
 
-/// Requests in hand at once; with bodies of at most 128 KiB that bounds memory.
+/// Requests in hand at once; with bodies of at most 512 KiB that bounds memory.
 const IN_HAND: usize = 512;
 
 /// A sale that takes longer to accept is answered "try again".
@@ -83,7 +83,7 @@ async fn sale(
     let span = trace::request(&door.tracer, request, header, None);
     let answered = tokio::time::timeout(PATIENCE, async {
         // One byte more than allowed is enough to know.
-        let Ok(body) = to_bytes(body, MAX_BODY).await else {
+        let Ok(body) = to_bytes(body, MAX_BATCH_BODY).await else {
             return Problem::TooLarge { limit: MAX_BODY }.answer();
         };
         let trace = Parent::of_headers(header).and_then(|parent| parent.context());

@@ -21,7 +21,7 @@ use kassa_pipeline::unsettled::Finder;
 use kassa_pipeline::watch::Watch;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 
@@ -97,6 +97,8 @@ pub struct OpenShop {
     pub console: String,
     feed: Arc<Feed>,
     bus: Arc<LocalBus>,
+    /// Those who work at the queues, and those who do something every minute.
+    working: [JoinSet<()>; 2],
     /// Tells the listeners to take no more.
     closing: watch::Sender<bool>,
     tills: JoinHandle<()>,
@@ -167,8 +169,9 @@ impl OpenShop {
             feed: feed.clone(),
         };
         let plugged = plugged(&host)?;
-        tick_every(minute, others.iter().chain(&plugged), &metrics, &tracer);
-        bus.start(others, plugged, &store.kept(&up.clock));
+        let ticking = others.iter().chain(&plugged).filter(|s| s.every_minute);
+        let ticking = tick_every(minute, ticking, &metrics, &tracer);
+        let working = bus.start(others, plugged, &store.kept(&up.clock));
         let monitor = Collector::open(watching(&host, &bus)?).await?;
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
@@ -216,6 +219,7 @@ impl OpenShop {
             console,
             feed,
             bus,
+            working: [working, ticking],
             closing,
             tills,
             exporting,
@@ -227,7 +231,7 @@ impl OpenShop {
     }
 
     /// Takes no more sales, and ends what was begun. Says how many messages were left.
-    pub async fn close(self) -> usize {
+    pub async fn close(mut self) -> usize {
         self.closing.send_replace(true);
         // Whoever looks would be waited for.
         self.feed.close();
@@ -243,6 +247,10 @@ impl OpenShop {
             }
         };
         let _ = tokio::time::timeout(DRAIN, ended).await;
+        // The data folder may be another's soon.
+        for tasks in &mut self.working {
+            tasks.shutdown().await;
+        }
         if let Err(why) = self.monitor.close().await {
             tracing::error!(%why, "cannot keep the last minute's metrics");
         }
@@ -389,16 +397,17 @@ fn watching(host: &LocalHost, bus: &Arc<LocalBus>) -> Result<Parts, UpError> {
     })
 }
 
+/// Each subscriber does every minute what it has to.
 fn tick_every<'a>(
     minute: Duration,
     subscriptions: impl Iterator<Item = &'a Subscription>,
     metrics: &Metrics,
     tracer: &Tracer,
-) {
-    for subscription in subscriptions.filter(|s| s.every_minute) {
+) -> JoinSet<()> {
+    let tick = |subscription: &Subscription| {
         let (name, subscriber) = (subscription.name, Arc::clone(&subscription.subscriber));
         let (metrics, tracer) = (metrics.clone(), tracer.clone());
-        tokio::spawn(async move {
+        async move {
             let mut minutes = tokio::time::interval(minute);
             minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -412,8 +421,9 @@ fn tick_every<'a>(
                     tracing::error!(subscriber = name, %why, "what is due this minute failed");
                 }
             }
-        });
-    }
+        }
+    };
+    subscriptions.map(tick).collect()
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), UpError> {

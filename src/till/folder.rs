@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone)]
 pub struct TillFolder {
     path: PathBuf,
-    till: TillId,
+    /// What it can be enrolled as, if its name allows that.
+    till: Option<TillId>,
 }
 
 /// What is wrong with a till's folder.
@@ -28,12 +29,62 @@ pub enum FolderError {
 }
 
 const KEY: &str = "till.key";
+const SHOP_KEY: &str = "shop.jwk";
 const PEM: &str = "PRIVATE KEY";
 
 impl TillFolder {
     #[must_use]
     pub fn new(tills: &Path, shop: &ShopId, till: &TillId) -> Self {
-        Self { path: tills.join(shop.as_str()).join(till.as_str()), till: till.clone() }
+        Self { path: tills.join(shop.as_str()).join(till.as_str()), till: Some(till.clone()) }
+    }
+
+    /// Of a till of any name. One that could not be enrolled has a folder whose name says so, in hexadecimal.
+    #[must_use]
+    pub fn named(tills: &Path, shop: &ShopId, name: &str) -> Self {
+        let hex = || name.bytes().fold(String::from("~"), |hex, byte| format!("{hex}{byte:02x}"));
+        match name.parse() {
+            Ok(till) => Self::new(tills, shop, &till),
+            Err(_) => Self {
+                path: tills.join(shop.as_str()).join(hex().get(..200).map_or_else(hex, str::to_owned)),
+                till: None,
+            },
+        }
+    }
+
+    /// Where the journal is of sales that go to this URL. What is sealed for one shop at one address is no other's.
+    #[must_use]
+    pub fn journal(&self, url: &str) -> PathBuf {
+        let address = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        let name: String = address.chars().take(200).map(|c| if plain(c) { c } else { '_' }).collect();
+        self.path.join(name.trim_start_matches('.'))
+    }
+
+    /// All of its journals, wherever their sales were to go.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn journals(&self) -> Result<Vec<PathBuf>, FolderError> {
+        let mut found = Vec::new();
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(why) if why.kind() == ErrorKind::NotFound => return Ok(found),
+            Err(why) => return Err(failed(&self.path, why)),
+        };
+        for entry in entries {
+            let path = entry.map_err(|why| failed(&self.path, why))?.path();
+            if path.is_dir() {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Where the public key is kept that the shop at this URL has.
+    #[must_use]
+    pub fn key_file(&self, url: &str) -> PathBuf {
+        self.journal(url).join(SHOP_KEY)
     }
 
     #[must_use]
@@ -56,6 +107,7 @@ impl TillFolder {
     /// # Errors
     /// [`FolderError`].
     pub fn signer(&self) -> Result<Option<Signer>, FolderError> {
+        let Some(till) = &self.till else { return Ok(None) };
         let path = self.path.join(KEY);
         let shown = || path.display().to_string();
         let text = match fs::read_to_string(&path) {
@@ -69,7 +121,7 @@ impl TillFolder {
         }
         let pem = pem::parse(text.as_bytes()).map_err(|_| FolderError::NotAKey(shown()))?;
         let pkcs8 = Zeroizing::new(pem.into_contents());
-        Signer::new(&self.till, &pkcs8).map(Some).map_err(|_| FolderError::NotAKey(shown()))
+        Signer::new(till, &pkcs8).map(Some).map_err(|_| FolderError::NotAKey(shown()))
     }
 
     /// What the till signs with, made if it has none. One that is there is never replaced.

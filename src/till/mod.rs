@@ -1,8 +1,18 @@
+/// A till that sells by its journal.
+pub mod counter;
+/// Sending what waits in a journal.
+pub mod drain;
 /// What a till keeps on its disk.
 pub mod folder;
+/// Sales on disk, before the shop hears of them.
+pub mod journal;
 /// `kassa sell`: many sales, with a progress bar and a summary.
 pub mod sell;
+/// What a till's journal tells people.
+pub mod status;
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +24,7 @@ use aws_lc_rs::rsa::{
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::ValueEnum;
+use drain::Answered;
 use kassa_bus::error::chain;
 use kassa_bus::jwe::{ContentKey, Sealer};
 use kassa_bus::jws::Signer;
@@ -21,7 +32,7 @@ use kassa_bus::keys::PublicKey;
 use kassa_bus::trace::{Kind, Span};
 use kassa_bus::{Clock, Line, SaleId, ShopId, Thumbprint, TraceContext, Tracer};
 use rand::Rng;
-use reqwest::{Client, StatusCode, header};
+use reqwest::{Client, RequestBuilder, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -41,6 +52,12 @@ const SESSION_TIME: Duration = Duration::from_hours(1);
 
 /// How long a fetched public key is used.
 const KEY_TIME: Duration = Duration::from_hours(1);
+
+/// How long one that was kept is used before the shop is asked again.
+const KEPT_KEY_TIME: Duration = Duration::from_mins(1);
+
+/// How long the shop is asked for a key where there is one to go on with.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a key that was just fetched is used, whatever the shop says.
 const KEY_STANDS: Duration = Duration::from_secs(1);
@@ -62,6 +79,8 @@ pub struct Till {
     pub patience: Duration,
     /// Makes a span of each sale, if it is on, which the shop's spans are below.
     pub tracer: Tracer,
+    /// Where the shop's public key is kept, if it is.
+    pub key_file: Option<PathBuf>,
     /// Signs sealed sales, if the till is enrolled.
     pub signer: Option<Signer>,
     /// Whether each sale is sent with a `traceparent` in any case.
@@ -78,6 +97,7 @@ struct FetchedKey {
     kid: Thumbprint,
     key: OaepPublicEncryptingKey,
     since: Instant,
+    good_for: Duration,
 }
 
 struct Session {
@@ -90,6 +110,8 @@ struct Session {
 /// A sale ready to be posted, as often as it takes.
 #[derive(Debug, Clone)]
 pub struct Prepared {
+    /// The till's counter.
+    pub seq: u64,
     pub sale_id: SaleId,
     pub body: String,
 }
@@ -115,6 +137,22 @@ pub enum TillError {
     Refused { status: u16, detail: String },
     #[error("the shop did not accept the sale within {0:?}; the last answer was: {1}")]
     GaveUp(Duration, String),
+    #[error("the shop does not take sales now: {0}")]
+    Away(Away),
+}
+
+/// The shop cannot be reached, or wants to be asked later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    pub why: String,
+    /// What the shop asks to be waited.
+    pub at_least: Duration,
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 /// The sealed content (see the README's formats).
@@ -151,6 +189,7 @@ impl Till {
             tracer: Tracer::default(),
             traceparent: false,
             signer: None,
+            key_file: None,
             url: url.trim_end_matches('/').to_owned(),
             client,
             clock,
@@ -158,6 +197,11 @@ impl Till {
             key: tokio::sync::Mutex::new(None),
             session: Mutex::new(None),
         })
+    }
+
+    /// Counts on from here: what a till sold before it was started.
+    pub fn count_on(&self, seq: u64) {
+        self.seq.store(seq, Ordering::Relaxed);
     }
 
     /// Rings up a sale: gives it an id and encrypts it.
@@ -172,11 +216,12 @@ impl Till {
     }
 
     async fn seal(&self, sale_id: SaleId, lines: &[Line]) -> Result<Prepared, TillError> {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed);
         let content = SealedContent {
             sale_id: &sale_id,
             shop_id: &self.shop,
             till: &self.name,
-            seq: self.seq.fetch_add(1, Ordering::Relaxed),
+            seq,
             sold_at: self.clock.now().to_string(),
             sales: lines,
         };
@@ -198,7 +243,7 @@ impl Till {
             session.sealer.seal(content.as_bytes()).map_err(|_| TillError::Crypto)?
         };
         let body = json!({"shop_id": self.shop, "message_id": sale_id, "sealed": sealed}).to_string();
-        Ok(Prepared { sale_id, body })
+        Ok(Prepared { seq, sale_id, body })
     }
 
     async fn encrypt(&self, lines: &[Line]) -> Result<Prepared, TillError> {
@@ -215,26 +260,92 @@ impl Till {
         let sale_id: SaleId = format!("{number}-{day}").parse().map_err(|_| TillError::Crypto)?;
         let body = json!({"shop_id": self.shop, "message_id": sale_id, "content_base64": content_base64})
             .to_string();
-        Ok(Prepared { sale_id, body })
+        Ok(Prepared { seq: self.seq.fetch_add(1, Ordering::Relaxed), sale_id, body })
     }
 
     async fn fresh_key<'k>(&self, fetched: &'k mut Option<FetchedKey>) -> Result<&'k FetchedKey, TillError> {
-        if fetched.as_ref().is_none_or(|key| key.since.elapsed() >= KEY_TIME) {
-            *fetched = Some(self.fetch_key().await?);
+        if fetched.as_ref().is_none_or(|key| key.since.elapsed() >= key.good_for) {
+            let kept = self.kept_key();
+            // Whoever has a key to go on with does not wait long for another.
+            let patience = if kept.is_some() { KEY_PATIENCE.min(self.patience) } else { self.patience };
+            *fetched = Some(match (self.fetch_key(patience).await, kept) {
+                (Ok(key), _) => key,
+                (Err(TillError::NoKey { .. }), Some(kept)) => kept,
+                (Err(error), _) => return Err(error),
+            });
         }
         fetched.as_ref().ok_or(TillError::Crypto)
     }
 
-    async fn fetch_key(&self) -> Result<FetchedKey, TillError> {
+    /// The key that was fetched last, by this process or one before: a till that is cut off seals with it.
+    fn kept_key(&self) -> Option<FetchedKey> {
+        let kept = std::fs::read(self.key_file.as_ref()?).ok()?;
+        let jwk: PublicKey = serde_json::from_slice(&kept).ok()?;
+        FetchedKey::of(&jwk, KEPT_KEY_TIME).ok()
+    }
+
+    /// Keeps a key. That it cannot be kept is no reason not to use it.
+    fn keep_key(&self, jwk: &PublicKey) {
+        if let (Some(file), Ok(json)) = (&self.key_file, serde_json::to_vec(jwk)) {
+            let beside = file.with_extension("new");
+            let _ = std::fs::write(&beside, json).and_then(|()| std::fs::rename(&beside, file));
+        }
+    }
+
+    async fn fetch_key(&self, patience: Duration) -> Result<FetchedKey, TillError> {
         let no_key = |why: String| TillError::NoKey { url: self.url.clone(), shop: self.key_of.clone(), why };
         let request = || self.client.get(format!("{}/shop/{}/key", self.url, self.key_of));
-        let (response, _) = self.persist(request).await.map_err(|error| no_key(error.to_string()))?;
+        let (response, _) =
+            self.persist(request, patience).await.map_err(|error| no_key(error.to_string()))?;
         let jwk: PublicKey = response.json().await.map_err(|e| no_key(chain(&e)))?;
-        let (n, e) = jwk.components().map_err(|e| no_key(e.to_string()))?;
-        let key: PublicEncryptingKey =
-            PublicKeyComponents { n, e }.try_into().map_err(|_| no_key("not an RSA key".into()))?;
-        let key = OaepPublicEncryptingKey::new(key).map_err(|_| no_key("not an RSA key".into()))?;
-        Ok(FetchedKey { kid: jwk.kid().clone(), key, since: Instant::now() })
+        let key = FetchedKey::of(&jwk, KEY_TIME).map_err(no_key)?;
+        self.keep_key(&jwk);
+        Ok(key)
+    }
+
+    /// Posts a sale once.
+    ///
+    /// # Errors
+    /// [`Away`], after which it may be posted again.
+    pub async fn post_once(&self, sale: &Prepared) -> Result<Answered, Away> {
+        let (span, trace) = self.span(sale);
+        let sent = self.send(&sale.body, trace).await;
+        if let Ok((status, _)) | Err(TillError::Refused { status, .. }) = &sent {
+            span.number("http.response.status_code", *status);
+        }
+        match span.ends("not-accepted", sent) {
+            Ok(_) => Ok(Answered::Accepted),
+            Err(TillError::Refused { status, detail }) => Ok(Answered::Refused { status, detail }),
+            Err(TillError::Away(away)) => Err(away),
+            Err(other) => Err(Away { why: other.to_string(), at_least: Duration::ZERO }),
+        }
+    }
+
+    /// Posts this once, and gives what was answered.
+    async fn send(&self, body: &str, trace: Option<TraceContext>) -> Result<(u16, Value), TillError> {
+        let away = |why, at_least| TillError::Away(Away { why, at_least });
+        let request = self.request(body, trace);
+        let response = request.send().await.map_err(|error| away(chain(&error), Duration::ZERO))?;
+        let status = response.status();
+        if may_pass(status) {
+            return Err(away(status.to_string(), retry_after(&response)));
+        }
+        if !status.is_success() {
+            return Err(refused(response).await);
+        }
+        self.heard_of(response.headers().get(KASSA_KEY)).await;
+        let answer = response.json().await.map_err(|error| away(chain(&error), Duration::ZERO))?;
+        Ok((status.as_u16(), answer))
+    }
+
+    fn request(&self, body: &str, trace: Option<TraceContext>) -> RequestBuilder {
+        let post = self.client.post(self.address()).header(header::CONTENT_TYPE, "application/json");
+        let post = trace.iter().fold(post, |post, trace| post.header("traceparent", trace.to_string()));
+        post.body(body.to_owned())
+    }
+
+    fn address(&self) -> String {
+        format!("{}/shop", self.url)
     }
 
     /// Posts a sale until the shop says yes, a final no, or patience is over.
@@ -243,15 +354,8 @@ impl Till {
     /// [`TillError::Refused`] or [`TillError::GaveUp`].
     pub async fn post(&self, sale: &Prepared) -> Result<Posted, TillError> {
         let begun = Instant::now();
-        let url = format!("{}/shop", self.url);
-        let span = self.span(sale, &url);
-        let trace = span.context().or_else(|| self.traceparent.then(TraceContext::random));
-        let request = || {
-            let post = self.client.post(&url).header(header::CONTENT_TYPE, "application/json");
-            let post = trace.iter().fold(post, |post, trace| post.header("traceparent", trace.to_string()));
-            post.body(sale.body.clone())
-        };
-        let answered = self.persist(request).await;
+        let (span, trace) = self.span(sale);
+        let answered = self.persist(|| self.request(&sale.body, trace), self.patience).await;
         match &answered {
             Ok((response, retries)) => {
                 span.number("http.response.status_code", response.status().as_u16());
@@ -280,25 +384,28 @@ impl Till {
         }
     }
 
-    /// The span of a sale, from the first try to the yes.
-    fn span(&self, sale: &Prepared, url: &str) -> Span {
+    /// The span of a sale, from the first try to the yes, and what its requests say of it.
+    fn span(&self, sale: &Prepared) -> (Span, Option<TraceContext>) {
+        let url = self.address();
         let span = self.tracer.start(None, Kind::Client, "POST /shop");
         span.attribute("http.request.method", "POST");
-        span.text("url.full", url);
-        if let (true, Ok(url)) = (span.is_on(), reqwest::Url::parse(url)) {
+        span.text("url.full", &url);
+        if let (true, Ok(url)) = (span.is_on(), reqwest::Url::parse(&url)) {
             span.text("server.address", url.host_str().unwrap_or_default());
             span.number("server.port", url.port_or_known_default().unwrap_or_default());
         }
         span.text("kassa.shop_id", self.shop.as_str());
         span.text("kassa.sale_id", sale.sale_id.as_str());
-        span
+        let trace = span.context().or_else(|| self.traceparent.then(TraceContext::random));
+        (span, trace)
     }
 
     /// Sends the same request until it succeeds: exponential backoff with full jitter, never less
     /// than the shop's `Retry-After`.
     async fn persist(
         &self,
-        request: impl Fn() -> reqwest::RequestBuilder,
+        request: impl Fn() -> RequestBuilder,
+        patience: Duration,
     ) -> Result<(reqwest::Response, u32), TillError> {
         let begun = Instant::now();
         let mut backoff = Duration::from_millis(50);
@@ -307,24 +414,26 @@ impl Till {
             let (why, at_least) = match request().send().await {
                 Ok(response) if response.status().is_success() => return Ok((response, retries)),
                 Ok(response) if may_pass(response.status()) => {
-                    let after = response
-                        .headers()
-                        .get(header::RETRY_AFTER)
-                        .and_then(|v| v.to_str().ok()?.parse().ok());
-                    (response.status().to_string(), Duration::from_secs(after.unwrap_or(0)))
+                    (response.status().to_string(), retry_after(&response))
                 }
                 Ok(response) => return Err(refused(response).await),
                 Err(error) => (chain(&error), Duration::ZERO),
             };
             let wait = at_least.max(backoff.mul_f64(rand::rng().random_range(0.0..1.0)));
-            if begun.elapsed() + wait > self.patience {
-                return Err(TillError::GaveUp(self.patience, why));
+            if begun.elapsed() + wait > patience {
+                return Err(TillError::GaveUp(patience, why));
             }
             tokio::time::sleep(wait).await;
             backoff = (backoff * 2).min(LONGEST_WAIT);
             retries += 1;
         }
     }
+}
+
+/// What the shop asks to be waited.
+fn retry_after(response: &reqwest::Response) -> Duration {
+    let after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+    Duration::from_secs(after.unwrap_or(0))
 }
 
 /// Whether the same request may succeed later.
@@ -344,6 +453,14 @@ async fn refused(response: reqwest::Response) -> TillError {
 }
 
 impl FetchedKey {
+    fn of(jwk: &PublicKey, good_for: Duration) -> Result<Self, String> {
+        let (n, e) = jwk.components().map_err(|e| e.to_string())?;
+        let not_rsa = |_| "not an RSA key".to_owned();
+        let key: PublicEncryptingKey = PublicKeyComponents { n, e }.try_into().map_err(not_rsa)?;
+        let key = OaepPublicEncryptingKey::new(key).map_err(not_rsa)?;
+        Ok(Self { kid: jwk.kid().clone(), key, since: Instant::now(), good_for })
+    }
+
     fn wrap(&self, plaintext: &[u8]) -> Option<Vec<u8>> {
         let mut ciphertext = vec![0; self.key.ciphertext_size()];
         let length = self.key.encrypt(&OAEP_SHA256_MGF1SHA256, plaintext, &mut ciphertext, None).ok()?.len();

@@ -14,6 +14,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use serde::Serialize;
 
+use super::journal::Refusal;
 use super::{Format, Till, TillError};
 
 /// What to sell.
@@ -47,6 +48,9 @@ pub struct Summary {
     pub p99_ms: f64,
     /// The first few reasons of failure.
     pub errors: Vec<String>,
+    /// Rung up, and not answered yet: they are in the till's journal.
+    #[serde(default)]
+    pub waiting: u64,
     /// The last sale that was accepted: something to ask about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_sale: Option<String>,
@@ -64,7 +68,7 @@ pub fn read_sale(file: &Path) -> Result<Vec<Line>, String> {
 
 impl Goods {
     /// Most sales are of a few items, one in fifty is a refund. A classic sale has room for one line.
-    fn lines(&self, format: Format) -> Vec<Line> {
+    pub(super) fn lines(&self, format: Format) -> Vec<Line> {
         let items = match self {
             Self::Lines(lines) => return lines.clone(),
             Self::Random(items) => items,
@@ -91,7 +95,7 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("bounds in range")
 }
 
-struct Tally {
+pub(super) struct Tally {
     accepted: AtomicU64,
     failed: AtomicU64,
     retries: AtomicU64,
@@ -103,14 +107,7 @@ struct Tally {
 /// Sells until the count is reached, and says how it went.
 pub async fn sell(till: Arc<Till>, goods: Arc<Goods>, pace: Pace, bar: ProgressBar) -> Summary {
     let begun = Instant::now();
-    let tally = Arc::new(Tally {
-        accepted: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
-        retries: AtomicU64::new(0),
-        microseconds: Mutex::new(histogram()),
-        errors: Mutex::default(),
-        last: Mutex::default(),
-    });
+    let tally = Arc::new(Tally::new());
     bar.set_length(pace.count);
     let next = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..pace.concurrency.max(1))
@@ -141,7 +138,7 @@ pub async fn sell(till: Arc<Till>, goods: Arc<Goods>, pace: Pace, bar: ProgressB
 }
 
 /// The n-th sale is due at its own time, however long those before it took.
-async fn wait_for_turn(begun: Instant, n: u64, rate: Option<f64>) {
+pub(super) async fn wait_for_turn(begun: Instant, n: u64, rate: Option<f64>) {
     #[expect(clippy::cast_precision_loss, reason = "a schedule, not an amount")]
     if let Some(rate) = rate {
         tokio::time::sleep_until((begun + Duration::from_secs_f64(n as f64 / rate)).into()).await;
@@ -155,33 +152,67 @@ async fn one(till: &Till, goods: &Goods) -> Result<(String, super::Posted), Till
 }
 
 impl Tally {
-    fn take(&self, outcome: Result<(String, super::Posted), TillError>) {
-        match outcome {
-            Ok((sale, posted)) => {
-                self.accepted.fetch_add(1, Ordering::Relaxed);
-                self.retries.fetch_add(posted.retries.into(), Ordering::Relaxed);
-                let micros = u64::try_from(posted.took.as_micros()).unwrap_or(u64::MAX);
-                self.microseconds.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
-                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(sale);
-            }
-            Err(error) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-                let error = error.to_string();
-                if errors.len() < 5 && !errors.contains(&error) {
-                    errors.push(error);
-                }
-            }
+    pub(super) fn new() -> Self {
+        Self {
+            accepted: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            microseconds: Mutex::new(histogram()),
+            errors: Mutex::default(),
+            last: Mutex::default(),
         }
     }
 
-    fn so_far(&self, begun: Instant) -> String {
+    fn take(&self, outcome: Result<(String, super::Posted), TillError>) {
+        match outcome {
+            Ok((sale, posted)) => {
+                self.retries.fetch_add(posted.retries.into(), Ordering::Relaxed);
+                self.accepted(&sale, posted.took);
+            }
+            Err(error) => self.failed(&error.to_string()),
+        }
+    }
+
+    pub(super) fn accepted(&self, sale: &str, took: Duration) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.microseconds.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(sale.to_owned());
+    }
+
+    pub(super) fn failed(&self, why: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.note(why);
+    }
+
+    /// The shop did not answer, and is tried again.
+    pub(super) fn went_away(&self, why: &str) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+        self.note(why);
+    }
+
+    /// So many of those that waited were answered for good, some of them with no.
+    pub(super) fn drained(&self, count: u64, refused: &[Refusal]) {
+        self.accepted.fetch_add(count - (refused.len() as u64).min(count), Ordering::Relaxed);
+        for Refusal { status, detail, .. } in refused {
+            self.failed(&format!("the shop refused the sale: {status} {detail}"));
+        }
+    }
+
+    fn note(&self, why: &str) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        if errors.len() < 5 && !errors.iter().any(|error| error == why) {
+            errors.push(why.to_owned());
+        }
+    }
+
+    pub(super) fn so_far(&self, begun: Instant) -> String {
         let Summary { per_second, p50_ms, p99_ms, .. } = self.summary(begun);
         format!("{per_second:.0}/s  p50 {p50_ms:.1} ms  p99 {p99_ms:.1} ms")
     }
 
     #[expect(clippy::cast_precision_loss, reason = "for people to read")]
-    fn summary(&self, begun: Instant) -> Summary {
+    pub(super) fn summary(&self, begun: Instant) -> Summary {
         let seconds = begun.elapsed().as_secs_f64();
         let accepted = self.accepted.load(Ordering::Relaxed);
         let micros = self.microseconds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,6 +222,7 @@ impl Tally {
             retries: self.retries.load(Ordering::Relaxed),
             seconds,
             per_second: accepted as f64 / seconds,
+            waiting: 0,
             p50_ms: micros.value_at_quantile(0.5) as f64 / 1000.0,
             p99_ms: micros.value_at_quantile(0.99) as f64 / 1000.0,
             errors: self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone(),

@@ -53,7 +53,7 @@ use tokio::sync::oneshot;
 
 pub use database::{Database, DatabaseError};
 pub use secrets::{Secrets, SecretsError};
-pub use sns::{InvalidTopic, TopicArn};
+pub use sns::{InvalidTopic, Kind, NotOurs, SigningCertificate, SnsMessage, TopicArn};
 pub use subscription::{Fetch, FetchError, Https, Subscriptions};
 
 use group_commit::GroupCommit;

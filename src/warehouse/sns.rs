@@ -61,7 +61,7 @@ impl fmt::Display for TopicArn {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(super) enum Kind {
+pub enum Kind {
     Notification,
     SubscriptionConfirmation,
     UnsubscribeConfirmation,
@@ -80,7 +80,7 @@ impl Kind {
 /// A message as posted. Cannot be printed: it may hold a sale.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct SnsMessage {
+pub struct SnsMessage {
     #[serde(rename = "Type")]
     pub kind: Kind,
     message_id: String,
@@ -101,7 +101,7 @@ pub(super) struct SnsMessage {
 
 /// Why a message is not taken for our topic's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotOurs {
+pub enum NotOurs {
     #[error("it is not what SNS posts (column {0})")]
     NotSns(usize),
     #[error("its topic is not one of --topic")]
@@ -195,7 +195,7 @@ fn path<'a>(url: &'a str, topic: &TopicArn) -> Option<&'a str> {
 ///
 /// That it is SNS's follows from where it was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SigningCertificate {
+pub struct SigningCertificate {
     key: Vec<u8>,
     not_before: i64,
     not_after: i64,

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,7 +23,16 @@ pub struct Up {
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kassa"));
     command.args(args).env_remove("RUST_LOG").current_dir(env!("CARGO_MANIFEST_DIR"));
+    if args.first() == Some(&"sell") && !args.contains(&"--folder") {
+        // Another test's till may have had the same port, and kept what it sold.
+        command.arg("--folder").arg(tills());
+    }
     command
+}
+
+/// Where the tills of this test keep their journals.
+pub fn tills() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tills-{}", std::process::id()))
 }
 
 pub fn kassa(args: &[&str]) -> Output {

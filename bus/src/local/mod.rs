@@ -15,6 +15,7 @@ use durable::Durable;
 pub use durable::{Queued, Queues};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::message::{Message, Topic};
@@ -161,8 +162,15 @@ impl LocalBus {
     }
 
     /// Starts the workers of every subscription to a topic, once: the core stages' and those plugged in.
-    /// Stages need the bus to publish on and the bus needs the stages, hence the two steps.
-    pub fn start(self: &Arc<Self>, core: Vec<Subscription>, plugged: Vec<Subscription>, kept: &Kept) {
+    /// Stages need the bus to publish on and the bus needs the stages, hence the two steps. The workers end when what
+    /// is returned is dropped.
+    #[must_use = "dropped, it ends the workers"]
+    pub fn start(
+        self: &Arc<Self>,
+        core: Vec<Subscription>,
+        plugged: Vec<Subscription>,
+        kept: &Kept,
+    ) -> JoinSet<()> {
         let durable = |subscription: Subscription| {
             let Source::Topic(topic) = subscription.source else { return None };
             let durable = Durable {
@@ -183,14 +191,16 @@ impl LocalBus {
         let Kept { clock, dead_letters, .. } = kept.clone();
         let wired = self.wired.get_or_init(|| Wired { core, plugged, dead_letters, clock });
         let Wired { core, plugged, .. } = wired;
+        let mut workers = JoinSet::new();
         for queue in core {
             for _ in 0..queue.subscription.workers.max(1) {
-                tokio::spawn(Arc::clone(self).work(Arc::clone(queue), kept.clone()));
+                workers.spawn(Arc::clone(self).work(Arc::clone(queue), kept.clone()));
             }
         }
         for (_, durable) in plugged {
-            tokio::spawn(Arc::clone(durable).work());
+            workers.spawn(Arc::clone(durable).work());
         }
+        workers
     }
 
     fn queues_of(&self, topic: Topic) -> impl Iterator<Item = &Arc<Queue>> {
