@@ -1,5 +1,7 @@
 /// What is said of sales that are to go their way again.
 mod again;
+/// What queues put aside.
+mod dead_letters;
 /// What is said of the shops' keys.
 mod key;
 /// What is said of tills.
@@ -19,6 +21,7 @@ use crate::till::Format;
 use crate::warehouse::TopicArn;
 
 pub use again::{ReconcileArgs, RejectedArgs, RetryArgs};
+pub use dead_letters::{DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
 pub use till::{
     DRAIN_RATE, DrainArgs, EnrollArgs, RevokeArgs, StatusArgs as TillStatusArgs, TILLS, TillArgs, TillCommand,
@@ -103,6 +106,9 @@ pub enum Command {
     Rejected(RejectedArgs),
     /// Put rejected sales through again, once what was wrong is mended
     Retry(RetryArgs),
+    /// What queues put aside: list, show, send back, or drop
+    #[command(name = "dead-letters")]
+    DeadLetters(DeadLettersArgs),
     /// Send accepted sales that came to no end on their way again
     Reconcile(ReconcileArgs),
     /// Check that the books balance: every sale and every row against the events

@@ -1,5 +1,7 @@
 /// Sales that are to go their way again.
 mod again;
+/// What queues put aside.
+mod dead_letters;
 /// The shops' keys.
 mod key;
 /// Tills and their keys.
@@ -119,6 +121,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Rejected(args) => again::rejected(args).await,
         Command::Retry(args) => again::retry(args).await,
+        Command::DeadLetters(args) => dead_letters::dead_letters(args).await,
         Command::Reconcile(args) => again::reconcile(args).await,
         Command::Check(ask) => {
             let bar = events_bar("checking");

@@ -10,6 +10,8 @@ pub mod cloud;
 pub mod console;
 /// What AWS asks for it: measured units times list prices.
 pub mod cost;
+/// What was given up by a queue, and what somebody does about it.
+pub mod dead_letters;
 /// The guided tour.
 pub mod demo;
 /// The shop on one machine: everything AWS would be, in one process.

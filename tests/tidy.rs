@@ -74,6 +74,7 @@ fn the_aws_sdk_is_named_only_in_adapters_and_bootstraps() {
         "pipeline/src/main.rs",
         "pipeline/src/read_model.rs",
         "src/cloud/changes.rs",
+        "src/cloud/dead_letters.rs",
         "src/cloud/keys.rs",
         "src/cloud/stage.rs",
         "src/embedded/dead_letters.rs",

@@ -248,10 +248,12 @@ pub enum Reason {
     UnknownTill,
     /// Signed by a till that might no longer sign when the sale came.
     RevokedTill,
+    /// Somebody gave its dead letter up, and said why.
+    Dropped,
 }
 
 impl Reason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::WrongKey,
         Self::UnknownShop,
         Self::Malformed,
@@ -262,6 +264,7 @@ impl Reason {
         Self::BadSignature,
         Self::UnknownTill,
         Self::RevokedTill,
+        Self::Dropped,
     ];
 
     #[must_use]
@@ -277,6 +280,7 @@ impl Reason {
             Self::BadSignature => "bad-signature",
             Self::UnknownTill => "unknown-till",
             Self::RevokedTill => "revoked-till",
+            Self::Dropped => "dropped",
         }
     }
 }

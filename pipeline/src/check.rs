@@ -4,7 +4,7 @@ use std::time::Duration;
 use kassa_bus::SaleId;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent};
+use crate::event::{ACCEPTED, DROPPED, EventKey, RECORDED, REJECTED, StoredEvent};
 use crate::event_store::{EventStore, Scan};
 use crate::posting::{Position, Row, RowKey, Sums, add, postings};
 use crate::read_model::ReadModel;
@@ -126,6 +126,7 @@ impl Tally {
             ACCEPTED => self.seen.accepted = true,
             REJECTED => self.seen.rejected = true,
             RECORDED => self.seen.recorded += 1,
+            DROPPED => {}
             _ => self.mismatch(format!("{} has an event of an unknown kind", event.sale_id)),
         }
         if event.key.stream != EventKey::stream(&event.shop_id, event.sale_id.utc_date()) {
@@ -144,6 +145,10 @@ impl Tally {
     fn end_of_sale(&mut self) {
         let Some((_, sale)) = self.sale.take() else { return };
         let seen = std::mem::take(&mut self.seen);
+        if matches!(seen, Seen { accepted: false, rejected: false, recorded: 0 }) {
+            // All there is of it is a message that was given up.
+            return;
+        }
         self.check.accepted += u64::from(seen.accepted);
         match (seen.recorded, seen.rejected) {
             (0, false) => self.check.pending += 1,

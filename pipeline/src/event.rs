@@ -38,6 +38,7 @@ pub enum Fact {
     Accepted(Accepted),
     Rejected(Rejected),
     Recorded(Recorded),
+    Dropped(Dropped),
 }
 
 /// Body of `accepted#<hash of the envelope>`.
@@ -59,6 +60,17 @@ pub struct Rejected {
     /// Hash of the envelope that was rejected.
     pub envelope: String,
     pub attempt: u32,
+}
+
+/// Body of `dropped#<queue>#<hash of the message's id>`: a dead letter was given up, without which its sale is none the
+/// worse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    pub queue: String,
+    /// The message's id.
+    pub message: String,
+    /// Whoever dropped it wrote this.
+    pub why: String,
 }
 
 /// Body of `recorded`. Has no `Debug`: it is the sale in plaintext.
@@ -130,11 +142,13 @@ impl From<Unreadable> for TableError {
 const ACCEPTED_VERSION: u32 = 1;
 const REJECTED_VERSION: u32 = 1;
 const RECORDED_VERSION: u32 = 2;
+const DROPPED_VERSION: u32 = 1;
 
 /// The kind projections live on.
 pub const RECORDED: &str = "recorded";
 pub const ACCEPTED: &str = "accepted";
 pub const REJECTED: &str = "rejected";
+pub const DROPPED: &str = "dropped";
 
 impl Event {
     #[must_use]
@@ -143,6 +157,9 @@ impl Event {
             Fact::Accepted(accepted) => format!("{ACCEPTED}#{}", envelope_hash(&accepted.envelope)),
             Fact::Rejected(rejected) => format!("{REJECTED}#{}", rejected.attempt),
             Fact::Recorded(_) => RECORDED.to_owned(),
+            Fact::Dropped(Dropped { queue, message, .. }) => {
+                format!("{DROPPED}#{queue}#{}", URL64.encode(digest(&SHA256, message.as_bytes())))
+            }
         };
         EventKey::of(&self.shop_id, &self.sale_id, &event)
     }
@@ -154,6 +171,7 @@ impl Event {
             Fact::Accepted(body) => (ACCEPTED, ACCEPTED_VERSION, serde_json::to_string(body)),
             Fact::Rejected(body) => (REJECTED, REJECTED_VERSION, serde_json::to_string(body)),
             Fact::Recorded(body) => (RECORDED, RECORDED_VERSION, serde_json::to_string(body)),
+            Fact::Dropped(body) => (DROPPED, DROPPED_VERSION, serde_json::to_string(body)),
         };
         StoredEvent {
             key: self.key(),
@@ -179,6 +197,7 @@ impl StoredEvent {
             ACCEPTED => self.body(ACCEPTED_VERSION).map(Fact::Accepted),
             REJECTED => self.body(REJECTED_VERSION).map(Fact::Rejected),
             RECORDED => self.recorded().map(Fact::Recorded),
+            DROPPED => self.body(DROPPED_VERSION).map(Fact::Dropped),
             other => Err(self.unreadable(format!("unknown kind {other}"))),
         }?;
         Ok(Event {

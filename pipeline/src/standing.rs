@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use kassa_bus::SaleId;
 
-use crate::event::{ACCEPTED, Event, EventKey, Fact, StoredEvent, envelope_hash};
+use crate::event::{ACCEPTED, DROPPED, Event, EventKey, Fact, StoredEvent, envelope_hash};
 
 /// An envelope that was accepted and came to no end: neither was its sale recorded from it, nor was it rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,9 @@ pub enum Standing {
 #[must_use]
 pub fn standing(sale: &[StoredEvent]) -> Standing {
     let accepted = || sale.iter().filter(|event| event.kind == ACCEPTED);
-    match (accepted().count(), sale.len()) {
+    // What became of its dead letters is no end of a sale.
+    let all = sale.iter().filter(|event| event.kind != DROPPED).count();
+    match (accepted().count(), all) {
         (0, _) => Standing::Settled,
         (several, all) if several == all => {
             let unsettled = |event: &StoredEvent| Unsettled {
@@ -55,7 +57,7 @@ pub fn unsettled(sale: &[Event]) -> Vec<Unsettled> {
         .filter_map(|event| match &event.fact {
             Fact::Rejected(rejected) => Some(rejected.envelope.as_str()),
             Fact::Recorded(recorded) => Some(recorded.envelope.as_str()),
-            Fact::Accepted(_) => None,
+            Fact::Accepted(_) | Fact::Dropped(_) => None,
         })
         .collect();
     let recorded = sale.iter().any(|event| matches!(event.fact, Fact::Recorded(_)));

@@ -13,7 +13,7 @@ use kassa_bus::{Clock, Documents, Topic};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 
-use super::{KmsKeyMaker, StreamChanges};
+use super::{KmsKeyMaker, SqsOffice, StreamChanges};
 use crate::monitor::CloudWatch;
 use crate::questions::Books;
 
@@ -152,6 +152,12 @@ impl Stage {
         Ok(KmsKeyMaker::new(client, self.output("KeyPrefix")?, self.stack.clone()))
     }
 
+    /// Its dead letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> SqsOffice {
+        SqsOffice::new(aws_sdk_sqs::Client::new(&self.config), &self.stack)
+    }
+
     /// Where sales are sent on their way again.
     ///
     /// # Errors
@@ -187,6 +193,7 @@ impl Stage {
             changes: Arc::new(StreamChanges::new(streams, stream)),
             segments: SEGMENTS,
             documents,
+            dead_letters: Arc::new(self.dead_letters()),
         })
     }
 }

@@ -28,6 +28,7 @@ mod store;
 mod stream;
 
 pub use data::{DataFolder, Occupant, OpenError};
+pub use dead_letters::LocalOffice;
 pub use dynamodb::{Sync, Tables};
 pub use host::LocalHost;
 pub use keys::FileKeys;

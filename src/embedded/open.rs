@@ -40,7 +40,7 @@ use crate::monitor::alarms::Alarms;
 use crate::monitor::collect::{Collector, Parts};
 use crate::monitor::placeholders::Placeholders;
 use crate::plan::{ApplyError, Plan};
-use crate::questions::Questions;
+use crate::questions::{Books, Questions};
 use crate::shops::Shops;
 use crate::tls::{TlsError, TlsFiles};
 
@@ -175,7 +175,7 @@ impl OpenShop {
         let monitor = Collector::open(watching(&host, &bus)?).await?;
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
-        let questions = Arc::new(Questions::new(store.books()));
+        let questions = Arc::new(questions(&store, &bus));
         let (tills, address) = listen(up.listen).await?;
         let tls = up.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
@@ -258,6 +258,12 @@ impl OpenShop {
         self.exporting.abort();
         self.bus.outstanding()
     }
+}
+
+/// Asked of a shop that is open, whose bus takes back what its queues gave up.
+fn questions(store: &Store, bus: &Arc<LocalBus>) -> Questions {
+    let dead_letters = Arc::new(store.dead_letters(Some(bus.clone())));
+    Questions::new(Books { dead_letters, ..store.books() })
 }
 
 /// Starts those that live on the event store's stream.

@@ -20,6 +20,7 @@ use super::http::response;
 use super::keys::FileKeys;
 use crate::monitor::{DataRequest, Monitor, MonitorError};
 use crate::questions::audit::AuditFilter;
+use crate::questions::dead_letters::LetterFilter;
 use crate::questions::reconcile::ReconcileFilter;
 use crate::questions::rejected::RejectedFilter;
 use crate::questions::tills::{Enrolment, Revocation};
@@ -53,6 +54,7 @@ pub(super) fn router(
         .route("/api/rejected", get(rejected))
         .route("/api/retry", get(preview).post(retry))
         .route("/api/reconcile", post(reconcile))
+        .route("/api/drop", post(drop_letters))
         .with_state(Again {
             questions: questions.clone(),
             keys: keys.clone(),
@@ -72,6 +74,9 @@ pub(super) fn router(
         .route("/api/webhook", get(webhook))
         .route("/api/webhook/resume", post(resume_webhook))
         .route("/api/audit/keys", get(audit_keys))
+        .route("/api/dead-letters", get(dead_letters))
+        .route("/api/dead-letters/{queue}", get(letters))
+        .route("/api/redrive", post(redrive))
         .route("/api/check", get(check))
         .route("/api/rebuild", post(rebuild))
         .with_state(questions)
@@ -232,6 +237,34 @@ async fn check(State(questions): State<Arc<Questions>>) -> Response<Body> {
     lines(move |line| async move {
         let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
         let end = done(questions.check(&progress).await);
+        let _ = line.send(end).await;
+    })
+}
+
+async fn dead_letters(State(questions): State<Arc<Questions>>) -> Response<Body> {
+    answer(questions.dead_letters().await)
+}
+
+async fn letters(State(questions): State<Arc<Questions>>, Path(queue): Path<String>) -> Response<Body> {
+    answer(questions.letters(&queue).await)
+}
+
+async fn redrive(
+    State(questions): State<Arc<Questions>>,
+    Query(filter): Query<LetterFilter>,
+) -> Response<Body> {
+    lines(move |line| async move {
+        let progress = |letters, of| drop(line.try_send(json!({"events": letters, "of": of})));
+        let end = done(questions.redrive(&filter, &progress).await);
+        let _ = line.send(end).await;
+    })
+}
+
+async fn drop_letters(State(again): State<Again>, Query(filter): Query<LetterFilter>) -> Response<Body> {
+    lines(move |line| async move {
+        let progress = |letters, of| drop(line.try_send(json!({"events": letters, "of": of})));
+        let now = again.clock.now();
+        let end = done(again.questions.drop_letters(&filter, now, &progress).await);
         let _ = line.send(end).await;
     })
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use kassa_bus::local::Kept;
+use kassa_bus::local::LocalBus;
 use kassa_bus::registry::Registry;
 use kassa_bus::shops_table::ShopsTable;
 use kassa_bus::table::TableError;
@@ -10,7 +11,7 @@ use kassa_bus::{Clock, Documents};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 
-use super::dead_letters::LocalDeadLetters;
+use super::dead_letters::{LocalDeadLetters, LocalOffice};
 use super::dynamodb::{Embedded, Sync, Tables};
 use super::queues::LocalQueues;
 use super::stream::LocalStream;
@@ -80,6 +81,12 @@ impl Store {
         Documents::new(self.client.clone(), Tables::documents(owner), clock)
     }
 
+    /// The dead letters, for whoever does something about them: send them back, if there is a bus that takes them.
+    #[must_use]
+    pub fn dead_letters(&self, bus: Option<Arc<LocalBus>>) -> LocalOffice {
+        LocalOffice { client: self.client.clone(), table: self.tables.dead_letters.clone(), bus }
+    }
+
     /// Queues and dead letters, for the bus.
     #[must_use]
     pub fn kept(&self, clock: &Clock) -> Kept {
@@ -110,6 +117,7 @@ impl Store {
             // The table has one connection, and would sort itself for each segment.
             segments: 1,
             documents: owners.map(|name| (name, self.documents(name, Clock::system()))).collect(),
+            dead_letters: Arc::new(self.dead_letters(None)),
         }
     }
 }

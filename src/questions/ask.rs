@@ -16,12 +16,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::audit::AuditFilter;
+use super::dead_letters::LetterFilter;
 use super::preview::Preview;
 use super::reconcile::{ReconcileFilter, Reconciled};
 use super::rejected::{RejectedFilter, ShownRejection};
 use super::tills::{Enrolment, Revocation};
 use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
+use crate::dead_letters::{Given, Letter};
 use crate::embedded::{DataFolder, FileKeys, Occupant, OpenError, Store, Sync};
 use crate::rotation::{Retirement, Rotated, Rotation, ShownKey};
 use crate::status::{Status, StatusError, View, look};
@@ -245,6 +247,50 @@ impl Ask {
                 Ok(questions.retry(filter, &stage.to_decrypt()?, progress).await?)
             }
             Self::Open(remote) => remote.long(Method::POST, "retry", filter, progress).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn dead_letters(&self) -> Result<Vec<Given>, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => Ok(questions.dead_letters().await?),
+            Self::Open(remote) => remote.get(&["dead-letters"], &()).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn letters(&self, queue: &str) -> Result<Vec<Letter>, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => Ok(questions.letters(queue).await?),
+            Self::Open(remote) => remote.get(&["dead-letters", queue], &()).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn redrive(&self, filter: &LetterFilter, progress: Progress<'_>) -> Result<u64, AskError> {
+        match self {
+            Self::Closed(..) => Err(QuestionError::Closed.into()),
+            Self::Deployed(questions, _) => Ok(questions.redrive(filter, progress).await?),
+            Self::Open(remote) => remote.long(Method::POST, "redrive", filter, progress).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn drop_letters(
+        &self,
+        filter: &LetterFilter,
+        now: Timestamp,
+        progress: Progress<'_>,
+    ) -> Result<u64, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.drop_letters(filter, now, progress).await?)
+            }
+            Self::Open(remote) => remote.long(Method::POST, "drop", filter, progress).await,
         }
     }
 

@@ -2,6 +2,8 @@
 pub mod ask;
 /// Which wrong keys sales came with.
 pub mod audit;
+/// What queues gave up.
+pub mod dead_letters;
 /// The shops' keys.
 pub mod keys;
 /// What is looked at all the time: the latest, within bounds.
@@ -33,7 +35,7 @@ use kassa_bus::table::TableError;
 use kassa_bus::tills::EnrolError;
 use kassa_bus::{Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
-use kassa_pipeline::event::{ACCEPTED, RECORDED, StoredEvent};
+use kassa_pipeline::event::{ACCEPTED, DROPPED, RECORDED, StoredEvent};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::{Changes, Rebuilt, rebuild};
@@ -42,6 +44,7 @@ use kassa_subscribers::warehouse_webhook::{self, WebhookState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::dead_letters::DeadLetterOffice;
 use crate::embedded::OUTBOX;
 use crate::rotation::RotationError;
 
@@ -56,6 +59,7 @@ pub struct Books {
     pub segments: i32,
     /// Of subscribers, and of the outbox, by their names.
     pub documents: HashMap<&'static str, Documents>,
+    pub dead_letters: Arc<dyn DeadLetterOffice>,
 }
 
 /// Answers questions about the sales in some books. Reads only, but for rebuilding, and for tills and keys that come and go.
@@ -219,7 +223,8 @@ impl SaleHistory {
 
     fn of(sale_id: &SaleId, shop_id: &ShopId, events: Vec<StoredEvent>) -> Option<Self> {
         let kinds = |kind| events.iter().any(|event| event.kind == kind);
-        let status = match (kinds(RECORDED), events.iter().all(|event| event.kind == ACCEPTED)) {
+        let open = |event: &StoredEvent| [ACCEPTED, DROPPED].contains(&&*event.kind);
+        let status = match (kinds(RECORDED), events.iter().all(open)) {
             (true, _) => Status::Recorded,
             (false, true) => Status::Pending,
             (false, false) => Status::Rejected,

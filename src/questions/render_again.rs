@@ -3,6 +3,7 @@ use serde::Serialize;
 use super::preview::{Preview, Previewed, RowChange, Would};
 use super::reconcile::Reconciled;
 use super::rejected::ShownRejection;
+use crate::dead_letters::{Given, Letter};
 use crate::show::{money, table};
 
 /// What has become of sales that were put through again. Of those that were rejected again, `detail` says why.
@@ -86,6 +87,45 @@ pub fn came(came: &Came) -> String {
     let (recorded, rejected, pending) = (came.recorded.len(), came.rejected.len(), came.pending.len());
     text.push_str(&format!("{recorded} recorded, {rejected} rejected again, {pending} still on their way\n"));
     text
+}
+
+/// How much each queue gave up.
+#[must_use]
+pub fn dead_letters(queues: &[Given], reach: &str) -> String {
+    let all: u64 = queues.iter().map(|given| given.letters).sum();
+    let mut rows = table(["queue", "dead letters", "since"]);
+    for Given { queue, letters, since } in queues {
+        let since = since.map_or(String::new(), |since| since.strftime("%F %T").to_string());
+        rows.add_row([queue.clone(), letters.to_string(), since]);
+    }
+    let next = if all == 0 {
+        String::new()
+    } else {
+        format!(
+            "kassa dead-letters show --queue …{reach} tells whose and why; once that is mended, kassa dead-letters redrive{reach} sends them back\n"
+        )
+    };
+    format!("{rows}\n{next}")
+}
+
+/// A queue's dead letters.
+#[must_use]
+pub fn letters(queue: &str, letters: &[Letter]) -> String {
+    if letters.is_empty() {
+        return format!("{queue} has no dead letters.\n");
+    }
+    let mut rows = table(["since", "shop", "sale", "tried", "why", "id"]);
+    for Letter { id, shop_id, sale_id, at, receives, why, bytes: _ } in letters {
+        rows.add_row([
+            at.strftime("%F %T").to_string(),
+            shop_id.as_ref().map_or(String::new(), ToString::to_string),
+            sale_id.as_ref().map_or(String::new(), ToString::to_string),
+            receives.to_string(),
+            why.as_deref().unwrap_or("in the function's log").to_owned(),
+            id.clone(),
+        ]);
+    }
+    format!("{rows}\n")
 }
 
 /// What was sent on its way.

@@ -101,7 +101,7 @@ pub struct World {
     pub metrics: Metrics,
     /// What was taken of them.
     taken: Mutex<Vec<Series>>,
-    pub questions: Questions,
+    pub questions: Box<Questions>,
     pub now: Arc<Mutex<Timestamp>>,
     accept: Accept,
     stages: Vec<Subscription>,
@@ -133,7 +133,7 @@ impl World {
             settings: &Settings::none(),
         };
         let (accept, stages) = (wiring.accept().unwrap(), wiring.subscriptions().unwrap());
-        let questions = Questions::new(store.books());
+        let questions = Box::new(Questions::new(store.books()));
         Self {
             store,
             keys,

@@ -5,6 +5,7 @@ mod backlog;
 /// Queues that outlive the process.
 mod durable;
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -370,28 +371,52 @@ impl LocalBus {
         let mut answers = Vec::with_capacity(messages.len());
         for message in messages {
             let mut answer = Ok(());
-            let kib = u32::try_from(message.body.len() / 1024 + 1).unwrap_or(u32::MAX);
-            if kib > QUEUE_KIB {
-                answer = refused("the message is larger than a queue");
-            }
-            for queue in self.queues_of(topic).take_while(|_| kib <= QUEUE_KIB) {
-                let Ok(room) = Arc::clone(&queue.room).acquire_many_owned(kib).await else {
-                    answer = refused("the queue is closed");
+            for queue in self.queues_of(topic) {
+                if let Err(why) = self.deliver(queue, message.clone(), sent).await {
+                    answer = refused(why);
                     break;
-                };
-                let slot = Slot {
-                    _room: room,
-                    _present: queue.backlog.enter(sent),
-                    _outstanding: OutstandingGuard::new(&self.outstanding),
-                };
-                let delivery = Delivery { message: message.clone(), receives: 0, slot };
-                queue.backlog.comes();
-                if queue.sender.send(delivery).is_err() {
-                    answer = refused("the queue is closed");
                 }
             }
             answers.push(answer);
         }
         answers
+    }
+
+    async fn deliver(
+        &self,
+        queue: &Arc<Queue>,
+        message: Message,
+        sent: Timestamp,
+    ) -> Result<(), &'static str> {
+        let kib = u32::try_from(message.body.len() / 1024 + 1).unwrap_or(u32::MAX);
+        if kib > QUEUE_KIB {
+            return Err("the message is larger than a queue");
+        }
+        let closed = "the queue is closed";
+        let room = Arc::clone(&queue.room).acquire_many_owned(kib).await.map_err(|_| closed)?;
+        let slot = Slot {
+            _room: room,
+            _present: queue.backlog.enter(sent),
+            _outstanding: OutstandingGuard::new(&self.outstanding),
+        };
+        queue.backlog.comes();
+        queue.sender.send(Delivery { message, receives: 0, slot }).map_err(|_| closed)
+    }
+
+    /// Hands a message to one queue again, and to no other of its topic.
+    ///
+    /// # Errors
+    /// [`Retry`] if the queue is not here, or could not take it.
+    pub async fn redeliver(&self, queue: &str, message: Message) -> Result<(), Retry> {
+        let other = io::Error::other;
+        let wired = self.wired.get().ok_or("the bus is not started").map_err(other)?;
+        let sent = wired.clock.now();
+        let message = Message { sent: Some(sent), ..message };
+        if let Some(core) = wired.core.iter().find(|core| core.subscription.name == queue) {
+            return Ok(self.deliver(core, message, sent).await.map_err(other)?);
+        }
+        let durable = wired.plugged.iter().find(|(_, durable)| durable.subscription.name == queue);
+        let (_, durable) = durable.ok_or("whoever reads this queue is switched off").map_err(other)?;
+        durable.put(&[message]).await
     }
 }

@@ -84,7 +84,7 @@ fn severity(news: News, reason: Reason) -> Severity {
         (_, Reason::Malformed | Reason::Tampered | Reason::InvalidSale | Reason::Conflict) => {
             Severity::Warning
         }
-        (_, Reason::BadSignature | Reason::RevokedTill) => Severity::Warning,
+        (_, Reason::BadSignature | Reason::RevokedTill | Reason::Dropped) => Severity::Warning,
     }
 }
 

@@ -33,6 +33,7 @@ fn english(news: News, reason: Reason, count: u64, since: &str) -> String {
         Reason::BadSignature => "a till's signature is wrong",
         Reason::UnknownTill => "a till is not enrolled",
         Reason::RevokedTill => "a till was locked out",
+        Reason::Dropped => "ICT gave them up",
     };
     match news {
         News::Opened => format!(
@@ -60,6 +61,7 @@ fn dutch(news: News, reason: Reason, count: u64, since: &str) -> String {
         Reason::BadSignature => "een kassa tekent verkeerd",
         Reason::UnknownTill => "een kassa is niet aangemeld",
         Reason::RevokedTill => "een kassa is geblokkeerd",
+        Reason::Dropped => "ICT heeft ze opgegeven",
     };
     match news {
         News::Opened => {

@@ -71,5 +71,9 @@ fn advice(reason: Reason) -> (&'static str, &'static str) {
             "Sales are signed by a till after its key was revoked.",
             "Was it stolen, this is the thief or what the till still had in hand. Is it in use, make it a new key.",
         ),
+        Reason::Dropped => (
+            "Somebody dropped dead letters of these sales, and wrote why beside each.",
+            "Read why (kassa rejected --reason dropped). If it no longer holds, kassa retry puts them through.",
+        ),
     }
 }
