@@ -200,6 +200,13 @@ impl World {
         self.stage(|source| *source == Source::EventStream).handle(batch).await
     }
 
+    /// What is done once a minute, as far as it can be.
+    pub async fn try_minute(&self) {
+        for stage in self.stages.iter().filter(|stage| stage.source == Source::Minute) {
+            let _ = stage.subscriber.tick().await;
+        }
+    }
+
     /// What is done once a minute.
     pub async fn minute(&self) {
         for stage in self.stages.iter().filter(|stage| stage.source == Source::Minute) {
