@@ -27,6 +27,11 @@ pub enum DeadLettersCommand {
     /// Show how many messages each queue put aside
     List(ListArgs),
     /// Show a queue's: whose, since when, and why
+    #[command(after_help = "Up to a thousand, the oldest first.
+
+Examples:
+  kassa dead-letters show --queue decrypt
+  kassa dead-letters show --queue warehouse-webhook --stage prod --json")]
     Show(ShowArgs),
     /// Send them back into their queues, once what they failed at is mended
     #[command(

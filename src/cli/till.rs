@@ -36,7 +36,9 @@ pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
 fn status(args: &TillStatusArgs) -> Result<ExitCode, Failure> {
     let meant = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
     let mut found = Vec::new();
-    for ([shop, till, address], path) in journals(&args.folder)? {
+    let unreadable = |why| format!("cannot read {}: {why}", args.folder.display());
+    let all = journals(&args.folder).map_err(unreadable)?;
+    for ([shop, till, address], path) in all {
         if meant(&args.shop, &shop)
             && meant(&args.till, &till)
             && let Some(state) = Journal::look(&path)?
