@@ -244,6 +244,24 @@ fn two_processes_of_one_till_keep_a_journal_each_and_neither_loses_a_sale() {
     assert_eq!(place.recorded(&up).len(), 600);
 }
 
+#[test]
+fn what_was_sold_to_one_address_is_never_sent_to_another() {
+    let place = Place::new();
+    let up = place.opens();
+    place.sells(1);
+    up.kill();
+    place.sells(3);
+    // given another shop, which has another key
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = Up::start(elsewhere.path());
+    let drained = place.runs(&["till", "drain", "--url", &other.url]);
+    assert_eq!(String::from_utf8(drained.stdout).unwrap(), "0 accepted, 0 refused, 0 still wait\n");
+    assert_eq!(place.status()["waiting"], 3);
+    let up = place.opens();
+    assert!(place.drains().status.success());
+    assert_eq!(place.recorded(&up).len(), 4);
+}
+
 /// Runs `kassa sell` with the most a file may have, which to the till is a disk that is full.
 fn sell_where_files_end_at(place: &Place, kib: u32, count: &str) -> Output {
     let args = place.args(&["sell", "--url", &place.url(), "--count", count, "--patience", "1", "--json"]);

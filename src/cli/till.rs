@@ -58,7 +58,7 @@ async fn drain(args: DrainArgs) -> Result<ExitCode, Failure> {
     let till = Till::new(&url, args.shop.clone(), &args.till, Format::Sealed, Clock::system())?;
     let (bar, patience) = (progress_bar(&args.till), Duration::from_secs(args.patience));
     let (mut waited, mut wait, mut refused) = (0, 0, 0);
-    for path in TillFolder::named(&args.folder, &args.shop, &args.till).journals()? {
+    for path in TillFolder::named(&args.folder, &args.shop, &args.till).journals(&url)? {
         let journal = Journal::open(&path, Clock::system())?;
         let (before, known) = (journal.waiting() as u64, journal.refusals());
         waited += before;

@@ -60,12 +60,14 @@ impl TillFolder {
         self.path.join(name.trim_start_matches('.'))
     }
 
-    /// All of its journals, wherever their sales were to go.
+    /// The journals of sales that go to this URL, one for each process that sold at once.
     ///
     /// # Errors
     /// [`FolderError::Io`].
-    pub fn journals(&self) -> Result<Vec<PathBuf>, FolderError> {
+    pub fn journals(&self, url: &str) -> Result<Vec<PathBuf>, FolderError> {
         let mut found = Vec::new();
+        let first = self.journal(url);
+        let name = first.file_name().unwrap_or_default().to_string_lossy();
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(why) if why.kind() == ErrorKind::NotFound => return Ok(found),
@@ -73,7 +75,9 @@ impl TillFolder {
         };
         for entry in entries {
             let path = entry.map_err(|why| failed(&self.path, why))?.path();
-            if path.is_dir() {
+            let its = path.file_name().unwrap_or_default().to_string_lossy();
+            let beside = its.strip_prefix(&*name).is_some_and(|nth| nth.is_empty() || nth.starts_with('~'));
+            if beside && path.is_dir() {
                 found.push(path);
             }
         }
