@@ -41,8 +41,8 @@ pub struct Collector {
     /// When metrics were last taken.
     taken: Mutex<Timestamp>,
     standings: Mutex<Standings>,
-    /// The last minutes are written by one at a time.
-    writing: tokio::sync::Mutex<()>,
+    /// A minute is looked at and written by one at a time, or an alarm would be told by each.
+    looking: tokio::sync::Mutex<()>,
 }
 
 /// After so long, one whole minute of the clock is sure to be over.
@@ -68,7 +68,7 @@ impl Collector {
             opened: now,
             taken: Mutex::new(now),
             standings: Mutex::new(standings),
-            writing: tokio::sync::Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -97,6 +97,7 @@ impl Collector {
         if let Err(why) = self.parts.bus.measure().await {
             tracing::warn!(%why, "cannot measure a queue");
         }
+        let _looking = self.looking.lock().await;
         self.gather();
         self.watch().await?;
         self.write().await
@@ -137,7 +138,6 @@ impl Collector {
     }
 
     async fn write(&self) -> Result<(), Retry> {
-        let _writing = self.writing.lock().await;
         for begin in self.store.changed() {
             history::keep(&self.parts.documents, &self.store, begin).await?;
         }
@@ -149,6 +149,7 @@ impl Collector {
     /// # Errors
     /// [`Retry`].
     pub async fn close(&self) -> Result<(), Retry> {
+        let _looking = self.looking.lock().await;
         self.gather();
         self.write().await
     }
