@@ -348,3 +348,27 @@ async fn queues_say_how_much_waits_in_them_since_when_and_what_was_given_up() {
         assert_eq!(told, (0.0, 0.0, given_up), "{queue}");
     }
 }
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_and_is_set_right_keeps_no_message_waiting() {
+    // given a durable queue whose clock was three days ahead while one message came and another failed
+    let store = Store::open(None, Sync::Normal).await.unwrap();
+    let right = Timestamp::now();
+    let now = Arc::new(Mutex::new(right + SignedDuration::from_hours(72)));
+    let ticking = now.clone();
+    let queues = store.kept(&Clock::from_fn(move || *ticking.lock().unwrap())).queues;
+    queues.put("one", &[message("1"), message("2")]).await.unwrap();
+    let failed = queues.due("one", 1).await.unwrap().remove(0);
+    queues.later("one", failed, Duration::from_secs(8)).await.unwrap();
+
+    // when it is set right
+    *now.lock().unwrap() = right;
+
+    // then both are due, and what fails now waits as long as it should
+    let due = queues.due("one", 10).await.unwrap();
+    assert_eq!(due.len(), 2);
+    queues.later("one", due.into_iter().next().unwrap(), Duration::from_secs(8)).await.unwrap();
+    assert_eq!(queues.due("one", 10).await.unwrap().len(), 1);
+    *now.lock().unwrap() = right + SignedDuration::from_secs(8);
+    assert_eq!(queues.due("one", 10).await.unwrap().len(), 2);
+}

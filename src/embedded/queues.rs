@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{Delete, Put, Select, TransactWriteItem};
 use jiff::{SignedDuration, Timestamp};
-use kassa_bus::local::{Queued, Queues};
+use kassa_bus::local::{LONGEST_WAIT, Queued, Queues};
 use kassa_bus::table::{Item, TableError, n, s, text};
 use kassa_bus::{Clock, Message, Retry};
 use uuid::Uuid;
@@ -27,6 +27,27 @@ impl LocalQueues {
             write.send().await.map_err(TableError::unavailable("write a queue"))?;
         }
         Ok(())
+    }
+
+    /// The first messages whose place fulfils a condition.
+    async fn read(
+        &self,
+        queue: &str,
+        condition: &str,
+        place: String,
+        most: usize,
+    ) -> Result<Vec<Queued>, Retry> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .limit(i32::try_from(most)?)
+            .key_condition_expression(format!("queue = :queue AND {condition}"))
+            .expression_attribute_values(":queue", s(queue))
+            .expression_attribute_values(":place", s(place));
+        let page = query.send().await.map_err(TableError::unavailable("read a queue"))?;
+        page.items().iter().map(queued).collect()
     }
 
     fn added(
@@ -62,19 +83,15 @@ impl Queues for LocalQueues {
     }
 
     async fn due(&self, queue: &'static str, most: usize) -> Result<Vec<Queued>, Retry> {
+        let now = self.clock.now();
         // What is due this very millisecond is due.
-        let upto = beginning(self.clock.now() + SignedDuration::from_millis(1));
-        let query = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .limit(i32::try_from(most)?)
-            .key_condition_expression("queue = :queue AND place < :upto")
-            .expression_attribute_values(":queue", s(queue))
-            .expression_attribute_values(":upto", s(upto));
-        let page = query.send().await.map_err(TableError::unavailable("read a queue"))?;
-        page.items().iter().map(queued).collect()
+        let upto = beginning(now + SignedDuration::from_millis(1));
+        let mut due = self.read(queue, "place < :place", upto, most).await?;
+        if due.len() < most {
+            let beyond = beginning(now + SignedDuration::try_from(LONGEST_WAIT)?);
+            due.extend(self.read(queue, "place > :place", beyond, most - due.len()).await?);
+        }
+        Ok(due)
     }
 
     async fn done(&self, queue: &'static str, dealt_with: &[Queued]) -> Result<(), Retry> {

@@ -78,7 +78,8 @@ impl Up {
         Self::spawn(command.envs(told.iter().copied()))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    /// As the command says.
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kassa starts");
         // Both pipes are read from the start: a full one would stop the shop.
         let log: Arc<Mutex<Vec<u8>>> = Arc::default();

@@ -29,7 +29,10 @@ pub trait Queues: Send + Sync {
     /// MUST have made them durable when it answers `Ok`.
     async fn put(&self, queue: &'static str, messages: &[Message]) -> Result<(), Retry>;
 
-    /// Those that are due, the one that has been for longest first.
+    /// Those that are due, the one that has been for longest first. One that is due later than [`LONGEST_WAIT`] from now
+    /// was put there by a clock that has been set back since, and MUST be due as well.
+    ///
+    /// [`LONGEST_WAIT`]: super::LONGEST_WAIT
     async fn due(&self, queue: &'static str, most: usize) -> Result<Vec<Queued>, Retry>;
 
     /// Takes them out. What is not taken out MUST come again.

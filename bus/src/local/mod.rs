@@ -36,10 +36,13 @@ pub struct Redelivery {
     pub minute: Duration,
 }
 
+/// No message waits longer than this for its next receive.
+pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
 impl Redelivery {
     /// The wait after so many receives.
     fn wait(&self, receives: u32) -> Duration {
-        self.backoff * 2u32.pow(receives.saturating_sub(1).min(6))
+        (self.backoff * 2u32.pow(receives.saturating_sub(1).min(6))).min(LONGEST_WAIT)
     }
 }
 

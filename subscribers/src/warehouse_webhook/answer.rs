@@ -38,7 +38,7 @@ pub struct Down {
 }
 
 /// However long the warehouse asks for, nobody may wait longer: it may have been a slip.
-const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
 /// Characters of a refusal that are kept.
 const KEPT: usize = 300;

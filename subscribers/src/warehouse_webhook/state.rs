@@ -3,7 +3,7 @@ use kassa_bus::Documents;
 use kassa_bus::table::TableError;
 use serde::{Deserialize, Serialize};
 
-use super::answer::Down;
+use super::answer::{Down, LONGEST_WAIT};
 
 /// How it goes with the warehouse: the one document all functions go by, and what `kassa webhook` shows.
 ///
@@ -97,7 +97,10 @@ impl WebhookState {
         self.stopped = None;
         match &mut self.failing {
             None => Admission::Open,
-            Some(failing) if now < failing.not_before => Admission::Wait { until: Some(failing.not_before) },
+            // Whoever is to wait for longer than anybody waits was told so by a clock that went wrong.
+            Some(Failing { not_before, .. }) if now < *not_before && *not_before <= now + LONGEST_WAIT => {
+                Admission::Wait { until: Some(*not_before) }
+            }
             Some(failing) => {
                 failing.not_before = now + PROBE;
                 Admission::Probe
@@ -160,6 +163,7 @@ impl WebhookState {
             not_before: began + PROBE,
             told: false,
         });
+        failing.since = failing.since.min(now);
         failing.why.clone_from(&down.why);
         failing.not_before = down.until.unwrap_or(failing.not_before);
         if !failing.told && now.duration_since(failing.since) >= PATIENCE {
@@ -171,7 +175,7 @@ impl WebhookState {
     fn resume(&mut self) {
         self.stopped = None;
         if let Some(failing) = &mut self.failing {
-            failing.not_before = failing.since;
+            failing.not_before = Timestamp::UNIX_EPOCH;
         }
     }
 }
@@ -338,6 +342,16 @@ mod tests {
         state.batch(0, &down(Some(at(3600))));
         state.resume();
         assert_eq!(state.admit(URL, at(1)), Admission::Probe);
+    }
+
+    #[test]
+    fn a_clock_that_was_days_ahead_and_is_set_right_keeps_nobody_waiting_for_days() {
+        let mut state = WebhookState::default();
+        state.batch(3 * 86_400, &down(Some(at(3 * 86_400 + 3600))));
+        assert_eq!(state.batch(0, &down(None)), Admission::Probe);
+        // and people are told when it has been an hour
+        state.batch(3600, &down(None));
+        assert_eq!(state.untold, Some(News::Silent { since: at(0), why: "status 503".into() }));
     }
 
     #[test]

@@ -1,0 +1,80 @@
+//! Those who post beside the tills that keep journals: older tills, misconfigured ones, and worse.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kassa::till::{Format, Till};
+use kassa_bus::{Clock, Line};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use reqwest::{Client, StatusCode};
+use serde_json::json;
+
+/// What a stranger's sale must come to, if it was answered yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    Recorded,
+    Rejected,
+}
+
+/// A sale that was answered yes.
+pub struct Answered {
+    pub sale_id: String,
+    pub due: Due,
+}
+
+/// Whose name and turnover no log may have.
+pub const MARKS: [&str; 3] = ["till-7712345", "7712345.67", "gross_turnove"];
+
+fn goods() -> Vec<Line> {
+    vec![Line {
+        item_no: "98".parse().unwrap(),
+        gross_number: "1".parse().unwrap(),
+        gross_turnover: MARKS[1].parse().unwrap(),
+    }]
+}
+
+/// Posts so many sales of AMIS2 and says which were answered yes.
+pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let till = |format, key_of: &str| {
+        let shop = "AMIS2".parse().unwrap();
+        let mut till = Till::new(&url, shop, MARKS[0], format, Clock::system()).unwrap();
+        (till.key_of, till.patience) = (key_of.parse().unwrap(), Duration::from_millis(600));
+        till
+    };
+    let (sealed, classic) = (till(Format::Sealed, "AMIS2"), till(Format::Classic, "AMIS2"));
+    let misconfigured = till(Format::Sealed, "AMIS1");
+    let http = Client::new();
+    let mut answered = Vec::new();
+    for n in 0..sales {
+        tokio::time::sleep(Duration::from_millis(chance.random_range(0..60))).await;
+        let (till, due, times) = match chance.random_range(0..6) {
+            0 => (&classic, Due::Recorded, 1),
+            1 | 2 => (&sealed, Due::Recorded, 1),
+            3 => (&sealed, Due::Recorded, 3),
+            4 => (&misconfigured, Due::Rejected, 2),
+            _ => {
+                let id = format!("{n}-{}", Timestamp::now().strftime("%Y%m%d"));
+                let body =
+                    json!({"shop_id": "AMIS2", "message_id": id, "content_base64": "QUFBQQ=="}).to_string();
+                let asked = http.post(format!("{url}/shop")).timeout(till_patience()).body(body);
+                if asked.send().await.is_ok_and(|answer| answer.status() == StatusCode::OK) {
+                    answered.push(Answered { sale_id: id, due: Due::Rejected });
+                }
+                continue;
+            }
+        };
+        let Ok(sale) = till.ring_up(&goods()).await else { continue };
+        // At once, as one who got no answer soon enough.
+        let all = (0..times).map(|_| till.post(&sale));
+        if futures::future::join_all(all).await.iter().any(Result::is_ok) {
+            answered.push(Answered { sale_id: sale.sale_id.to_string(), due });
+        }
+    }
+    answered
+}
+
+fn till_patience() -> Duration {
+    Duration::from_secs(2)
+}
