@@ -5,12 +5,13 @@ CARGO ?= cargo
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: help setup tools postgres test format lint deny bootstraps tests docs kill bench figures fuzz cloud cloud-down
+.PHONY: help setup tools postgres test format lint deny bootstraps tests docs kill chaos bench figures fuzz cloud cloud-down
 
 help:
 	@echo "make test    formatting, lints, licences, all tests (kills included), documentation"
 	@echo "make cloud   the shop deployed on an emulated AWS on this machine; make cloud-down ends it"
 	@echo "make kill    300 rounds of kill -9 against the release build"
+	@echo "make chaos   1,000 rounds on one machine and 100 on an emulated AWS of everything failing that can"
 	@echo "make bench   the figures of the README, each against its limit"
 	@echo "make figures the deployed shop's: cold starts, what a sale uses, how long a deployment takes"
 	@echo "make fuzz    ten million executions of each parser (needs the nightly toolchain and cargo-fuzz)"
@@ -94,6 +95,11 @@ docs:
 
 kill:
 	KASSA_KILL_ROUNDS=300 $(CARGO) nextest run --profile long --release --locked --test kill --no-capture
+
+# KASSA_CHAOS_SEED=N KASSA_CHAOS_ROUNDS=1 make chaos plays one round again.
+chaos: bootstraps
+	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-1000} $(CARGO) nextest run --profile long --locked --test chaos --no-capture on_one_machine
+	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-100} $(CARGO) nextest run --profile long --locked --test chaos --no-capture on_aws
 
 bench:
 	$(CARGO) bench --locked --bench shop

@@ -6,6 +6,16 @@
 //! played again alone by `KASSA_CHAOS_SEED=<its seed> KASSA_CHAOS_ROUNDS=1`, and becomes one of [`FAILED`].
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "chaos/around.rs"]
+mod around;
+#[path = "chaos/aws.rs"]
+mod aws;
+#[path = "chaos/books.rs"]
+mod books;
+#[path = "common/cloud.rs"]
+mod cloud;
+#[path = "chaos/depot.rs"]
+mod depot;
 #[path = "chaos/line.rs"]
 mod line;
 #[path = "chaos/machine.rs"]
@@ -24,11 +34,14 @@ mod road;
 mod strangers;
 #[path = "chaos/tally.rs"]
 mod tally;
+#[path = "chaos/tills.rs"]
+mod tills;
 #[path = "common/warehouse.rs"]
 mod warehouse;
 
 use std::time::{Duration, Instant};
 
+use aws::Deployed;
 use one_machine::Premises;
 use tally::Tally;
 
@@ -64,5 +77,19 @@ async fn on_one_machine_every_promise_holds_after_each_round() {
         rounds += 1;
     }
     println!("{rounds} rounds on one machine\n{tally}");
+    assert!(tally.of("sales recorded") > 0, "nothing was ever sold");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_aws_every_promise_holds_after_each_round() {
+    let mut deployed = Deployed::new().await;
+    let (mut tally, mut rounds) = (Tally::default(), 0);
+    for seed in seeds() {
+        println!("round {rounds}, seed {seed}");
+        deployed.play(seed, &mut tally).await;
+        rounds += 1;
+    }
+    deployed.is_told_of(&mut tally);
+    println!("{rounds} rounds on AWS\n{tally}");
     assert!(tally.of("sales recorded") > 0, "nothing was ever sold");
 }

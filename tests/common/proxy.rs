@@ -44,6 +44,12 @@ pub struct Injected {
     pub denied: u64,
     /// Forwarded and done, but the connection broke before the answer.
     pub cut: u64,
+    /// Publishes that were answered yes and not forwarded.
+    pub lost: u64,
+    /// Publishes that were forwarded again.
+    pub doubled: u64,
+    /// Publishes that were answered yes and forwarded later.
+    pub late: u64,
 }
 
 struct Shared {
@@ -59,6 +65,8 @@ struct Seen {
     capacity: BTreeMap<String, Capacity>,
     failed_conditions: u64,
     faults: Option<Faults>,
+    /// What becomes of messages that are published: no pattern of requests, but what SNS does with them.
+    mail: Option<Faults>,
     injected: Injected,
 }
 
@@ -66,6 +74,14 @@ struct Faults {
     pattern: String,
     share: f64,
     chance: StdRng,
+}
+
+/// A message that is not simply delivered.
+#[derive(Clone, Copy)]
+enum Mail {
+    Lost,
+    Doubled,
+    Late,
 }
 
 #[derive(Clone, Copy)]
@@ -133,9 +149,16 @@ impl Proxy {
         self.shared.seen.lock().unwrap().faults = Some(faults);
     }
 
+    /// Has a share (0 to 1) of what is published be lost, come twice, or come late and so after others.
+    pub fn mislay(&self, share: f64, seed: u64) {
+        let mail = Faults { pattern: "sns.Publish*".into(), share, chance: StdRng::seed_from_u64(seed) };
+        self.shared.seen.lock().unwrap().mail = Some(mail);
+    }
+
     /// No more faults.
     pub fn calm(&self) {
-        self.shared.seen.lock().unwrap().faults = None;
+        let mut seen = self.shared.seen.lock().unwrap();
+        (seen.faults, seen.mail) = Default::default();
     }
 
     pub fn injected(&self) -> Injected {
@@ -168,11 +191,7 @@ impl Seen {
     fn arrives(&mut self, name: &str) -> Option<Fault> {
         *self.counts.entry(name.into()).or_default() += 1;
         let faults = self.faults.as_mut()?;
-        let matches = match faults.pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == faults.pattern,
-        };
-        if !matches || !faults.chance.random_bool(faults.share) {
+        if !faults.meet(name) {
             return None;
         }
         let (fault, count) = match faults.chance.random_range(0..4) {
@@ -182,6 +201,21 @@ impl Seen {
         };
         *count += 1;
         Some(fault)
+    }
+
+    /// Decides what becomes of what is published.
+    fn posts(&mut self, name: &str) -> Option<Mail> {
+        let mail = self.mail.as_mut()?;
+        if !mail.meet(name) {
+            return None;
+        }
+        let (fate, count) = match mail.chance.random_range(0..3) {
+            0 => (Mail::Lost, &mut self.injected.lost),
+            1 => (Mail::Doubled, &mut self.injected.doubled),
+            _ => (Mail::Late, &mut self.injected.late),
+        };
+        *count += 1;
+        Some(fate)
     }
 
     fn learns(&mut self, name: &str, status: StatusCode, answer: &[u8]) {
@@ -201,6 +235,17 @@ impl Seen {
                 entry.write += units;
             }
         }
+    }
+}
+
+impl Faults {
+    /// Whether this request meets one.
+    fn meet(&mut self, name: &str) -> bool {
+        let matches = match self.pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == self.pattern,
+        };
+        matches && self.chance.random_bool(self.share)
     }
 }
 
@@ -238,12 +283,22 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         return StatusCode::BAD_REQUEST.into_response();
     };
     let name = name(&parts, &body);
-    let (fault, measuring) = {
+    let (fault, mail, measuring) = {
         let mut seen = shared.seen.lock().unwrap();
-        (seen.arrives(&name), seen.measuring)
+        (seen.arrives(&name), seen.posts(&name), seen.measuring)
     };
     if matches!(fault, Some(Fault::Refuse)) {
         return throttled(&name, &body);
+    }
+    if let Some(Mail::Doubled | Mail::Late) = mail {
+        let (shared, parts, body) = (shared.clone(), parts.clone(), body.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(LATE).await;
+            shared.forward(parts, body).await
+        });
+    }
+    if let Some(Mail::Lost | Mail::Late) = mail {
+        return published(&body);
     }
     if measuring && (READS.contains(&name.as_str()) || WRITES.contains(&name.as_str())) {
         body = ask_for_capacity(&mut parts.headers, body);
@@ -340,6 +395,26 @@ fn as_root(authorization: &HeaderValue) -> Option<HeaderValue> {
     let (before, rest) = authorization.to_str().ok()?.split_once("Credential=")?;
     let (_key, rest) = rest.split_once('/')?;
     HeaderValue::from_str(&format!("{before}Credential=test/{rest}")).ok()
+}
+
+/// By so much a message comes late.
+const LATE: Duration = Duration::from_millis(700);
+
+/// What SNS answers who published, one message or several.
+fn published(body: &[u8]) -> Response {
+    let form = String::from_utf8_lossy(body);
+    let ids = form.split('&').filter_map(|pair| pair.split_once(".Id=")).map(|(_, id)| id);
+    let members: String =
+        ids.map(|id| format!("<member><Id>{id}</Id><MessageId>lost-{id}</MessageId></member>")).collect();
+    let xml = if members.is_empty() {
+        "<PublishResponse><PublishResult><MessageId>lost</MessageId></PublishResult></PublishResponse>"
+            .to_owned()
+    } else {
+        format!(
+            "<PublishBatchResponse><PublishBatchResult><Successful>{members}</Successful><Failed/></PublishBatchResult></PublishBatchResponse>"
+        )
+    };
+    (StatusCode::OK, [(CONTENT_TYPE, "text/xml")], Body::from(xml)).into_response()
 }
 
 /// The answer of a service that has had too much.

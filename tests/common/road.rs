@@ -178,18 +178,23 @@ pub type SoldLine = (String, String, i32, i64, Amount, Amount);
 
 /// The lines of the sales that the shop recorded.
 pub fn recorded(data: &Path) -> Vec<SoldLine> {
+    let of = |shop| kassa(&["events", "--shop", shop, "--data", data.to_str().unwrap()]).stdout;
+    let all = ["AMIS1", "AMIS2"].map(of).concat();
+    let events: Vec<ShownEvent> =
+        serde_json::Deserializer::from_slice(&all).into_iter().map(Result::unwrap).collect();
+    recorded_lines(&events)
+}
+
+/// The lines of the sales that these events recorded.
+pub fn recorded_lines(events: &[ShownEvent]) -> Vec<SoldLine> {
     let mut lines = Vec::new();
-    for shop in ["AMIS1", "AMIS2"] {
-        let output = kassa(&["events", "--shop", shop, "--data", data.to_str().unwrap()]).stdout;
-        let events =
-            serde_json::Deserializer::from_slice(&output).into_iter::<ShownEvent>().map(Result::unwrap);
-        for event in events.filter(|event| event.kind == "recorded") {
-            let sold: Vec<Line> = serde_json::from_value(event.body["lines"].clone()).unwrap();
-            lines.extend((1..).zip(sold).map(|(n, line)| {
-                let item = line.item_no.to_string().parse().unwrap();
-                (shop.to_owned(), event.sale_id.to_string(), n, item, line.gross_number, line.gross_turnover)
-            }));
-        }
+    for event in events.iter().filter(|event| event.kind == "recorded") {
+        let sold: Vec<Line> = serde_json::from_value(event.body["lines"].clone()).unwrap();
+        lines.extend((1..).zip(sold).map(|(n, line)| {
+            let (shop, sale) = (event.shop_id.to_string(), event.sale_id.to_string());
+            let item = line.item_no.to_string().parse().unwrap();
+            (shop, sale, n, item, line.gross_number, line.gross_turnover)
+        }));
     }
     lines.sort();
     lines
