@@ -98,6 +98,27 @@ async fn it_is_tried_six_times_and_then_somebody_is_told() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_days_ahead_and_is_set_right_keeps_no_sale_waiting_for_days() {
+    // given a clock that is three days ahead for some minutes, in which a sale is left behind
+    let world = World::open().await;
+    minutes(&world, 1).await;
+    world.passes(SignedDuration::from_hours(72));
+    minutes(&world, 3).await;
+    let ahead = left_behind(&world, 1).await;
+    minutes(&world, 1).await;
+    // when it is set right, and another is left behind
+    world.passes(SignedDuration::from_hours(-72));
+    let after = left_behind(&world, 2).await;
+    // then both are found within minutes, as ever
+    minutes(&world, 8).await;
+    let mut found = waiting(&world);
+    found.sort();
+    assert_eq!(found, [ahead, after]);
+    world.settle().await;
+    assert_eq!(world.balanced().await.recorded, 2);
+}
+
+#[tokio::test]
 async fn the_oldest_goes_first_and_what_is_too_much_for_a_minute_is_left_to_the_next() {
     let world = World::open().await;
     let now = world.now.clone();

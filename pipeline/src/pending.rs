@@ -20,7 +20,7 @@ pub struct Pending {
     /// The shop's day and hour in which classic ids were last looked at: these tell a day only, so that all of a day's
     /// must be looked at together, which is therefore done once an hour.
     hour: Option<(Date, i8)>,
-    /// With the time when they were accepted.
+    /// With the time when they were accepted; or found, if a clock that was ahead says that it is still to come.
     known: BTreeMap<SaleId, Timestamp>,
     /// Where looking again at many goes on.
     again: Timestamp,
@@ -68,18 +68,18 @@ impl Pending {
     pub async fn look(&mut self, finder: &Finder, shop: &Shop, now: Timestamp) -> Result<(), TableError> {
         let id = &shop.shop_id;
         if self.known.len() <= FEW {
-            self.look_again(finder, id).await?;
+            self.look_again(finder, id, now).await?;
         } else {
             self.look_again_at_many(finder, id, now).await?;
         }
         for due in self.sweeps.due(now) {
-            let upto = self.look_at(finder, id, due.from, due.to).await?;
+            let upto = self.look_at(finder, id, (due.from, due.to), now).await?;
             self.sweeps.done(due, upto);
         }
         let (dates, hour) = classic_ids_due(shop, now, self.hour);
         for date in dates {
             let found = finder.of_classic_ids(id, date).await?;
-            self.note(|known| known.instant().is_none() && known.utc_date() == date, found.unsettled);
+            self.note(|known| known.instant().is_none() && known.utc_date() == date, found.unsettled, now);
         }
         self.hour = Some(hour);
         Ok(())
@@ -90,8 +90,8 @@ impl Pending {
         &mut self,
         finder: &Finder,
         shop: &ShopId,
-        from: Timestamp,
-        to: Timestamp,
+        (from, to): (Timestamp, Timestamp),
+        now: Timestamp,
     ) -> Result<Timestamp, TableError> {
         let found = finder.made(shop, (from, to), ENOUGH).await?;
         let upto = found.stopped_at.unwrap_or(to);
@@ -99,11 +99,12 @@ impl Pending {
         self.note(
             |known| known.instant().is_some_and(|at| times.contains(&at.as_millisecond())),
             found.unsettled,
+            now,
         );
         Ok(upto)
     }
 
-    async fn look_again(&mut self, finder: &Finder, shop: &ShopId) -> Result<(), TableError> {
+    async fn look_again(&mut self, finder: &Finder, shop: &ShopId, now: Timestamp) -> Result<(), TableError> {
         let known: Vec<SaleId> = self.known.keys().cloned().collect();
         let looks = known.into_iter().map(|sale| async move {
             let found = finder.again(shop, &sale).await?;
@@ -111,7 +112,7 @@ impl Pending {
         });
         let looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
         for (sale, unsettled) in looks {
-            self.note(|known| *known == sale, unsettled);
+            self.note(|known| *known == sale, unsettled, now);
         }
         Ok(())
     }
@@ -129,17 +130,18 @@ impl Pending {
             self.again = Timestamp::MIN;
             return Ok(());
         };
-        let upto = self.look_at(finder, shop, from, to).await?;
+        let upto = self.look_at(finder, shop, (from, to), now).await?;
         self.again = if upto < to { upto } else { Timestamp::MIN };
         Ok(())
     }
 
     /// What was found takes the place of what was known of the same sales.
-    fn note(&mut self, looked_at: impl Fn(&SaleId) -> bool, found: Vec<Unsettled>) {
-        self.known.retain(|sale, _| !looked_at(sale));
+    fn note(&mut self, looked_at: impl Fn(&SaleId) -> bool, found: Vec<Unsettled>, now: Timestamp) {
+        let before: BTreeMap<_, _> = self.known.extract_if(.., |sale, _| looked_at(sale)).collect();
         // Another envelope of a recorded sale is most likely a repeat, and pending for nobody.
         for Unsettled { sale_id, accepted_at, .. } in found.into_iter().filter(|found| !found.recorded) {
             if self.known.len() < MANY {
+                let accepted_at = accepted_at.min(before.get(&sale_id).copied().unwrap_or(now));
                 let since = self.known.entry(sale_id).or_insert(accepted_at);
                 *since = accepted_at.min(*since);
             }

@@ -51,6 +51,9 @@ const AT_ONCE: usize = 8;
 /// How far back a first run looks for what was due, which knows of none before it.
 const BACK: SignedDuration = SignedDuration::from_hours(6);
 
+/// How far functions' clocks may be apart, and nobody looks back for that.
+const APART: SignedDuration = SignedDuration::from_mins(1);
+
 /// How sales are sent on their way, and where that is counted.
 pub type Way<'a> = (&'a dyn Publisher, &'a Metrics);
 
@@ -155,7 +158,8 @@ impl Subscriber for Reconcile {
         let mut known = self.pending.lock().await;
         self.look(&mut known, now).await?;
         let reached = self.reached.read().await?;
-        let from = reached.unwrap_or(now - BACK);
+        // What is still to come was reached by a clock that was ahead, and has been set right since.
+        let from = reached.filter(|reached| *reached <= now + APART).unwrap_or(now - BACK);
         let mut due: Vec<Due> = Vec::new();
         for (shop, pending) in known.iter() {
             due.extend(pending.known().filter_map(|(sale, accepted_at)| {

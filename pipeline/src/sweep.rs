@@ -48,6 +48,8 @@ impl Sweeps {
     pub fn due(&self, now: Timestamp) -> impl Iterator<Item = Due> + use<> {
         let reached = self.0.into_iter().zip(LOOKS).enumerate();
         reached.filter_map(move |(n, (from, look))| {
+            // Who has looked at what is still to come had a clock that was ahead, and has been set right since.
+            let from = if from > now { now - look.back } else { from };
             let to = now - look.lag;
             let due = from < to && to.duration_since(from) >= look.at_once;
             due.then_some(Due { look: n, from, to })
@@ -67,6 +69,15 @@ mod tests {
 
     fn noon() -> Timestamp {
         "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_was_days_ahead_and_is_set_right_leaves_no_time_unlooked_at() {
+        let mut sweeps = Sweeps::new(noon());
+        let ahead = noon() + SignedDuration::from_hours(72);
+        sweeps.due(ahead).for_each(|due| sweeps.done(due, due.to));
+        let due: Vec<Due> = sweeps.due(noon()).collect();
+        assert_eq!(due, Sweeps::new(noon()).due(noon()).collect::<Vec<_>>());
     }
 
     /// Ticks after so many seconds each, for three days and more, with what was due at each.
