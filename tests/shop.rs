@@ -9,7 +9,8 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use process::{Up, json, kassa};
+use kassa::shops::Shops;
+use process::{Up, command, json, kassa};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -318,8 +319,25 @@ fn a_rebuild_that_was_cut_off_is_finished_at_the_next_start() {
 #[test]
 fn no_log_however_talkative_holds_anything_of_a_sale() {
     let folder = folder();
-    let up = Up::start_talkative(folder.path());
-    // given sales that can be recognised
+    // given a shop that writes all it can, tells a manager at once, and has a till that signs
+    let data = folder.path().to_str().unwrap();
+    let (secret, tills) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", folder.path().join("tills"));
+    let soon = [
+        "GROUP_WAIT=1ms",
+        "MINUTE=100ms",
+        "WAREHOUSE_URL=http://127.0.0.1:9/sales",
+        "WAREHOUSE_ALLOW_HTTP=true",
+        "WAREHOUSE_ALLOW_PRIVATE=true",
+    ];
+    let secretive = format!("WAREHOUSE_SECRET={secret}");
+    let told: Vec<&str> =
+        soon.iter().chain([&secretive.as_str()]).flat_map(|setting| ["--set", *setting]).collect();
+    let up = [&["up", "--listen", "127.0.0.1:0", "--data", data], &told[..]].concat();
+    let up = Up::spawn(command(&up).env("RUST_LOG", "trace"));
+    let enrol =
+        ["till", "enroll", "--shop", "AMIS1", "--till", "till-1", "--data", data, "--json", "--folder"];
+    json(&[&enrol[..], &[tills.to_str().unwrap()]].concat());
+    // and sales that can be recognised
     let file = folder.path().join("sale.json");
     let sale = |turnover: &str| {
         format!(
@@ -331,13 +349,30 @@ fn no_log_however_talkative_holds_anything_of_a_sale() {
     for more in
         [vec![], vec!["--format", "classic"], vec!["--key-of", "AMIS2"], vec!["--till", "marked-till"]]
     {
-        let args =
-            [vec!["sell", "--shop", "AMIS1", "--url", &up.url, "--file", file, "--json"], more].concat();
+        let args = [
+            vec![
+                "sell",
+                "--shop",
+                "AMIS1",
+                "--url",
+                &up.url,
+                "--file",
+                file,
+                "--json",
+                "--folder",
+                tills.to_str().unwrap(),
+            ],
+            more,
+        ]
+        .concat();
         assert_eq!(json(&args)["accepted"], 1);
     }
     // and one that was posted in plaintext by mistake
     http(&up, "POST", "/shop", sale("31337.42").as_bytes());
     up.settled();
+    while !kassa(&["outbox", "--data", data]).stdout.windows(4).any(|some| some == b"+316") {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     let written = up.log.clone();
     assert!(up.terminate().success());
     let log = || String::from_utf8_lossy(&written.lock().unwrap()).into_owned();
@@ -347,7 +382,31 @@ fn no_log_however_talkative_holds_anything_of_a_sale() {
     });
     let log = log();
     assert!(complete && log.contains("sale rejected"), "there is a log: {log}");
-    for mark in ["31337.42", "777313", "271828", "marked-till", "BEGIN PRIVATE KEY"] {
-        assert!(!log.contains(mark), "{mark} is in the log");
+    // then there is nothing of a sale in it, no way to reach a person, and no key
+    let shops = Shops::read(None).unwrap().shops;
+    let people = shops.iter().flat_map(|shop| [&shop.manager_phone, &shop.manager_email]).flatten();
+    let people: Vec<String> = people.map(ToString::to_string).collect();
+    assert!(people.len() >= 4, "{people:?}");
+    let (keys, of_tills) = (keys_in(&folder.path().join("keys")), keys_in(&tills));
+    assert!(keys.len() > 40 && of_tills.len() >= 2, "{} and {} lines", keys.len(), of_tills.len());
+    let keys = keys.into_iter().chain(of_tills);
+    let sale =
+        ["31337.42", "777313", "271828", "marked-till", "BEGIN PRIVATE KEY", secret].map(str::to_owned);
+    for mark in sale.into_iter().chain(people).chain(keys) {
+        assert!(!log.contains(&mark), "{mark} is in the log");
     }
+}
+
+/// The lines of every private key in this folder and those in it.
+fn keys_in(folder: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+        if file.is_dir() {
+            lines.extend(keys_in(&file));
+        } else if file.extension().is_some_and(|ending| ending == "pem" || ending == "key") {
+            let text = std::fs::read_to_string(&file).unwrap();
+            lines.extend(text.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned));
+        }
+    }
+    lines
 }

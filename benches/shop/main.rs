@@ -13,12 +13,16 @@ mod console;
 mod limits;
 /// A million events: rebuilding, scanning, starting.
 mod million;
+/// Accept while something behind it is down.
+mod outage;
 /// A shop in a process of its own, and what it says of itself.
 mod process;
 /// Sealed and classic sales from post to read model.
 mod selling;
 /// What counting, logging and tracing add to a sale.
 mod telemetry;
+/// A till that can do without its shop.
+mod tills;
 
 use std::error::Error;
 
@@ -55,6 +59,12 @@ fn main() -> Outcome<()> {
         }
         if runs("telemetry") {
             telemetry::figures().await?;
+        }
+        if runs("tills") {
+            tills::figures().await?;
+        }
+        if runs("outage") {
+            outage::figures().await?;
         }
         if runs("million") {
             million::figures().await?;

@@ -17,11 +17,18 @@ pub struct Shop {
 
 impl Shop {
     pub async fn open(data: &Path, sync: &str) -> Outcome<Self> {
+        Self::open_told(data, sync, &[]).await
+    }
+
+    /// With these settings, as `NAME=value`.
+    pub async fn open_told(data: &Path, sync: &str, settings: &[String]) -> Outcome<Self> {
         let begun = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_kassa"))
             .args(["up", "--listen", "127.0.0.1:0", "--sync", sync, "--data"])
             .arg(data)
-            .env("RUST_LOG", "warn")
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
+            // What is said while everything is down is much, and to be read by nobody here.
+            .env("RUST_LOG", if settings.is_empty() { "warn" } else { "off" })
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().ok_or("no stdout")?;

@@ -2,6 +2,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,27 +45,43 @@ pub enum OpenError {
     Io { folder: PathBuf, why: std::io::Error },
 }
 
+/// How long whoever has the folder is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl DataFolder {
     /// Takes the folder for ourselves, making it if need be.
     ///
     /// # Errors
     /// [`OpenError::Open`] or [`OpenError::Busy`] if somebody else has it.
-    pub fn create(path: &Path) -> Result<Self, OpenError> {
+    pub async fn create(path: &Path) -> Result<Self, OpenError> {
         let io = |why| OpenError::Io { folder: path.to_owned(), why };
         fs::create_dir_all(path).map_err(io)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io)?;
-        Self::lock(path)
+        Self::lock_patiently(path).await
     }
 
     /// Takes a folder that has a shop in it.
     ///
     /// # Errors
     /// As [`DataFolder::create`], and [`OpenError::Nothing`].
-    pub fn existing(path: &Path) -> Result<Self, OpenError> {
+    pub async fn existing(path: &Path) -> Result<Self, OpenError> {
         if !path.join("shop.db").is_file() {
             return Err(OpenError::Nothing { folder: path.to_owned() });
         }
-        Self::lock(path)
+        Self::lock_patiently(path).await
+    }
+
+    /// Who has it and does not say where is just opening it, or asks a closed shop something: soon that is over.
+    async fn lock_patiently(path: &Path) -> Result<Self, OpenError> {
+        let begun = Instant::now();
+        loop {
+            match Self::lock(path) {
+                Err(OpenError::Busy { .. }) if begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     fn lock(path: &Path) -> Result<Self, OpenError> {

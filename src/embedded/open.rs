@@ -126,7 +126,7 @@ impl OpenShop {
     /// # Errors
     /// [`UpError`].
     pub async fn open(up: Up) -> Result<Self, UpError> {
-        let mut folder = DataFolder::create(&up.data)?;
+        let mut folder = DataFolder::create(&up.data).await?;
         let store = Store::open(Some(&folder.database()), up.sync).await?;
         let failed = |why| UpError::Keys { folder: folder.keys(), why };
         let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);

@@ -1,6 +1,5 @@
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use kassa_bus::error::chain;
@@ -69,25 +68,16 @@ impl Ask {
     /// # Errors
     /// [`AskError`].
     pub async fn at(data: &Path) -> Result<Self, AskError> {
-        let mut patience = 50;
-        loop {
-            match DataFolder::existing(data) {
-                Ok(folder) => {
-                    let store = Store::open(Some(&folder.database()), Sync::Full).await;
-                    let store = store.map_err(|e| AskError::Store(chain(&e)))?;
-                    return Ok(Self::Closed(Box::new(Questions::new(store.books())), folder));
-                }
-                Err(OpenError::Open { by, .. }) => {
-                    let occupant = *by;
-                    return Ok(Self::Open(Box::new(Remote { client: Client::new(), occupant })));
-                }
-                // It is just being opened, or somebody else asks.
-                Err(OpenError::Busy { .. }) if patience > 0 => {
-                    patience -= 1;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                Err(error) => return Err(error.into()),
+        match DataFolder::existing(data).await {
+            Ok(folder) => {
+                let store = Store::open(Some(&folder.database()), Sync::Full).await;
+                let store = store.map_err(|e| AskError::Store(chain(&e)))?;
+                Ok(Self::Closed(Box::new(Questions::new(store.books())), folder))
             }
+            Err(OpenError::Open { by, .. }) => {
+                Ok(Self::Open(Box::new(Remote { client: Client::new(), occupant: *by })))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

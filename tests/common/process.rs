@@ -65,12 +65,6 @@ impl Up {
         Self::spawn(&mut command(&["up", "--listen", listen, "--data", data]))
     }
 
-    /// With every log there is.
-    pub fn start_talkative(data: &Path) -> Self {
-        let data = data.to_str().expect("a path in UTF-8");
-        Self::spawn(command(&["up", "--listen", "127.0.0.1:0", "--data", data]).env("RUST_LOG", "trace"))
-    }
-
     /// With these variables, beside those of the test.
     pub fn start_told(data: &Path, told: &[(&str, &str)]) -> Self {
         let data = data.to_str().expect("a path in UTF-8");

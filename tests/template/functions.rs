@@ -81,17 +81,41 @@ fn a_function_is_told_what_it_needs_and_no_more() {
 
 #[test]
 fn traces_go_where_the_parameters_say() {
-    let params = ["otlpEndpoint=https://collector.example.com", "otlpHeaders=api-key=s", "traceSampling=0.1"];
+    let headers = "otlpHeaders={{resolve:secretsmanager:kassa-otlp}}";
+    let params = ["otlpEndpoint=https://collector.example.com", headers, "traceSampling=0.1"];
     let params = params.map(|param| ["--param", param]).concat();
     let template = template("dev", &[&ALL_ON[..], &params].concat());
     for handler in handlers() {
         let settings = template.settings(handler);
         for setting in [
             "OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example.com",
-            "OTEL_EXPORTER_OTLP_HEADERS=api-key=s",
+            "OTEL_EXPORTER_OTLP_HEADERS={{resolve:secretsmanager:kassa-otlp}}",
             "OTEL_TRACES_SAMPLER_ARG=0.1",
         ] {
             assert!(settings.contains(setting), "{handler} has not {setting}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_comes_from_secrets_manager_and_stands_nowhere() {
+    for (stage, template) in every_stage() {
+        // What is secret is made there, and told by where it is.
+        for (name, secret) in template.all("AWS::SecretsManager::Secret") {
+            assert!(
+                secret["SecretString"].is_null() && secret["GenerateSecretString"].is_object(),
+                "{stage} {name}"
+            );
+        }
+        let names = ["SECRET", "TOKEN", "PASSWORD", "CREDENTIAL", "PRIVATE", "HEADERS"];
+        for handler in handlers() {
+            for setting in template.settings(handler) {
+                let (name, value) = setting.split_once('=').unwrap();
+                let is_secret =
+                    names.iter().any(|part| name.contains(part)) && !name.contains("ALLOW_PRIVATE");
+                let kept = value.ends_with("Secret.Id") || value.starts_with("{{resolve:secretsmanager:");
+                assert!(!is_secret || kept, "{stage} {handler}: {setting}");
+            }
         }
     }
 }
