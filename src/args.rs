@@ -4,6 +4,8 @@ mod again;
 mod dead_letters;
 /// What is said of the shops' keys.
 mod key;
+/// What is said of sales that are to be sold.
+mod sell;
 /// What is said of tills.
 mod till;
 
@@ -12,17 +14,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
-use kassa_bus::ShopId;
 
 use crate::cloud::StageName;
 use crate::cost::CostArgs;
 use crate::embedded::Sync;
-use crate::till::Format;
 use crate::warehouse::TopicArn;
 
 pub use again::{ReconcileArgs, RejectedArgs, RetryArgs};
 pub use dead_letters::{DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
+pub use sell::{Destination, SellArgs};
 pub use till::{
     DRAIN_RATE, DrainArgs, EnrollArgs, RevokeArgs, StatusArgs as TillStatusArgs, TILLS, TillArgs, TillCommand,
 };
@@ -193,74 +194,6 @@ fn setting(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("must be NAME=VALUE, as GROUP_WAIT=5s".into()),
     }
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Each sale has an id of its own, and is in the till's journal (FOLDER/SHOP/TILL, on disk) before it is posted. While the
-shop cannot be reached the till sells on; then what waits is sent, the oldest first, up to a hundred sales a request.
-Repeating is harmless: a sale counts once. What the shop has not answered in the end stays in the journal, for the next
-kassa sell or kassa till drain. The exit code is 1 if any sale was not accepted.
-
-A sale's file holds {\"sales\":[{\"item_no\":\"98\",\"gross_number\":\"2\",\"gross_turnover\":\"37.90\"}]}
-
-Examples:
-  kassa sell --shop AMIS1 --file sale.json
-  kassa sell --shop AMIS2 --count 100000 --concurrency 64
-  kassa sell --shop AMIS1 --count 600 --rate 10 --format classic"
-)]
-pub struct SellArgs {
-    /// The shop the till stands in
-    #[arg(long)]
-    pub shop: ShopId,
-    /// Where the shop takes sales
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    pub url: String,
-    /// Sell to a deployed stage, whose URL is looked up
-    #[arg(long, conflicts_with = "url")]
-    pub stage: Option<StageName>,
-    #[command(flatten)]
-    pub service: Service,
-    /// Sell this sale
-    #[arg(long, value_name = "FILE", conflicts_with = "count")]
-    pub file: Option<PathBuf>,
-    /// Sell this many random sales of the items in shops.toml
-    #[arg(long, default_value_t = 1)]
-    pub count: u64,
-    /// Sales a second, at most
-    #[arg(long, value_parser = positive)]
-    pub rate: Option<f64>,
-    /// Sales a second, at most, of those that waited for the shop
-    #[arg(long, default_value_t = DRAIN_RATE, value_parser = positive)]
-    pub drain_rate: f64,
-    /// Sales on their way at once
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub concurrency: u16,
-    /// How to encrypt
-    #[arg(long, value_enum, default_value = "sealed")]
-    pub format: Format,
-    /// The till's name
-    #[arg(long, default_value = "till-1")]
-    pub till: String,
-    /// The folder of the tills of this machine, with their journals; a till that has a key there (kassa till enroll)
-    /// signs its sales
-    #[arg(long, default_value = TILLS, value_name = "FOLDER")]
-    pub folder: PathBuf,
-    /// Seal with another shop's key, as a misconfigured till would
-    #[arg(long, value_name = "OTHERSHOP")]
-    pub key_of: Option<ShopId>,
-    /// Seconds to try the shop for, once everything is rung up
-    #[arg(long, default_value_t = 60)]
-    pub patience: u64,
-    /// Send a traceparent with each sale, so that the shop's logs can be told apart by it
-    #[arg(long)]
-    pub traceparent: bool,
-    /// Items to draw on [default: ./shops.toml, or the one Kassa ships with]
-    #[arg(long, value_name = "FILE")]
-    pub shops: Option<PathBuf>,
-    /// Print the summary as JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

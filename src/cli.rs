@@ -319,10 +319,7 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
         }
         Goods::Random(items)
     };
-    let url = match &args.stage {
-        Some(stage) => Stage::find(&args.service.service, stage).await?.url()?.to_owned(),
-        None => args.url,
-    };
+    let url = till::url(&args.to).await?;
     let folder = TillFolder::named(&args.folder, &args.shop, &args.till);
     folder.make()?;
     let journal = Journal::open_beside(&folder.journal(&url), &Clock::system())?;

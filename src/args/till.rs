@@ -3,8 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use kassa_bus::{ShopId, TillId};
 
-use super::{AskArgs, Service, ShopArgs, positive};
-use crate::cloud::StageName;
+use super::{AskArgs, Destination, ShopArgs, positive};
 
 /// The folder of the tills of this machine.
 pub const TILLS: &str = "./kassa-till";
@@ -121,14 +120,8 @@ pub struct DrainArgs {
     /// The folder of the tills of this machine
     #[arg(long, default_value = TILLS, value_name = "FOLDER")]
     pub folder: PathBuf,
-    /// Where the shop takes sales
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    pub url: String,
-    /// Send to a deployed stage, whose URL is looked up
-    #[arg(long, conflicts_with = "url")]
-    pub stage: Option<StageName>,
     #[command(flatten)]
-    pub service: Service,
+    pub to: Destination,
     /// Sales a second, at most
     #[arg(long, default_value_t = DRAIN_RATE, value_parser = positive)]
     pub rate: f64,

@@ -8,7 +8,9 @@ use kassa_bus::jws::SigningKey;
 use serde_json::json;
 
 use super::{Failure, print};
-use crate::args::{DrainArgs, EnrollArgs, RevokeArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs};
+use crate::args::{
+    Destination, DrainArgs, EnrollArgs, RevokeArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs,
+};
 use crate::cloud::Stage;
 use crate::questions::render;
 use crate::questions::tills::{Enrolment, Revocation};
@@ -50,11 +52,16 @@ fn status(args: &TillStatusArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The address that a till posts to.
+pub async fn url(to: &Destination) -> Result<String, Failure> {
+    Ok(match &to.stage {
+        Some(stage) => Stage::find(&to.service.service, stage).await?.url()?.to_owned(),
+        None => to.url.clone(),
+    })
+}
+
 async fn drain(args: DrainArgs) -> Result<ExitCode, Failure> {
-    let url = match &args.stage {
-        Some(stage) => Stage::find(&args.service.service, stage).await?.url()?.to_owned(),
-        None => args.url,
-    };
+    let url = url(&args.to).await?;
     let till = Till::new(&url, args.shop.clone(), &args.till, Format::Sealed, Clock::system())?;
     let (bar, patience) = (progress_bar(&args.till), Duration::from_secs(args.patience));
     let (mut waited, mut wait, mut refused) = (0, 0, 0);
