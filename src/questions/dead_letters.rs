@@ -84,9 +84,12 @@ impl Questions {
             return Err(QuestionError::Refused("say which queue, and why".into()));
         };
         let of = known(office, queue).await?.letters;
+        // One that is meant may be behind all the others.
+        let all = usize::try_from(of).unwrap_or(usize::MAX).max(MOST);
+        let most = if filter.id.is_some() { all } else { MOST };
         let mut dropped = 0;
         loop {
-            let held = office.read(queue, MOST).await?;
+            let held = office.read(queue, most).await?;
             let meant: Vec<&Held> = held
                 .iter()
                 .filter(|held| filter.id.as_ref().is_none_or(|id| *id == held.letter.id))
