@@ -45,8 +45,8 @@ use aws::Deployed;
 use one_machine::Premises;
 use tally::Tally;
 
-/// Rounds that failed once.
-const FAILED: [u64; 0] = [];
+/// Rounds that failed once, on one machine. 79: a shop was opened while a command had just looked at its closed folder.
+const FAILED: [u64; 1] = [79];
 
 /// Without a number of rounds, as many as fit.
 const SHORT: Duration = Duration::from_secs(45);
