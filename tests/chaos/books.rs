@@ -12,7 +12,7 @@ use crate::road::{loaded, recorded_lines};
 use crate::strangers::{Answered, Due, MARKS};
 
 /// Within this, everything must have come right once all is well.
-pub const PATIENCE: Duration = Duration::from_mins(2);
+pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Asks the shop: makes a command of its arguments, which knows where the shop is.
 pub trait Asked {
