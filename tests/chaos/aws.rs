@@ -25,6 +25,8 @@ pub struct Deployed {
     cloud: Cloud,
     depot: Depot,
     around: Surroundings,
+    /// What tills rang up, in all rounds.
+    rung_up: Vec<String>,
     /// What strangers were answered yes for, in all rounds.
     answered: Vec<Answered>,
     /// And what became of all.
@@ -69,7 +71,16 @@ impl Deployed {
         let url = format!("{}/{path}", line.url);
         let machine = Machine::new(&folder.path().join("tills-machine"));
         let around = Surroundings::new(Tills::new(tills, &url, machine), line);
-        Self { cloud, depot, around, answered: Vec::new(), ends: Ends::default(), read: 0, _folder: folder }
+        Self {
+            cloud,
+            depot,
+            around,
+            rung_up: Vec::new(),
+            answered: Vec::new(),
+            ends: Ends::default(),
+            read: 0,
+            _folder: folder,
+        }
     }
 
     /// Plays a round, and panics if anything that was promised does not hold at its end.
@@ -81,7 +92,9 @@ impl Deployed {
         self.suffers(&round, &mut chance, seed, tally).await;
         self.answered.extend(strangers.await.unwrap());
         self.recovers(round.ending, tally).await;
-        self.ends = hold(&self.cloud, &self.around.rung_up(), &self.answered, &self.depot.client).await;
+        self.rung_up.extend(self.around.rung_up());
+        self.around.tills.begin_anew();
+        self.ends = hold(&self.cloud, &self.rung_up, &self.answered, &self.depot.client).await;
         self.was_silent();
     }
 
@@ -165,7 +178,7 @@ print('null')"
     /// What came of all rounds.
     pub fn is_told_of(&self, tally: &mut Tally) {
         self.around.is_told_of(tally);
-        tally.came_of(self.around.rung_up().len(), self.answered.len(), self.ends);
+        tally.came_of(self.rung_up.len(), self.answered.len(), self.ends);
         let injected = self.cloud.proxy.injected();
         for (what, times) in [
             ("= calls to AWS throttled", injected.refused),

@@ -89,6 +89,13 @@ impl Tills {
         Ok(())
     }
 
+    /// Begins new journals, once all is sent that was in the old ones.
+    pub fn begin_anew(&self) {
+        for (_, folder) in journals(&self.folder).unwrap() {
+            fs::remove_file(folder.join("journal")).unwrap();
+        }
+    }
+
     /// The numbers of the sales in their journals, and what was refused.
     pub fn journalled(&self) -> (Vec<String>, Vec<String>) {
         let (mut sales, mut refused) = (Vec::new(), Vec::new());

@@ -3,6 +3,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -14,6 +15,8 @@ use super::{JournalError, failed};
 pub(super) struct Writer {
     jobs: mpsc::UnboundedSender<Job>,
     path: Arc<PathBuf>,
+    /// Bytes that the disk has promised beyond the journal's end. Where that is enough, nobody need be asked.
+    room: Arc<AtomicU64>,
 }
 
 enum Job {
@@ -32,12 +35,14 @@ struct Desk {
     end: u64,
     /// Up to where the disk has promised room.
     reserved: u64,
+    room: Arc<AtomicU64>,
 }
 
 impl Writer {
     pub fn start(file: File, path: PathBuf, end: u64) -> Self {
         let (jobs, mut queue) = mpsc::unbounded_channel();
-        let mut desk = Desk { file, end, reserved: end };
+        let room = Arc::<AtomicU64>::default();
+        let mut desk = Desk { file, end, reserved: end, room: Arc::clone(&room) };
         // Ends when the journal is closed.
         std::thread::spawn(move || {
             while let Some(first) = queue.blocking_recv() {
@@ -48,7 +53,7 @@ impl Writer {
                 desk.work(jobs);
             }
         });
-        Self { jobs, path: Arc::new(path) }
+        Self { jobs, path: Arc::new(path), room }
     }
 
     pub fn path(&self) -> &Path {
@@ -63,6 +68,9 @@ impl Writer {
     }
 
     pub async fn reserve(&self) -> Result<(), JournalError> {
+        if self.room.load(Ordering::SeqCst) >= ONE_SALE {
+            return Ok(());
+        }
         let (done, answer) = oneshot::channel();
         let _ = self.jobs.send(Job::Reserve { done });
         self.answered(answer.await)
@@ -85,7 +93,9 @@ impl Desk {
             match job {
                 Job::Reserve { done } => {
                     // Whoever asked may have gone away.
-                    let _ = done.send(self.reserve());
+                    let reserved = self.reserve();
+                    self.tell_room();
+                    let _ = done.send(reserved);
                 }
                 Job::Append { bytes, sync: wanted, done } => {
                     answers.push((self.end + all.len() as u64, done));
@@ -98,12 +108,17 @@ impl Desk {
             return;
         }
         let written = self.write(&all, sync);
+        self.tell_room();
         for (place, done) in answers {
             let _ = done.send(match &written {
                 Ok(()) => Ok(place),
                 Err(why) => Err(io::Error::new(why.kind(), why.to_string())),
             });
         }
+    }
+
+    fn tell_room(&self) {
+        self.room.store(self.reserved.saturating_sub(self.end), Ordering::SeqCst);
     }
 
     fn write(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
