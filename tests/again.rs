@@ -119,6 +119,23 @@ async fn a_clock_that_was_days_ahead_and_is_set_right_keeps_no_sale_waiting_for_
 }
 
 #[tokio::test]
+async fn a_clock_that_was_hours_behind_when_a_sale_came_does_not_make_it_given_up() {
+    // given a sale that was accepted and left behind while the shop's clock was a day behind
+    let world = World::open().await;
+    minutes(&world, 1).await;
+    world.passes(SignedDuration::from_hours(-24));
+    minutes(&world, 1).await;
+    let behind = left_behind(&world, 1).await;
+    // when the clock is set right, and the shop looks at that time
+    world.passes(SignedDuration::from_hours(24));
+    minutes(&world, 2).await;
+    // then it is sent on its way
+    assert_eq!(waiting(&world), [behind]);
+    world.settle().await;
+    assert_eq!(world.balanced().await.recorded, 1);
+}
+
+#[tokio::test]
 async fn the_oldest_goes_first_and_what_is_too_much_for_a_minute_is_left_to_the_next() {
     let world = World::open().await;
     let now = world.now.clone();

@@ -20,10 +20,17 @@ pub struct Pending {
     /// The shop's day and hour in which classic ids were last looked at: these tell a day only, so that all of a day's
     /// must be looked at together, which is therefore done once an hour.
     hour: Option<(Date, i8)>,
-    /// With the time when they were accepted; or found, if a clock that was ahead says that it is still to come.
-    known: BTreeMap<SaleId, Timestamp>,
+    known: BTreeMap<SaleId, Known>,
     /// Where looking again at many goes on.
     again: Timestamp,
+}
+
+/// A pending sale, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// When it was accepted; or found, if a clock that was ahead says that this is still to come.
+    pub accepted_at: Timestamp,
+    pub found_at: Timestamp,
 }
 
 /// Events that one look reads, more or less: more than a shop has in a minute. The rest is left to the next minute.
@@ -50,15 +57,15 @@ impl Pending {
     /// How many have been pending for as long as no sale should, and for how long the first of them has.
     #[must_use]
     pub fn waiting(&self, now: Timestamp) -> (usize, SignedDuration) {
-        let waited = self.known.values().map(|accepted_at| now.duration_since(*accepted_at));
+        let waited = self.known.values().map(|known| now.duration_since(known.accepted_at));
         waited
             .filter(|waited| *waited >= SURELY_SETTLED)
             .fold((0, SignedDuration::ZERO), |(count, longest), waited| (count + 1, longest.max(waited)))
     }
 
-    /// The sales that are pending as far as is known, and when they were accepted.
-    pub fn known(&self) -> impl Iterator<Item = (&SaleId, Timestamp)> {
-        self.known.iter().map(|(sale, accepted_at)| (sale, *accepted_at))
+    /// The sales that are pending as far as is known.
+    pub fn known(&self) -> impl Iterator<Item = (&SaleId, Known)> {
+        self.known.iter().map(|(sale, known)| (sale, *known))
     }
 
     /// Looks at what is due.
@@ -141,9 +148,10 @@ impl Pending {
         // Another envelope of a recorded sale is most likely a repeat, and pending for nobody.
         for Unsettled { sale_id, accepted_at, .. } in found.into_iter().filter(|found| !found.recorded) {
             if self.known.len() < MANY {
-                let accepted_at = accepted_at.min(before.get(&sale_id).copied().unwrap_or(now));
-                let since = self.known.entry(sale_id).or_insert(accepted_at);
-                *since = accepted_at.min(*since);
+                let first =
+                    before.get(&sale_id).copied().unwrap_or(Known { accepted_at: now, found_at: now });
+                let known = self.known.entry(sale_id).or_insert(first);
+                known.accepted_at = accepted_at.min(known.accepted_at);
             }
         }
     }

@@ -140,7 +140,7 @@ impl Reconcile {
     #[expect(clippy::cast_precision_loss, reason = "there are a hundred thousand, at most")]
     fn tell_given_up(&self, known: &HashMap<ShopId, Pending>, now: Timestamp) {
         let over = |pending: &Pending| {
-            pending.known().filter(|(_, accepted_at)| self.tries.are_over(*accepted_at, now)).count()
+            pending.known().filter(|(_, known)| self.tries.are_over(known.accepted_at, now)).count()
         };
         let count: usize = known.values().map(over).sum();
         self.metrics.observe(Metric::GivenUp, &[], count as f64);
@@ -162,8 +162,8 @@ impl Subscriber for Reconcile {
         let from = reached.filter(|reached| *reached <= now + APART).unwrap_or(now - BACK);
         let mut due: Vec<Due> = Vec::new();
         for (shop, pending) in known.iter() {
-            due.extend(pending.known().filter_map(|(sale, accepted_at)| {
-                let at = self.tries.due(accepted_at, from, now)?;
+            due.extend(pending.known().filter_map(|(sale, known)| {
+                let at = self.tries.due(known, from, now)?;
                 Some(Due { at, shop: shop.clone(), sale: sale.clone() })
             }));
         }

@@ -1,5 +1,7 @@
 use jiff::{SignedDuration, Timestamp};
 
+use crate::pending::Known;
+
 /// When a sale that came to no end is sent on its way again: so long after it was accepted, twice as long, and so on.
 ///
 /// The times follow from the sale alone, so that nobody has to remember how often it was tried.
@@ -17,10 +19,14 @@ impl Tries {
         (0..TRIES).map(move |n| accepted_at.saturating_add(after(n)).unwrap_or(Timestamp::MAX))
     }
 
-    /// When it was to be tried last, if that is after `from` and not after `to`.
+    /// When it was to be tried last, if that is after `from` and not after `to`. One that is found when all times are over
+    /// is tried then.
     #[must_use]
-    pub fn due(self, accepted_at: Timestamp, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
-        self.times(accepted_at).rev().find(|at| *at <= to).filter(|at| *at > from)
+    pub fn due(self, known: Known, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
+        let Known { accepted_at, found_at } = known;
+        let found_late = self.times(accepted_at).last().is_some_and(|last| last < found_at);
+        let times = self.times(accepted_at).chain(found_late.then_some(found_at));
+        times.filter(|at| *at <= to).max().filter(|at| *at > from)
     }
 
     /// Whether it was tried for the last time, so long ago that it should have come to an end.
@@ -41,6 +47,19 @@ mod tests {
         "2026-11-22T12:00:00Z".parse().unwrap()
     }
 
+    /// A sale of noon that was found a minute later.
+    fn at_once() -> Known {
+        Known { accepted_at: noon(), found_at: noon() + SignedDuration::from_mins(1) }
+    }
+
+    #[test]
+    fn what_is_found_when_all_its_times_are_over_is_tried_once_all_the_same() {
+        let [before, found, after] = [299, 300, 301].map(|minute| noon() + SignedDuration::from_mins(minute));
+        let late = Known { accepted_at: noon(), found_at: found };
+        assert_eq!(FIVE.due(late, before, found), Some(found));
+        assert_eq!(FIVE.due(late, found, after), None);
+    }
+
     proptest! {
         /// However irregular the runs, each time comes up once at most, and all of them where runs are frequent.
         #[test]
@@ -50,7 +69,7 @@ mod tests {
             for run in runs.iter().cycle() {
                 let before = now;
                 now += SignedDuration::from_secs(*run);
-                tried.extend(FIVE.due(noon(), before, now).map(|at| at.duration_since(noon()).as_mins()));
+                tried.extend(FIVE.due(at_once(), before, now).map(|at| at.duration_since(noon()).as_mins()));
                 prop_assert_eq!(FIVE.are_over(noon(), now), now.duration_since(noon()) >= SignedDuration::from_mins(165));
                 if now.duration_since(noon()) > SignedDuration::from_hours(12) {
                     break;
@@ -63,7 +82,7 @@ mod tests {
     #[test]
     fn what_was_due_several_times_while_nobody_looked_is_tried_once() {
         let evening = noon() + SignedDuration::from_hours(8);
-        assert_eq!(FIVE.due(noon(), noon(), evening), Some(noon() + SignedDuration::from_mins(160)));
-        assert_eq!(FIVE.due(noon(), evening, evening + SignedDuration::from_hours(1)), None);
+        assert_eq!(FIVE.due(at_once(), noon(), evening), Some(noon() + SignedDuration::from_mins(160)));
+        assert_eq!(FIVE.due(at_once(), evening, evening + SignedDuration::from_hours(1)), None);
     }
 }
