@@ -108,9 +108,9 @@ async fn appends_to(journal: &Journal, sale: &Prepared, at_once: usize, appends:
 /// What a till adds by signing, and the shop by looking at it.
 fn signature() -> Outcome<()> {
     const TIMES: u32 = 5_000;
-    let signer = Signer::new(&"bench".parse()?, &*Signer::new_key()?)?;
+    let signer = Signer::new(&"bench".parse()?, &Signer::new_key()?)?;
     let content = serde_json::to_vec(&lines()?)?;
-    let signed = signer.sign(&content);
+    let token = signer.sign(&content);
     let (mut signing, mut looking) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let begun = Instant::now();
@@ -120,7 +120,7 @@ fn signature() -> Outcome<()> {
         signing.push(begun.elapsed().as_secs_f64() * 1e6 / f64::from(TIMES));
         let begun = Instant::now();
         for _ in 0..TIMES {
-            assert!(Jws::parse(&signed)?.is_by(&signer.key()));
+            assert!(Jws::parse(&token)?.is_by(&signer.key()));
         }
         looking.push(begun.elapsed().as_secs_f64() * 1e6 / f64::from(TIMES));
     }

@@ -110,10 +110,10 @@ impl Deployed {
             tally.count(&fault.name(), 1);
             match fault {
                 OnAws::Kill(function) => {
-                    tally.count("= functions killed while they ran", self.cloud.kill(function) as u64)
+                    tally.count("= functions killed while they ran", self.cloud.kill(function) as u64);
                 }
                 OnAws::Calls(service, share) => {
-                    self.cloud.proxy.throttle(service, f64::from(share) / 100.0, seed)
+                    self.cloud.proxy.throttle(service, f64::from(share) / 100.0, seed);
                 }
                 OnAws::Messages(share) => self.cloud.proxy.mislay(f64::from(share) / 100.0, seed),
                 OnAws::Republish => self.around.asks(Asked::command(&self.cloud, &["reconcile"])),

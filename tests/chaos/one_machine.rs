@@ -115,7 +115,8 @@ impl Trade {
     }
 
     fn reopens(&mut self) {
-        self.up.take().map(Up::kill);
+        // `kill -9`, if it is open.
+        self.up = None;
         // Where there is no room a shop does not open, and says so; somebody makes some.
         self.machine.full(false);
         let data = self.data();
@@ -155,7 +156,7 @@ impl Trade {
     async fn begins(&mut self, fault: OnOneMachine, depot: &mut Depot, tally: &mut Tally) {
         match fault {
             OnOneMachine::KillShop { requeue } => {
-                self.up.take().map(Up::kill);
+                self.up = None;
                 if requeue {
                     let shuffled = self.requeue().await;
                     tally.count("= queued messages doubled and shuffled", shuffled);
@@ -164,7 +165,7 @@ impl Trade {
             }
             OnOneMachine::FreezeShop => self.signals("-STOP"),
             OnOneMachine::SlowDisk => {
-                self.machine.slow(Duration::from_millis(self.chance.random_range(5..150)))
+                self.machine.slow(Duration::from_millis(self.chance.random_range(5..150)));
             }
             OnOneMachine::FullDisk => self.machine.full(true),
             OnOneMachine::Clock(by) => self.machine.clock(by),

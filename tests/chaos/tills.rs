@@ -51,10 +51,10 @@ impl Tills {
     fn sells(&mut self, place: usize) {
         let (shop, till, format) = TILLS[place];
         let count = self.sales.to_string();
-        let pace = ["--count", &count, "--rate", "40", "--concurrency", "4", "--patience", "1", "--json"];
+        let how = ["--count", &count, "--rate", "40", "--concurrency", "4", "--patience", "1", "--json"];
         let who = ["--url", &self.url, "--shop", shop, "--till", till, "--format", format];
         let mut command =
-            command(&[&["sell", "--folder", self.folder.to_str().unwrap()], &who[..], &pace].concat());
+            command(&[&["sell", "--folder", self.folder.to_str().unwrap()], &who[..], &how].concat());
         self.machine.runs(&mut command);
         self.selling.push((place, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));
     }
@@ -109,7 +109,7 @@ impl Tills {
                     Entry::Accepted { .. } => {}
                     // A journal that was written anew has no sale any more that was answered.
                     Entry::Before { journalled, .. } => {
-                        assert_eq!(journalled, 0, "more than a journal's worth")
+                        assert_eq!(journalled, 0, "more than a journal's worth");
                     }
                 }
             }

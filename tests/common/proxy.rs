@@ -404,8 +404,8 @@ const LATE: Duration = Duration::from_millis(700);
 fn published(body: &[u8]) -> Response {
     let form = String::from_utf8_lossy(body);
     let ids = form.split('&').filter_map(|pair| pair.split_once(".Id=")).map(|(_, id)| id);
-    let members: String =
-        ids.map(|id| format!("<member><Id>{id}</Id><MessageId>lost-{id}</MessageId></member>")).collect();
+    let member = |id| format!("<member><Id>{id}</Id><MessageId>lost-{id}</MessageId></member>");
+    let members = ids.map(member).collect::<Vec<_>>().concat();
     let xml = if members.is_empty() {
         "<PublishResponse><PublishResult><MessageId>lost</MessageId></PublishResult></PublishResponse>"
             .to_owned()
