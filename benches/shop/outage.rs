@@ -48,8 +48,10 @@ pub async fn figures() -> Outcome<()> {
         times[times.len() / 2]
     };
     let well = median(&mut p99[0]);
+    println!("     nothing down: {:.1?} ms", p99[0]);
     for (state, times) in states.iter().zip(&mut p99).skip(1) {
         let took = median(times);
+        println!("     {state:?} down: {times:.1?} ms");
         let what = match state {
             Down::Nothing => "all is well",
             Down::Keys => "no key can be used",

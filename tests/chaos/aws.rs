@@ -133,7 +133,6 @@ impl Deployed {
 
     /// All is well again: what is left over comes to its end.
     async fn recovers(&mut self, ending: Ending, tally: &mut Tally) {
-        self.depot.road.calm();
         self.around.drain();
         let begun = Instant::now();
         loop {
