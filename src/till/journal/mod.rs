@@ -75,7 +75,7 @@ impl Journal {
         let path = folder.join(JOURNAL);
         let (state, length) = Self::prepare(&path).map_err(|why| failed(&path, why))?;
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|why| failed(&path, why))?;
-        let writer = Writer::start(file.try_clone().map_err(|why| failed(&path, why))?, path, length);
+        let writer = Writer::new(file.try_clone().map_err(|why| failed(&path, why))?, path, length);
         Ok(Self { writer, file, state: Mutex::new(state), clock, _lock: lock })
     }
 

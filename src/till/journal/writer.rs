@@ -2,58 +2,54 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::oneshot;
 
 use super::{JournalError, failed};
 
-/// Appends to a journal by a thread of its own: entries that come while it waits for the disk share the next wait.
+/// Appends to a journal. Whoever comes first writes for all that ring up at the same time, with one wait for the disk;
+/// those that come meanwhile share the next.
 pub(super) struct Writer {
-    jobs: mpsc::UnboundedSender<Job>,
+    /// What waits to be written.
+    waiting: Mutex<Vec<Append>>,
+    desk: tokio::sync::Mutex<Desk>,
     path: Arc<PathBuf>,
     /// Bytes that the disk has promised beyond the journal's end. Where that is enough, nobody need be asked.
-    room: Arc<AtomicU64>,
+    room: AtomicU64,
 }
 
-enum Job {
-    Append { bytes: Vec<u8>, sync: bool, done: oneshot::Sender<io::Result<u64>> },
-    Reserve { done: oneshot::Sender<io::Result<()>> },
+struct Append {
+    bytes: Vec<u8>,
+    sync: bool,
+    done: oneshot::Sender<io::Result<u64>>,
 }
 
 /// Room that is taken from the disk at once, and how much of it there must be for one sale more.
 const ROOM: u64 = 4 * 1024 * 1024;
 const ONE_SALE: u64 = 512 * 1024;
 
-/// What the thread knows.
+/// What whoever writes knows.
 struct Desk {
     file: File,
     /// Where the next entry goes.
     end: u64,
     /// Up to where the disk has promised room.
     reserved: u64,
-    room: Arc<AtomicU64>,
 }
 
 impl Writer {
-    pub fn start(file: File, path: PathBuf, end: u64) -> Self {
-        let (jobs, mut queue) = mpsc::unbounded_channel();
-        let room = Arc::<AtomicU64>::default();
-        let mut desk = Desk { file, end, reserved: end, room: Arc::clone(&room) };
-        // Ends when the journal is closed.
-        std::thread::spawn(move || {
-            while let Some(first) = queue.blocking_recv() {
-                let mut jobs = vec![first];
-                while let Ok(more) = queue.try_recv() {
-                    jobs.push(more);
-                }
-                desk.work(jobs);
-            }
-        });
-        Self { jobs, path: Arc::new(path), room }
+    pub fn new(file: File, path: PathBuf, end: u64) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            desk: tokio::sync::Mutex::new(Desk { file, end, reserved: end }),
+            path: Arc::new(path),
+            room: AtomicU64::new(0),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -62,63 +58,77 @@ impl Writer {
 
     /// Appends an entry, and says where. With `sync` it is on disk when this answers.
     pub async fn append(&self, bytes: Vec<u8>, sync: bool) -> Result<u64, JournalError> {
-        let (done, answer) = oneshot::channel();
-        let _ = self.jobs.send(Job::Append { bytes, sync, done });
-        self.answered(answer.await)
+        let (done, mut answer) = oneshot::channel();
+        self.waiting().push(Append { bytes, sync, done });
+        let written = tokio::select! {
+            biased;
+            written = &mut answer => written,
+            desk = self.desk.lock() => {
+                self.write_all(desk).await;
+                answer.await
+            }
+        };
+        written
+            .unwrap_or_else(|_| Err(io::Error::other("nobody wrote it")))
+            .map_err(|why| failed(&self.path, why))
     }
 
+    async fn write_all(&self, mut desk: tokio::sync::MutexGuard<'_, Desk>) {
+        // Whoever rings up at this moment comes along.
+        tokio::task::yield_now().await;
+        let appends = std::mem::take(&mut *self.waiting());
+        blocking(|| desk.append(appends));
+        self.tell_room(&desk);
+    }
+
+    /// Takes room from the disk for one sale more, unless there is enough.
     pub async fn reserve(&self) -> Result<(), JournalError> {
         if self.room.load(Ordering::SeqCst) >= ONE_SALE {
             return Ok(());
         }
-        let (done, answer) = oneshot::channel();
-        let _ = self.jobs.send(Job::Reserve { done });
-        self.answered(answer.await)
+        let mut desk = self.desk.lock().await;
+        let reserved = blocking(|| desk.reserve());
+        self.tell_room(&desk);
+        reserved.map_err(|why| failed(&self.path, why))
     }
 
-    fn answered<T>(
-        &self,
-        answer: Result<io::Result<T>, oneshot::error::RecvError>,
-    ) -> Result<T, JournalError> {
-        let answer = answer.unwrap_or_else(|_| Err(io::Error::other("the journal's thread is gone")));
-        answer.map_err(|why| failed(&self.path, why))
+    fn tell_room(&self, desk: &Desk) {
+        self.room.store(desk.reserved.saturating_sub(desk.end), Ordering::SeqCst);
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Append>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the disk, while other tasks go on where there is another thread for them.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
 impl Desk {
     /// Does all of these with one write and one wait for the disk.
-    fn work(&mut self, jobs: Vec<Job>) {
-        let (mut all, mut answers, mut sync) = (Vec::new(), Vec::new(), false);
-        for job in jobs {
-            match job {
-                Job::Reserve { done } => {
-                    // Whoever asked may have gone away.
-                    let reserved = self.reserve();
-                    self.tell_room();
-                    let _ = done.send(reserved);
-                }
-                Job::Append { bytes, sync: wanted, done } => {
-                    answers.push((self.end + all.len() as u64, done));
-                    all.extend_from_slice(&bytes);
-                    sync |= wanted;
-                }
-            }
+    fn append(&mut self, appends: Vec<Append>) {
+        let (mut all, mut answers, mut sync) = (Vec::new(), Vec::with_capacity(appends.len()), false);
+        for Append { bytes, sync: wanted, done } in appends {
+            answers.push((self.end + all.len() as u64, done));
+            all.extend_from_slice(&bytes);
+            sync |= wanted;
         }
         if answers.is_empty() {
             return;
         }
         let written = self.write(&all, sync);
-        self.tell_room();
         for (place, done) in answers {
+            // Whoever asked may have gone away.
             let _ = done.send(match &written {
                 Ok(()) => Ok(place),
                 Err(why) => Err(io::Error::new(why.kind(), why.to_string())),
             });
         }
-    }
-
-    fn tell_room(&self) {
-        self.room.store(self.reserved.saturating_sub(self.end), Ordering::SeqCst);
     }
 
     fn write(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
