@@ -45,8 +45,9 @@ use aws::Deployed;
 use one_machine::Premises;
 use tally::Tally;
 
-/// Rounds that failed once, on one machine. 79: a shop was opened while a command had just looked at its closed folder.
-const FAILED: [u64; 1] = [79];
+/// Rounds that failed once, on one machine. 79: a shop was opened while a command
+/// looked at its closed folder. 617: a sale came while the clock was a day behind.
+const FAILED: [u64; 2] = [79, 617];
 
 /// Without a number of rounds, as many as fit.
 const SHORT: Duration = Duration::from_secs(45);
@@ -57,9 +58,9 @@ fn setting(name: &str) -> Option<u64> {
 
 /// The seeds of a run: those that failed once, and then one after the other from a random one, unless the variables
 /// say otherwise.
-fn seeds() -> impl Iterator<Item = u64> {
+fn seeds(failed: &[u64]) -> impl Iterator<Item = u64> {
     let (first, rounds) = (setting("KASSA_CHAOS_SEED"), setting("KASSA_CHAOS_ROUNDS"));
-    let failed = if first.is_none() { &FAILED[..] } else { &[] };
+    let failed = if first.is_none() { failed } else { &[] };
     let first = first.unwrap_or_else(|| rand::random_range(0..1 << 32));
     println!("seeds from {first}");
     let begun = Instant::now();
@@ -71,7 +72,7 @@ fn seeds() -> impl Iterator<Item = u64> {
 async fn on_one_machine_every_promise_holds_after_each_round() {
     let mut premises = Premises::new().await;
     let (mut tally, mut rounds) = (Tally::default(), 0);
-    for seed in seeds() {
+    for seed in seeds(&FAILED) {
         println!("round {rounds}, seed {seed}");
         premises.play(seed, &mut tally).await;
         rounds += 1;
@@ -84,7 +85,7 @@ async fn on_one_machine_every_promise_holds_after_each_round() {
 async fn on_aws_every_promise_holds_after_each_round() {
     let mut deployed = Deployed::new().await;
     let (mut tally, mut rounds) = (Tally::default(), 0);
-    for seed in seeds() {
+    for seed in seeds(&[]) {
         println!("round {rounds}, seed {seed}");
         deployed.play(seed, &mut tally).await;
         rounds += 1;

@@ -133,6 +133,8 @@ impl Deployed {
 
     /// All is well again: what is left over comes to its end.
     async fn recovers(&mut self, ending: Ending, tally: &mut Tally) {
+        // A webhook that is killed while it waits leaves what it had in hand to its queue for longer than a round lasts.
+        self.depot.road.calm();
         self.around.drain();
         let begun = Instant::now();
         loop {
