@@ -139,9 +139,8 @@ impl Reconcile {
     /// How many were tried for the last time and have still come to no end.
     #[expect(clippy::cast_precision_loss, reason = "there are a hundred thousand, at most")]
     fn tell_given_up(&self, known: &HashMap<ShopId, Pending>, now: Timestamp) {
-        let over = |pending: &Pending| {
-            pending.known().filter(|(_, known)| self.tries.are_over(known.accepted_at, now)).count()
-        };
+        let over =
+            |pending: &Pending| pending.known().filter(|(_, known)| self.tries.are_over(*known, now)).count();
         let count: usize = known.values().map(over).sum();
         self.metrics.observe(Metric::GivenUp, &[], count as f64);
     }

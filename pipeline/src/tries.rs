@@ -14,25 +14,23 @@ pub struct Tries {
 const TRIES: u32 = 6;
 
 impl Tries {
-    fn times(self, accepted_at: Timestamp) -> impl DoubleEndedIterator<Item = Timestamp> {
+    /// One that is found when all its times are over is tried then as well.
+    fn times(self, Known { accepted_at, found_at }: Known) -> impl DoubleEndedIterator<Item = Timestamp> {
         let after = move |n: u32| self.first.saturating_mul(1 << n);
-        (0..TRIES).map(move |n| accepted_at.saturating_add(after(n)).unwrap_or(Timestamp::MAX))
+        let at = move |n: u32| accepted_at.saturating_add(after(n)).unwrap_or(Timestamp::MAX);
+        (0..TRIES).map(at).chain(Some(found_at).filter(|found_at| *found_at > at(TRIES - 1)))
     }
 
-    /// When it was to be tried last, if that is after `from` and not after `to`. One that is found when all times are over
-    /// is tried then.
+    /// When it was to be tried last, if that is after `from` and not after `to`.
     #[must_use]
     pub fn due(self, known: Known, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
-        let Known { accepted_at, found_at } = known;
-        let found_late = self.times(accepted_at).last().is_some_and(|last| last < found_at);
-        let times = self.times(accepted_at).chain(found_late.then_some(found_at));
-        times.filter(|at| *at <= to).max().filter(|at| *at > from)
+        self.times(known).rev().find(|at| *at <= to).filter(|at| *at > from)
     }
 
     /// Whether it was tried for the last time, so long ago that it should have come to an end.
     #[must_use]
-    pub fn are_over(self, accepted_at: Timestamp, now: Timestamp) -> bool {
-        self.times(accepted_at).last().is_some_and(|last| now.duration_since(last) >= self.first)
+    pub fn are_over(self, known: Known, now: Timestamp) -> bool {
+        self.times(known).last().is_some_and(|last| now.duration_since(last) >= self.first)
     }
 }
 
@@ -58,6 +56,8 @@ mod tests {
         let late = Known { accepted_at: noon(), found_at: found };
         assert_eq!(FIVE.due(late, before, found), Some(found));
         assert_eq!(FIVE.due(late, found, after), None);
+        // and is not given up before it has had its time
+        assert!(!FIVE.are_over(late, after) && FIVE.are_over(late, found + FIVE.first));
     }
 
     proptest! {
@@ -70,7 +70,7 @@ mod tests {
                 let before = now;
                 now += SignedDuration::from_secs(*run);
                 tried.extend(FIVE.due(at_once(), before, now).map(|at| at.duration_since(noon()).as_mins()));
-                prop_assert_eq!(FIVE.are_over(noon(), now), now.duration_since(noon()) >= SignedDuration::from_mins(165));
+                prop_assert_eq!(FIVE.are_over(at_once(), now), now.duration_since(noon()) >= SignedDuration::from_mins(165));
                 if now.duration_since(noon()) > SignedDuration::from_hours(12) {
                     break;
                 }

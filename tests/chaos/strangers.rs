@@ -34,6 +34,9 @@ fn goods() -> Vec<Line> {
     }]
 }
 
+/// How long whoever posts rubbish waits for an answer.
+const HTTP_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Posts so many sales of AMIS2 and says which were answered yes.
 pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
     let mut chance = StdRng::seed_from_u64(seed);
@@ -58,7 +61,7 @@ pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
                 let id = format!("{n}-{}", Timestamp::now().strftime("%Y%m%d"));
                 let body =
                     json!({"shop_id": "AMIS2", "message_id": id, "content_base64": "QUFBQQ=="}).to_string();
-                let asked = http.post(format!("{url}/shop")).timeout(till_patience()).body(body);
+                let asked = http.post(format!("{url}/shop")).timeout(HTTP_PATIENCE).body(body);
                 if asked.send().await.is_ok_and(|answer| answer.status() == StatusCode::OK) {
                     answered.push(Answered { sale_id: id, due: Due::Rejected });
                 }
@@ -73,8 +76,4 @@ pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
         }
     }
     answered
-}
-
-fn till_patience() -> Duration {
-    Duration::from_secs(2)
 }

@@ -3,7 +3,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ pub(super) struct Writer {
     /// What waits to be written.
     waiting: Mutex<Vec<Append>>,
     desk: tokio::sync::Mutex<Desk>,
-    path: Arc<PathBuf>,
+    path: PathBuf,
     /// Bytes that the disk has promised beyond the journal's end. Where that is enough, nobody need be asked.
     room: AtomicU64,
 }
@@ -47,7 +47,7 @@ impl Writer {
         Self {
             waiting: Mutex::default(),
             desk: tokio::sync::Mutex::new(Desk { file, end, reserved: end }),
-            path: Arc::new(path),
+            path,
             room: AtomicU64::new(0),
         }
     }
