@@ -240,6 +240,8 @@ pub enum Reason {
     InvalidSale,
     /// Another sale was recorded under this id before.
     Conflict,
+    /// Its envelope, which names no sale, came before as another.
+    Replayed,
     /// No till signed it, and the shop takes no such sales.
     Unsigned,
     /// The till it names did not sign it.
@@ -253,13 +255,14 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::WrongKey,
         Self::UnknownShop,
         Self::Malformed,
         Self::Tampered,
         Self::InvalidSale,
         Self::Conflict,
+        Self::Replayed,
         Self::Unsigned,
         Self::BadSignature,
         Self::UnknownTill,
@@ -276,6 +279,7 @@ impl Reason {
             Self::Tampered => "tampered",
             Self::InvalidSale => "invalid-sale",
             Self::Conflict => "conflict",
+            Self::Replayed => "replayed",
             Self::Unsigned => "unsigned",
             Self::BadSignature => "bad-signature",
             Self::UnknownTill => "unknown-till",

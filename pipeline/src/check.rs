@@ -4,7 +4,7 @@ use std::time::Duration;
 use kassa_bus::SaleId;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ACCEPTED, DROPPED, EventKey, RECORDED, REJECTED, StoredEvent};
+use crate::event::{ACCEPTED, DROPPED, EventKey, RECORDED, REJECTED, StoredEvent, USED};
 use crate::event_store::{EventStore, Scan};
 use crate::posting::{Position, Row, RowKey, Sums, add, postings};
 use crate::read_model::ReadModel;
@@ -117,6 +117,10 @@ struct Seen {
 
 impl Tally {
     fn take(&mut self, event: &StoredEvent) {
+        if event.kind == USED {
+            // An envelope's, and no sale's.
+            return;
+        }
         let EventKey { stream, .. } = &event.key;
         if self.sale.as_ref().is_none_or(|(s, sale)| s != stream || *sale != event.sale_id) {
             self.end_of_sale();

@@ -2,19 +2,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use kassa_bus::message::AcceptedSale;
+use kassa_bus::message::{AcceptedSale, DecryptedSale};
 use kassa_bus::{
     Failure, Intake, Message, Metrics, Publisher, Retry, Source, Subscriber, Subscription, Topic, Verdict,
     trace,
 };
 
 use crate::event::envelope_hash;
+use crate::first_use::FirstUse;
 use crate::opener::{Closed, Opener};
 use crate::reject::{Reject, Rejectable};
 
 /// Opens envelopes with the shop's key, and passes on what is inside.
 pub struct Decrypt {
     pub opener: Opener,
+    pub first_use: FirstUse,
     pub publisher: Arc<dyn Publisher>,
     pub reject: Reject,
     pub metrics: Metrics,
@@ -41,7 +43,7 @@ impl Decrypt {
     async fn decrypt(&self, message: &Message) -> Result<Option<Message>, Retry> {
         let mut sale: AcceptedSale = message.read()?;
         sale.origin.trace = trace::current().or(sale.origin.trace);
-        match self.opener.open(&sale).await {
+        match self.opened(&sale).await {
             Ok(decrypted) => Ok(Some(Message::of(&decrypted))),
             Err(Closed::Retry(why)) => Err(why),
             Err(Closed::Rejected(rejection)) => {
@@ -51,6 +53,12 @@ impl Decrypt {
                 self.reject.reject(rejectable, rejection).await.map(|()| None)
             }
         }
+    }
+
+    async fn opened(&self, sale: &AcceptedSale) -> Result<DecryptedSale, Closed> {
+        let decrypted = self.opener.open(sale).await?;
+        self.first_use.of(&sale.envelope, &decrypted).await?;
+        Ok(decrypted)
     }
 }
 

@@ -27,6 +27,18 @@ impl EventKey {
         format!("{shop}#{date}")
     }
 
+    /// Where stands what an envelope was used for.
+    #[must_use]
+    pub fn envelope(shop: &ShopId, ciphertext: &str) -> String {
+        format!("{shop}#{ciphertext}")
+    }
+
+    /// Of the one event that says what was sold.
+    #[must_use]
+    pub fn recorded(shop: &ShopId, sale: &SaleId) -> Self {
+        Self::of(shop, sale, RECORDED)
+    }
+
     fn of(shop: &ShopId, sale: &SaleId, event: &str) -> Self {
         Self { stream: Self::stream(shop, sale.utc_date()), event: format!("{sale}#{event}") }
     }
@@ -39,6 +51,7 @@ pub enum Fact {
     Rejected(Rejected),
     Recorded(Recorded),
     Dropped(Dropped),
+    Used(Used),
 }
 
 /// Body of `accepted#<hash of the envelope>`.
@@ -71,6 +84,16 @@ pub struct Dropped {
     pub message: String,
     /// Whoever dropped it wrote this.
     pub why: String,
+}
+
+/// Body of `used#<number>`, in the stream of its envelope, `<shop_id>#<ciphertext>`: what an envelope that names no sale
+/// was used for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Its SHA-256 in base64url.
+    pub ciphertext: String,
+    /// 1, unless the uses before came to nothing.
+    pub number: u32,
 }
 
 /// Body of `recorded`. Has no `Debug`: it is the sale in plaintext.
@@ -143,12 +166,14 @@ const ACCEPTED_VERSION: u32 = 1;
 const REJECTED_VERSION: u32 = 1;
 const RECORDED_VERSION: u32 = 2;
 const DROPPED_VERSION: u32 = 1;
+const USED_VERSION: u32 = 1;
 
 /// The kind projections live on.
 pub const RECORDED: &str = "recorded";
 pub const ACCEPTED: &str = "accepted";
 pub const REJECTED: &str = "rejected";
 pub const DROPPED: &str = "dropped";
+pub const USED: &str = "used";
 
 impl Event {
     #[must_use]
@@ -159,6 +184,12 @@ impl Event {
             Fact::Recorded(_) => RECORDED.to_owned(),
             Fact::Dropped(Dropped { queue, message, .. }) => {
                 format!("{DROPPED}#{queue}#{}", URL64.encode(digest(&SHA256, message.as_bytes())))
+            }
+            Fact::Used(Used { ciphertext, number }) => {
+                return EventKey {
+                    stream: EventKey::envelope(&self.shop_id, ciphertext),
+                    event: format!("{USED}#{number}"),
+                };
             }
         };
         EventKey::of(&self.shop_id, &self.sale_id, &event)
@@ -172,6 +203,7 @@ impl Event {
             Fact::Rejected(body) => (REJECTED, REJECTED_VERSION, serde_json::to_string(body)),
             Fact::Recorded(body) => (RECORDED, RECORDED_VERSION, serde_json::to_string(body)),
             Fact::Dropped(body) => (DROPPED, DROPPED_VERSION, serde_json::to_string(body)),
+            Fact::Used(body) => (USED, USED_VERSION, serde_json::to_string(body)),
         };
         StoredEvent {
             key: self.key(),
@@ -198,6 +230,7 @@ impl StoredEvent {
             REJECTED => self.body(REJECTED_VERSION).map(Fact::Rejected),
             RECORDED => self.recorded().map(Fact::Recorded),
             DROPPED => self.body(DROPPED_VERSION).map(Fact::Dropped),
+            USED => self.body(USED_VERSION).map(Fact::Used),
             other => Err(self.unreadable(format!("unknown kind {other}"))),
         }?;
         Ok(Event {

@@ -8,7 +8,7 @@ use futures::future::Either;
 use jiff::civil::Date;
 use kassa_bus::{SaleId, ShopId, trace};
 
-use crate::event::{Event, EventKey, StoredEvent};
+use crate::event::{Event, EventKey, Recorded, StoredEvent};
 use crate::group_commit::GroupCommit;
 use kassa_bus::table::{Item, PAGE, TableError, n, s, text};
 
@@ -119,6 +119,25 @@ impl EventStore {
                 return Ok(events);
             }
         }
+    }
+
+    /// What is recorded of a sale, if it is.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn recorded(&self, shop: &ShopId, sale: &SaleId) -> Result<Option<Recorded>, TableError> {
+        let key = to_key(&EventKey::recorded(shop, sale));
+        let get = self.client.get_item().table_name(&*self.table).set_key(Some(key)).consistent_read(true);
+        let got = get.send().await.map_err(TableError::unavailable("get an event"))?;
+        Ok(got.item.map(from_item).transpose()?.map(|event| event.recorded()).transpose()?)
+    }
+
+    /// What an envelope was used for, by its ciphertext's hash.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn uses(&self, shop: &ShopId, ciphertext: &str) -> Result<Vec<StoredEvent>, TableError> {
+        Ok(self.query(&EventKey::envelope(shop, ciphertext), "", None).await?.events)
     }
 
     /// A page of the events of a shop's day (the UTC date of the sales' ids).

@@ -8,6 +8,8 @@ pub mod check;
 pub mod content;
 /// Stage two: open the envelope.
 pub mod decrypt;
+/// Whether an envelope that names no sale came before, as another.
+pub mod first_use;
 /// `accept` behind API Gateway.
 pub mod gateway;
 /// Opening an envelope, with whichever of its shop's keys it is under.
@@ -35,7 +37,7 @@ mod signature;
 /// Once a minute: what is pending, which shop is silent, today against last week.
 pub mod watch;
 
-/// The three facts about a sale, and how old versions of them are read.
+/// The facts about a sale, and how old versions of them are read.
 pub mod event;
 /// The append-only table of events.
 pub mod event_store;

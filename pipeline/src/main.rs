@@ -14,6 +14,7 @@ use kassa_bus::{Publisher, SettingError, Topic};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::event_store::{Appends, EventStore};
+use kassa_pipeline::first_use::FirstUse;
 use kassa_pipeline::gateway;
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::process::Process;
@@ -75,8 +76,10 @@ impl Parts {
             (Topic::ToProcess, "TO_PROCESS_TOPIC"),
             (Topic::DecryptErrors, "DECRYPT_ERRORS_TOPIC"),
         ])?;
+        let store = self.events(&dynamodb)?;
         Ok(Decrypt {
-            reject: self.reject(self.events(&dynamodb)?, Arc::clone(&publisher)),
+            first_use: FirstUse { store: store.clone(), clock: self.function.clock.clone() },
+            reject: self.reject(store, Arc::clone(&publisher)),
             opener: Opener::new(self.registry(dynamodb)?, self.keys()?, self.function.metrics.clone()),
             publisher,
             metrics: self.function.metrics.clone(),

@@ -57,7 +57,7 @@ pub fn unsettled(sale: &[Event]) -> Vec<Unsettled> {
         .filter_map(|event| match &event.fact {
             Fact::Rejected(rejected) => Some(rejected.envelope.as_str()),
             Fact::Recorded(recorded) => Some(recorded.envelope.as_str()),
-            Fact::Accepted(_) | Fact::Dropped(_) => None,
+            Fact::Accepted(_) | Fact::Dropped(_) | Fact::Used(_) => None,
         })
         .collect();
     let recorded = sale.iter().any(|event| matches!(event.fact, Fact::Recorded(_)));

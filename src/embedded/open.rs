@@ -11,6 +11,7 @@ use kassa_bus::{
 };
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
+use kassa_pipeline::first_use::FirstUse;
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
@@ -347,6 +348,7 @@ impl Stages<'_> {
         };
         let decrypt = Decrypt {
             opener: Opener::new(self.store.registry.clone(), self.keys.clone(), self.metrics.clone()),
+            first_use: FirstUse { store: self.store.events.clone(), clock: self.clock.clone() },
             publisher: self.publisher.clone(),
             reject: reject.clone(),
             metrics: self.metrics.clone(),

@@ -6,6 +6,8 @@ use kassa_bus::amount::Amount;
 use kassa_bus::message::Reason;
 use kassa_bus::table::TableError;
 use kassa_bus::{Line, SaleId, ShopId, TillId, Totals};
+use kassa_pipeline::event_store::EventStore;
+use kassa_pipeline::first_use::usable;
 use kassa_pipeline::opener::{Closed, Opener};
 use kassa_pipeline::posting::{Row, Sums, add, postings};
 use kassa_pipeline::process::record;
@@ -69,13 +71,17 @@ pub struct RowChange {
 pub(super) async fn preview(
     again: Vec<Again>,
     opener: &Opener,
-    read_model: &ReadModel,
+    (store, read_model): (&EventStore, &ReadModel),
     now: Timestamp,
 ) -> Result<Preview, TableError> {
     let (mut sales, mut sums) = (Vec::new(), Sums::new());
     let mut recorded: HashMap<(ShopId, SaleId), String> = HashMap::new();
     for (rejected, sale) in again {
-        let would = match opener.open(&sale).await {
+        let opened = match opener.open(&sale).await {
+            Ok(opened) => usable(store, &sale.envelope, &opened).await.map(|()| opened),
+            closed => closed,
+        };
+        let would = match opened {
             Err(Closed::Rejected(why)) => Would::Rejected { reason: why.reason, detail: why.detail },
             Err(Closed::Retry(why)) => Would::Unknown { why: why.to_string() },
             Ok(sale) => match opener.registry.shop(&sale.shop_id).await? {

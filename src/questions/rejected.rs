@@ -14,7 +14,7 @@ use kassa_pipeline::standing::{RejectedEnvelope, rejected};
 use serde::{Deserialize, Serialize};
 
 use super::preview::{Preview, preview};
-use super::{Progress, QuestionError, Questions};
+use super::{Books, Progress, QuestionError, Questions};
 
 /// `?shop=&reason=&sale=`: which rejected sales.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -120,7 +120,8 @@ impl Questions {
         now: Timestamp,
     ) -> Result<Preview, QuestionError> {
         let again = self.again(filter, progress).await?;
-        Ok(preview(again, opener, &self.books.read_model, now).await?)
+        let Books { events, read_model, .. } = &self.books;
+        Ok(preview(again, opener, (events, read_model), now).await?)
     }
 
     async fn again(

@@ -72,13 +72,14 @@ pub async fn hold(shop: &impl Asked, rung_up: &[String], answered: &[Answered], 
         }
     }
     // each sale that was answered yes has the end that is due, once
-    let strangers = answered.iter().map(|Answered { sale_id, due }| (sale_id, *due));
-    for (sale_id, due) in rung_up.iter().map(|sale_id| (sale_id, Due::Recorded)).chain(strangers) {
-        let ends = ends.get(sale_id).map(Vec::as_slice).unwrap_or_default();
+    let strangers = answered.iter().map(|Answered { sale_ids, due }| (&sale_ids[..], *due));
+    let of_tills = rung_up.iter().map(|sale_id| (std::slice::from_ref(sale_id), Due::Recorded));
+    for (sale_ids, due) in of_tills.chain(strangers) {
+        let ends: Vec<_> = sale_ids.iter().filter_map(|sale_id| ends.get(sale_id)).flatten().collect();
         assert_eq!(
             ends.iter().filter(|(end, _)| *end == due).count(),
             1,
-            "{sale_id} is due {due:?}: {ends:?}"
+            "one of {sale_ids:?} is due {due:?}: {ends:?}"
         );
     }
     // and so has each that came without its answer; a rejection has a reason

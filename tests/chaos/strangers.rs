@@ -19,7 +19,9 @@ pub enum Due {
 
 /// A sale that was answered yes.
 pub struct Answered {
-    pub sale_id: String,
+    /// Its id; more of them if the same envelope was posted under others, of which any may be the first to arrive.
+    pub sale_ids: Vec<String>,
+    /// What one of them must come to. No other comes to that.
     pub due: Due,
 }
 
@@ -52,18 +54,22 @@ pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
     let mut answered = Vec::new();
     for n in 0..sales {
         tokio::time::sleep(Duration::from_millis(chance.random_range(0..60))).await;
-        let (till, due, times) = match chance.random_range(0..6) {
+        let (till, due, times) = match chance.random_range(0..7) {
             0 => (&classic, Due::Recorded, 1),
             1 | 2 => (&sealed, Due::Recorded, 1),
             3 => (&sealed, Due::Recorded, 3),
             4 => (&misconfigured, Due::Rejected, 2),
+            5 => {
+                answered.extend(replay(&classic, &mut chance).await);
+                continue;
+            }
             _ => {
                 let id = format!("{n}-{}", Timestamp::now().strftime("%Y%m%d"));
                 let body =
                     json!({"shop_id": "AMIS2", "message_id": id, "content_base64": "QUFBQQ=="}).to_string();
                 let asked = http.post(format!("{url}/shop")).timeout(HTTP_PATIENCE).body(body);
                 if asked.send().await.is_ok_and(|answer| answer.status() == StatusCode::OK) {
-                    answered.push(Answered { sale_id: id, due: Due::Rejected });
+                    answered.push(Answered { sale_ids: vec![id], due: Due::Rejected });
                 }
                 continue;
             }
@@ -72,8 +78,20 @@ pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
         // At once, as one who got no answer soon enough.
         let all = (0..times).map(|_| till.post(&sale));
         if futures::future::join_all(all).await.iter().any(Result::is_ok) {
-            answered.push(Answered { sale_id: sale.sale_id.to_string(), due });
+            answered.push(Answered { sale_ids: vec![sale.sale_id.to_string()], due });
         }
     }
     answered
+}
+
+/// Posts a sale, and its envelope under another id, at the same time.
+async fn replay(classic: &Till, chance: &mut StdRng) -> Option<Answered> {
+    let sale = classic.ring_up(&goods()).await.ok()?;
+    let other = format!("{}-{}", chance.random::<u64>(), Timestamp::now().strftime("%Y%m%d"));
+    let mut replay = sale.clone();
+    replay.sale_id = other.parse().unwrap();
+    replay.body = sale.body.replace(sale.sale_id.as_str(), &other);
+    let (first, second) = futures::join!(classic.post(&sale), classic.post(&replay));
+    let sale_ids = vec![sale.sale_id.to_string(), other];
+    (first.is_ok() || second.is_ok()).then_some(Answered { sale_ids, due: Due::Recorded })
 }

@@ -161,6 +161,7 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
             Decrypt::NAME,
             &[
                 "dynamodb:PutItem EventsTable.Arn",
+                "dynamodb:GetItem EventsTable.Arn",
                 "dynamodb:GetItem ShopsTable.Arn",
                 "sns:Publish ToProcessTopic",
                 "sns:Publish DecryptErrorsTopic",

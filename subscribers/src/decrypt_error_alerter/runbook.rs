@@ -53,6 +53,11 @@ fn advice(reason: Reason) -> (&'static str, &'static str) {
             "A sale comes under an id that another sale was recorded under. The recorded one stands.",
             "Look for two tills that give the same ids, or for one that changes a sale after posting it.",
         ),
+        Reason::Replayed => (
+            "A sale that is recorded comes again under another id, in the very envelope it came in first. It counts once.",
+            "Look at the source. A till that makes up an id for every try is to keep the first. If it is none of the\n  \
+             shop's tills, somebody listens: use https, and have tills sign.",
+        ),
         Reason::Unsigned => (
             "Sales come that no till signed, and the shop takes only what its tills sign. Whoever has the shop's\n  \
              public key can make such a sale.",
