@@ -81,9 +81,10 @@ fn severity(news: News, reason: Reason) -> Severity {
         (_, Reason::WrongKey | Reason::UnknownShop | Reason::Unsigned | Reason::UnknownTill) => {
             Severity::Critical
         }
-        (_, Reason::Malformed | Reason::Tampered | Reason::InvalidSale | Reason::Conflict | Reason::Replayed) => {
-            Severity::Warning
-        }
+        (
+            _,
+            Reason::Malformed | Reason::Tampered | Reason::InvalidSale | Reason::Conflict | Reason::Replayed,
+        ) => Severity::Warning,
         (_, Reason::BadSignature | Reason::RevokedTill | Reason::Dropped) => Severity::Warning,
     }
 }
