@@ -14,7 +14,8 @@ use crate::cloud::Cloud;
 use crate::depot::Depot;
 use crate::line::Line;
 use crate::machine::Machine;
-use crate::plan::{Ending, Fault, OnAws, Round};
+use crate::plan::{Around, Ending, Fault, OnAws, Round};
+use crate::road::Fault::{Broken, Busy};
 use crate::strangers::{self, Answered};
 use crate::tally::Tally;
 use crate::tills::{Tills, enrol};
@@ -117,7 +118,14 @@ impl Deployed {
                 }
                 OnAws::Messages(share) => self.cloud.proxy.mislay(f64::from(share) / 100.0, seed),
                 OnAws::Republish => self.around.asks(Asked::command(&self.cloud, &["reconcile"])),
-                OnAws::Around(fault) => self.around.begins(fault, &mut self.depot, chance),
+                OnAws::Around(fault) => {
+                    self.around.begins(fault, &mut self.depot, chance);
+                    // It delivers once a minute. One that hangs would keep what it has in hand for longer than a
+                    // round lasts.
+                    if matches!(fault, Around::Warehouse(Broken | Busy, _)) {
+                        self.minute("warehouse-webhook").await;
+                    }
+                }
             }
         }
         self.around.ended().await;
