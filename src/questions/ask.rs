@@ -9,9 +9,7 @@ use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::ReadRow;
 use kassa_subscribers::bad_key_auditor::Audit;
 use kassa_subscribers::warehouse_webhook::WebhookState;
-use reqwest::{Client, Method, RequestBuilder, Response};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use reqwest::Method;
 use serde_json::Value;
 
 use super::audit::AuditFilter;
@@ -19,11 +17,12 @@ use super::dead_letters::LetterFilter;
 use super::preview::Preview;
 use super::reconcile::{ReconcileFilter, Reconciled};
 use super::rejected::{RejectedFilter, ShownRejection};
+use super::remote::Remote;
 use super::tills::{Enrolment, Revocation};
 use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
 use crate::dead_letters::{Given, Letter};
-use crate::embedded::{DataFolder, FileKeys, Occupant, OpenError, Store, Sync};
+use crate::embedded::{DataFolder, FileKeys, OpenError, Store, Sync};
 use crate::rotation::{Retirement, Rotated, Rotation, ShownKey};
 use crate::status::{Status, StatusError, View, look};
 
@@ -35,12 +34,6 @@ pub enum Ask {
     Closed(Box<Questions>, DataFolder),
     /// It is on AWS.
     Deployed(Box<Questions>, Box<Stage>),
-}
-
-/// An open shop's operator listener.
-pub struct Remote {
-    client: Client,
-    occupant: Occupant,
 }
 
 /// Why a shop cannot be asked, or does not answer.
@@ -74,9 +67,7 @@ impl Ask {
                 let store = store.map_err(|e| AskError::Store(chain(&e)))?;
                 Ok(Self::Closed(Box::new(Questions::new(store.books())), folder))
             }
-            Err(OpenError::Open { by, .. }) => {
-                Ok(Self::Open(Box::new(Remote { client: Client::new(), occupant: *by })))
-            }
+            Err(OpenError::Open { by, .. }) => Ok(Self::Open(Box::new(Remote::of(*by)))),
             Err(error) => Err(error.into()),
         }
     }
@@ -98,10 +89,7 @@ impl Ask {
     pub async fn status(&self, now: Timestamp) -> Result<Status, AskError> {
         let seen = |place, questions, monitor, deployed| View { place, questions, monitor, deployed };
         Ok(match self {
-            Self::Open(remote) => {
-                let Occupant { pid, url, .. } = &remote.occupant;
-                Status { place: format!("{url}, process {pid}"), ..remote.get(&["status"], &()).await? }
-            }
+            Self::Open(remote) => Status { place: remote.place(), ..remote.get(&["status"], &()).await? },
             Self::Closed(questions, folder) => {
                 let place = folder.path().display().to_string();
                 look(&seen(place, questions, None, false), now).await?
@@ -372,8 +360,7 @@ impl Ask {
                 Ok(questions.events(filter, |event| std::future::ready(each(event))).await?)
             }
             Self::Open(remote) => {
-                let response = remote.send(remote.request(Method::GET, &["events"]).query(filter)).await?;
-                remote.lines(response, |line| each(line).then_some(()).ok_or(())).await
+                remote.each(&["events"], filter, |line| each(line).then_some(()).ok_or(())).await
             }
         }
     }
@@ -404,84 +391,4 @@ impl Ask {
 fn file_keys(folder: &DataFolder) -> Result<FileKeys, AskError> {
     let keys = folder.keys();
     FileKeys::open(&keys).map_err(|why| AskError::Keys { folder: keys.display().to_string(), why })
-}
-
-impl Remote {
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
-        let escaped: Vec<String> = path.iter().map(|part| part.replace(['/', '?', '#', '%'], "_")).collect();
-        let url = format!("{}/api/{}", self.occupant.operator_url, escaped.join("/"));
-        self.client.request(method, url).bearer_auth(&self.occupant.token)
-    }
-
-    async fn send(&self, request: RequestBuilder) -> Result<Response, AskError> {
-        let response = request.send().await.map_err(|e| self.unreachable(e))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let body: Value = response.json().await.map_err(|e| self.unreachable(e))?;
-        let why = body["error"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned);
-        Err(QuestionError::Refused(why).into())
-    }
-
-    fn unreachable(&self, source: reqwest::Error) -> AskError {
-        AskError::Unreachable { pid: self.occupant.pid, url: self.occupant.operator_url.clone(), source }
-    }
-
-    async fn get<T: DeserializeOwned>(&self, path: &[&str], filter: &impl Serialize) -> Result<T, AskError> {
-        let response = self.send(self.request(Method::GET, path).query(filter)).await?;
-        response.json().await.map_err(|e| self.unreachable(e))
-    }
-
-    async fn post<T: DeserializeOwned>(&self, path: &[&str], said: &impl Serialize) -> Result<T, AskError> {
-        let response = self.send(self.request(Method::POST, path).json(said)).await?;
-        response.json().await.map_err(|e| self.unreachable(e))
-    }
-
-    async fn long<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        filter: &impl Serialize,
-        progress: Progress<'_>,
-    ) -> Result<T, AskError> {
-        let response = self.send(self.request(method, &[path]).query(filter)).await?;
-        let mut done = None;
-        self.lines(response, |mut line| {
-            if let (Some(events), Some(of)) = (line["events"].as_u64(), line["of"].as_u64()) {
-                progress(events, of);
-            } else if line.get("done").is_some() {
-                done = Some(line["done"].take());
-            }
-            Ok(())
-        })
-        .await?;
-        let broken = || QuestionError::Refused("the shop stopped answering before it was done".into());
-        let done = done.ok_or_else(broken)?;
-        Ok(serde_json::from_value(done).map_err(|_| broken())?)
-    }
-
-    /// Reads NDJSON until `each` has had enough. A line with `error` ends it as one.
-    async fn lines(
-        &self,
-        mut response: Response,
-        mut each: impl FnMut(Value) -> Result<(), ()>,
-    ) -> Result<(), AskError> {
-        let mut buffer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(e))? {
-            buffer.extend_from_slice(&chunk);
-            while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = buffer.drain(..=end).collect();
-                let line: Value = serde_json::from_slice(&line)
-                    .map_err(|e| QuestionError::Refused(format!("the shop's answer is not JSON: {e}")))?;
-                if let Some(why) = line.get("error").and_then(Value::as_str) {
-                    return Err(QuestionError::Refused(why.to_owned()).into());
-                }
-                if each(line).is_err() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
 }

@@ -16,6 +16,8 @@ pub mod preview;
 pub mod reconcile;
 /// Rejected sales, and putting them through again.
 pub mod rejected;
+/// Asking a shop that is open in another process.
+mod remote;
 /// Answers as people read them.
 pub mod render;
 /// Answers about what is to go its way again, as people read them.

@@ -77,11 +77,11 @@ pub(super) async fn preview(
     let (mut sales, mut sums) = (Vec::new(), Sums::new());
     let mut recorded: HashMap<(ShopId, SaleId), String> = HashMap::new();
     for (rejected, sale) in again {
-        let opened = match opener.open(&sale).await {
-            Ok(opened) => usable(store, &sale.envelope, &opened).await.map(|()| opened),
+        let inside = match opener.open(&sale).await {
+            Ok(inside) => usable(store, &sale.envelope, &inside).await.map(|()| inside),
             closed => closed,
         };
-        let would = match opened {
+        let would = match inside {
             Err(Closed::Rejected(why)) => Would::Rejected { reason: why.reason, detail: why.detail },
             Err(Closed::Retry(why)) => Would::Unknown { why: why.to_string() },
             Ok(sale) => match opener.registry.shop(&sale.shop_id).await? {

@@ -83,9 +83,15 @@ fn severity(news: News, reason: Reason) -> Severity {
         }
         (
             _,
-            Reason::Malformed | Reason::Tampered | Reason::InvalidSale | Reason::Conflict | Reason::Replayed,
+            Reason::Malformed
+            | Reason::Tampered
+            | Reason::InvalidSale
+            | Reason::Conflict
+            | Reason::Replayed
+            | Reason::BadSignature
+            | Reason::RevokedTill
+            | Reason::Dropped,
         ) => Severity::Warning,
-        (_, Reason::BadSignature | Reason::RevokedTill | Reason::Dropped) => Severity::Warning,
     }
 }
 
