@@ -17,12 +17,20 @@ use crate::unsettled::Finder;
 /// and at today's classic ids; what has been pending for longer it finds when its time is looked at again.
 pub struct Pending {
     sweeps: Sweeps,
-    /// The shop's day and hour in which classic ids were last looked at: these tell a day only, so that all of a day's
-    /// must be looked at together, which is therefore done once an hour.
-    hour: Option<(Date, i8)>,
+    classics: Option<ClassicsLook>,
     known: BTreeMap<SaleId, Known>,
     /// Where looking again at many goes on.
     again: Timestamp,
+}
+
+/// When classic ids were last looked at. These tell a day only, so that all of a day's must be looked at together.
+#[derive(Debug, Clone, Copy)]
+struct ClassicsLook {
+    at: Timestamp,
+    /// The shop's day and hour then.
+    hour: (Date, i8),
+    /// Events that were read of that day.
+    events: usize,
 }
 
 /// A pending sale, as far as is known.
@@ -45,13 +53,16 @@ const MANY: usize = 100_000;
 /// Looks at single sales at once.
 const AT_ONCE: usize = 8;
 
-/// Yesterday's classic ids are looked at in every so many hours.
+/// Today's classic ids are looked at as often as that reads no more events a minute than this, and in every hour.
+const CLASSICS_A_MINUTE: usize = 200;
+
+/// Yesterday's are looked at in every so many hours.
 const YESTERDAY: i8 = 6;
 
 impl Pending {
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { sweeps: Sweeps::new(now), hour: None, known: BTreeMap::new(), again: Timestamp::MIN }
+        Self { sweeps: Sweeps::new(now), classics: None, known: BTreeMap::new(), again: Timestamp::MIN }
     }
 
     /// How many have been pending for as long as no sale should, and for how long the first of them has.
@@ -83,12 +94,15 @@ impl Pending {
             let upto = self.look_at(finder, id, (due.from, due.to), now).await?;
             self.sweeps.done(due, upto);
         }
-        let (dates, hour) = classic_ids_due(shop, now, self.hour);
-        for date in dates {
+        let local = now.to_zoned(shop.zone());
+        let hour = (local.date(), local.hour());
+        let mut events = None;
+        for date in classic_ids_due(hour, now, self.classics) {
             let found = finder.of_classic_ids(id, date).await?;
+            events.get_or_insert(found.events);
             self.note(|known| known.instant().is_none() && known.utc_date() == date, found.unsettled, now);
         }
-        self.hour = Some(hour);
+        self.classics = events.map(|events| ClassicsLook { at: now, hour, events }).or(self.classics);
         Ok(())
     }
 
@@ -157,13 +171,51 @@ impl Pending {
     }
 }
 
-/// Of which of the shop's days classic ids are due, and which hour of it this is.
-fn classic_ids_due(shop: &Shop, now: Timestamp, last: Option<(Date, i8)>) -> (Vec<Date>, (Date, i8)) {
-    let local = now.to_zoned(shop.zone());
-    let (today, hour) = (local.date(), local.hour());
-    if last == Some((today, hour)) {
-        return (Vec::new(), (today, hour));
+/// Of which of the shop's days classic ids are due: of today, and then perhaps of yesterday.
+fn classic_ids_due(hour: (Date, i8), now: Timestamp, last: Option<ClassicsLook>) -> Vec<Date> {
+    let new_hour = last.is_none_or(|last| last.hour != hour);
+    let wait = |events: usize| {
+        let seconds = 60 * events / CLASSICS_A_MINUTE;
+        SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))
+    };
+    let due = new_hour || last.is_none_or(|last| now.duration_since(last.at) >= wait(last.events));
+    let (today, yesterday) = (hour.0, hour.0.yesterday().ok());
+    let yesterday = yesterday.filter(|_| new_hour && hour.1 % YESTERDAY == 0);
+    if due { [Some(today), yesterday].into_iter().flatten().collect() } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_classic_sales_the_rarer_they_are_looked_at_and_once_an_hour_at_least() {
+        let noon: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let today: Date = "2026-11-22".parse().unwrap();
+        let looks_in_an_hour = |events: usize| {
+            let mut last = None;
+            let mut looks = 0;
+            for second in (0..3600).step_by(60) {
+                let now = noon + SignedDuration::from_secs(second);
+                if !classic_ids_due((today, 13), now, last).is_empty() {
+                    (last, looks) = (Some(ClassicsLook { at: now, hour: (today, 13), events }), looks + 1);
+                }
+            }
+            looks
+        };
+        assert_eq!([0, 200, 1_000, 5_000, 1_000_000].map(looks_in_an_hour), [60, 60, 12, 3, 1]);
     }
-    let yesterday = today.yesterday().ok().filter(|_| hour % YESTERDAY == 0);
-    ([Some(today), yesterday].into_iter().flatten().collect(), (today, hour))
+
+    #[test]
+    fn yesterdays_are_looked_at_in_every_sixth_hour_and_a_clock_set_right_keeps_nothing_waiting() {
+        let noon: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let [today, yesterday]: [Date; 2] = ["2026-11-22", "2026-11-21"].map(|day| day.parse().unwrap());
+        assert_eq!(classic_ids_due((today, 13), noon, None), [today]);
+        assert_eq!(classic_ids_due((today, 12), noon, None), [today, yesterday]);
+        let last = |at, day| Some(ClassicsLook { at, hour: (day, 12), events: 10_000 });
+        assert_eq!(classic_ids_due((today, 12), noon, last(noon, today)), []);
+        let ahead = noon + SignedDuration::from_hours(24);
+        let tomorrow = today.tomorrow().unwrap();
+        assert_eq!(classic_ids_due((today, 12), noon, last(ahead, tomorrow)), [today, yesterday]);
+    }
 }

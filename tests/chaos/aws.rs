@@ -156,7 +156,7 @@ impl Deployed {
             self.cloud.json(&["webhook", "--resume"]);
             self.minute("warehouse-webhook").await;
             if pending > 0 {
-                // Classic sales, whose ids tell a day only, are looked for once an hour. Here nobody waits that long.
+                // What has been tried for the last time, nobody tries again but by hand.
                 if ending == Ending::Minutes && begun.elapsed() < MINUTES {
                     self.minute("reconcile").await;
                 } else {
