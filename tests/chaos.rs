@@ -46,8 +46,9 @@ use one_machine::Premises;
 use tally::Tally;
 
 /// Rounds that failed once, on one machine. 79: a shop was opened while a command
-/// looked at its closed folder. 617: a sale came while the clock was a day behind.
-const FAILED: [u64; 2] = [79, 617];
+/// looked at its closed folder. 617: a sale came while the clock was a day behind. 674: one was found while it was hours
+/// ahead.
+const FAILED: [u64; 3] = [79, 617, 674];
 
 /// Without a number of rounds, as many as fit.
 const SHORT: Duration = Duration::from_secs(45);

@@ -162,8 +162,9 @@ impl Pending {
         // Another envelope of a recorded sale is most likely a repeat, and pending for nobody.
         for Unsettled { sale_id, accepted_at, .. } in found.into_iter().filter(|found| !found.recorded) {
             if self.known.len() < MANY {
-                let first =
-                    before.get(&sale_id).copied().unwrap_or(Known { accepted_at: now, found_at: now });
+                // What was found at a time still to come was found by a clock that has been set right since.
+                let before = before.get(&sale_id).copied().filter(|known| known.found_at <= now);
+                let first = before.unwrap_or(Known { accepted_at: now, found_at: now });
                 let known = self.known.entry(sale_id).or_insert(first);
                 known.accepted_at = accepted_at.min(known.accepted_at);
             }
