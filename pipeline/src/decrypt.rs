@@ -32,7 +32,7 @@ impl Decrypt {
             name: Self::NAME,
             source: Source::Topic(Topic::ToDecrypt),
             batch: 10,
-            workers: 8,
+            workers: 16,
             intake: Intake::Pushed,
             every_minute: false,
             subscriber,
