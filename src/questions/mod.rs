@@ -37,7 +37,7 @@ use kassa_bus::table::TableError;
 use kassa_bus::tills::EnrolError;
 use kassa_bus::{Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
-use kassa_pipeline::event::{ACCEPTED, DROPPED, RECORDED, StoredEvent};
+use kassa_pipeline::event::{ACCEPTED, DROPPED, RECORDED, StoredEvent, USED};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::{Changes, Rebuilt, rebuild};
@@ -314,7 +314,9 @@ impl Questions {
                 Some(day) => self.books.events.day(&shop, day, cursor).await?,
                 None => self.books.events.scan(Scan::default(), cursor).await?,
             };
-            for event in events.into_iter().filter(|event| event.shop_id == shop) {
+            // What an envelope was used for is no sale's event, and in no day.
+            let of_sales = |event: &StoredEvent| event.shop_id == shop && event.kind != USED;
+            for event in events.into_iter().filter(of_sales) {
                 let shown = serde_json::to_value(ShownEvent::from(event)).unwrap_or_default();
                 if !each(shown).await {
                     return Ok(());

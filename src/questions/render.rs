@@ -63,7 +63,6 @@ fn what(event: &ShownEvent) -> String {
                 text("business_date"),
             )
         }
-        "used" => "its envelope, which names no sale, was used for this one".to_owned(),
         "dropped" => format!("a message of {} was given up: {}", text("queue"), text("why")),
         other => other.to_owned(),
     }
