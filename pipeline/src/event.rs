@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 /// Where an event stands in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EventKey {
-    /// Partition: `<shop_id>#<UTC date of the sale's id>`.
+    /// Partition: `<shop_id>#<UTC date of the sale's id>`; of what an envelope was used for, see [`Used`].
     pub stream: String,
     /// Sort key: `<sale_id>#<kind>…`, so that a sale's history stands side by side.
     pub event: String,

@@ -90,7 +90,8 @@ async fn said_by(used: &StoredEvent, store: &EventStore, sale: &DecryptedSale) -
     })
 }
 
-/// Whether what is recorded under an id is something else than this sale, if anything is.
+/// Whether what is recorded under an id is something else than this sale, if anything is. The same goods count as the
+/// same sale: a till may have encrypted it anew for another try, and in doubt nothing counts twice.
 async fn is_another(
     store: &EventStore,
     id: &SaleId,
