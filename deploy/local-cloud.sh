@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # An AWS on this machine, emulated by MiniStack, with the shop deployed on it.
 #
-#   deploy/local-cloud.sh up      starts it, deploys stage local, applies shops.toml
+#   deploy/local-cloud.sh up      starts it, deploys stage local, applies shops.toml; what follows goes to
+#                                 `serverless deploy`: up --param=logLevel=DEBUG
 #   deploy/local-cloud.sh down    ends it; what it held is gone
 #   eval "$(deploy/local-cloud.sh env)"   lets aws, kassa and serverless talk to it
 #
 # All of it is in this folder: .venv, node_modules, and $KASSA_CLOUD (.cloud): pid, log, endpoint.
 # $KASSA is the command to apply with, $KASSA_ARTIFACTS a folder of bootstraps to deploy instead of building,
 # $KASSA_CLOUD_PORT where it listens (else any free port), $KASSA_LAMBDA_ENDPOINT what the functions take for AWS
-# (tests put a proxy there).
+# (tests put a proxy there), $KASSA_CLOUD_MINUTE how many seconds a schedule's minute lasts there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cloud=${KASSA_CLOUD:-.cloud}
@@ -16,7 +17,7 @@ cloud=${KASSA_CLOUD:-.cloud}
 region=eu-west-1
 
 # The number may be another process's by now.
-running() { [[ -f $cloud/pid && $(ps -o args= -p "$(<"$cloud/pid")") == *ministack* ]]; }
+running() { [[ -f $cloud/pid && $(ps -o args= -p "$(<"$cloud/pid")") == *deploy/emulator.py ]]; }
 
 settings() {
     cat <<END
@@ -46,7 +47,7 @@ start() {
     env -i PATH="$PATH" HOME="$HOME" TMPDIR="$cloud/tmp" \
         GATEWAY_PORT="$port" BIND_HOST=127.0.0.1 AUTH=true MINISTACK_REGION=$region \
         AWS_ENDPOINT_URL="${KASSA_LAMBDA_ENDPOINT:-http://127.0.0.1:$port}" IOT_MTLS_ENABLED=0 SFTP_ENABLED=0 \
-        .venv/bin/ministack >"$cloud/log" 2>&1 </dev/null &
+        KASSA_CLOUD_MINUTE="${KASSA_CLOUD_MINUTE:-}" .venv/bin/python deploy/emulator.py >"$cloud/log" 2>&1 </dev/null &
     echo $! >"$cloud/pid"
     for _ in {1..300}; do
         curl --silent --fail --output /dev/null "$(<"$cloud/endpoint")/_ministack/health" && return
@@ -64,7 +65,7 @@ up() {
     running || start
     eval "$(settings)"
     # The framework's pace is for AWS, where a deployment takes minutes.
-    SLS_AWS_MONITORING_FREQUENCY=200 NODE_NO_WARNINGS=1 npx serverless deploy --stage local
+    SLS_AWS_MONITORING_FREQUENCY=200 NODE_NO_WARNINGS=1 node_modules/.bin/serverless deploy --stage local "$@"
     ${KASSA:-cargo run --release --quiet --} apply --stage local
     shop=$(url)
     cat <<END
@@ -96,7 +97,7 @@ down() {
 }
 
 case ${1:-} in
-up) up ;;
+up) up "${@:2}" ;;
 down) down ;;
 env) running || { echo "no local cloud is up in $cloud" >&2; exit 1; }; settings ;;
 *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;

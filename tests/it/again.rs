@@ -306,8 +306,7 @@ fn line() -> Vec<Line> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_aws_a_sale_that_was_never_published_is_sent_on_its_way_and_a_rejected_one_put_through() {
-    let cloud = Cloud::deployed().await;
-    cloud.serverless(&["deploy", "--param", "reconcileAfter=1s"]).await;
+    let cloud = Cloud::deployed_with(&["--param=reconcileAfter=1s"]).await;
     let till =
         Till::new(&cloud.url, "AMIS1".parse().unwrap(), "till-1", Format::Sealed, Clock::system()).unwrap();
     let till = Arc::new(till);

@@ -58,9 +58,9 @@ const MINUTES: Duration = Duration::from_secs(95);
 
 impl Deployed {
     pub async fn new() -> Self {
-        let (cloud, depot) = (Cloud::deployed().await, Depot::opens().await);
+        let depot = Depot::opens().await;
         let url = format!("--param=warehouseUrl={}", depot.road.url);
-        cloud.serverless(&[&["deploy", &url], &SOON[..]].concat()).await;
+        let cloud = Cloud::deployed_with(&[&[url.as_str()], &SOON[..]].concat()).await;
         cloud.boto(&format!("aws('secretsmanager').put_secret_value(SecretId='kassa-local-warehouse', SecretString='{SECRET}'); print('null')")).await;
         let folder = tempfile::tempdir().unwrap();
         let tills: PathBuf = folder.path().join("tills");
