@@ -42,7 +42,7 @@ class Rust {
     this.log.notice(`Building ${room} for ${architecture}`);
     this.cargo(
       ...['lambda', 'build', '--profile', 'lambda', '--locked', '--output-format', 'zip', '--lambda-dir', to],
-      ...['-p', `kassa-${room}`, '--bin', room, architecture === 'arm64' ? '--arm64' : '--x86-64']
+      ...['-p', `kassa-${room}`, '--features', 'lambda', '--bin', room, architecture === 'arm64' ? '--arm64' : '--x86-64']
     );
     return path.join(to, room, 'bootstrap.zip');
   }

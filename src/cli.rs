@@ -46,7 +46,7 @@ use crate::till::journal::Journal;
 use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale};
 use crate::tls::TlsFiles;
 use crate::warehouse::{Database, Https, Receiver, Secrets, Subscriptions};
-use crate::{demo, show};
+use crate::{demo, otlp, show};
 
 impl Where {
     async fn ask(&self) -> Result<Ask, AskError> {
@@ -243,13 +243,13 @@ async fn apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let shops = Shops::read(args.shops.as_deref())?;
     let stage = Stage::find(&args.service.service, &args.stage).await?;
     let (books, keys) = (stage.books().await?, stage.keys()?);
-    let plan = Plan::make(&shops, &keys, &books.registry, &books.read_model).await?;
+    let plan = Plan::make(&shops, &*keys, &books.registry, &books.read_model).await?;
     print(&if args.json { format!("{}\n", json!(plan)) } else { plan_text(&plan) });
     if !args.dry_run {
-        plan.carry_out(&keys, &books.registry, &books.read_model, Clock::system().now()).await?;
+        plan.carry_out(&*keys, &books.registry, &books.read_model, Clock::system().now()).await?;
     }
     if !args.json {
-        let stack = &stage.stack;
+        let stack = stage.stack();
         print(&match (plan.changes.len(), args.dry_run) {
             (0, _) => format!("{stack} is as declared\n"),
             (n, true) => format!("{n} changes to {stack} are planned, none was made\n"),
@@ -333,7 +333,7 @@ async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
     till.patience = Duration::from_secs(args.patience);
     till.traceparent = args.traceparent;
     let resource = [("service.name", "till".to_owned()), ("service.instance.id", args.till.clone())];
-    let tracer = Tracer::new(&Settings::from_env(), resource, Clock::system())?;
+    let tracer = Tracer::new(&Settings::from_env(), resource, Clock::system(), otlp::connect)?;
     till.tracer = tracer.clone();
     let exporting = tokio::spawn(tracer.clone().run());
     let pace = Pace { count: args.count, rate: args.rate, concurrency: args.concurrency.into() };

@@ -20,6 +20,8 @@ pub mod embedded;
 pub mod listener;
 /// What is known of a shop's health: metrics over time, alarms, dashboards.
 pub mod monitor;
+/// How traces leave this machine.
+pub mod otlp;
 /// What must change for a shop to be as `shops.toml` declares it.
 pub mod plan;
 /// What can be asked about sales, of an open shop and of a closed one.

@@ -96,7 +96,7 @@ impl Functions {
             Said::Traced(share) => {
                 let told = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector), ("OTEL_TRACES_SAMPLER_ARG", share)];
                 let told = told.map(|(name, value)| (name.to_owned(), value.to_owned()));
-                Tracer::new(&Settings::none().with(told), [], clock.clone())?
+                Tracer::new(&Settings::none().with(told), [], clock.clone(), kassa::otlp::connect)?
             }
             _ => Tracer::default(),
         };

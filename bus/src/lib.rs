@@ -2,6 +2,8 @@
 //!
 //! Every other crate depends on this one and on none of its siblings: a message that two rooms
 //! share is declared here once, and neither room knows who sends or takes it.
+//!
+//! The feature `aws` adds the adapters for KMS, SNS and Secrets Manager, and the Lambda runner.
 
 /// Exact decimals: quantities and money.
 pub mod amount;
@@ -26,8 +28,10 @@ pub mod jws;
 /// The keys port, public keys as JWK, and the cache of till sessions.
 pub mod keys;
 /// The keys in KMS.
+#[cfg(feature = "aws")]
 pub mod kms;
 /// A Lambda function around a subscriber.
+#[cfg(feature = "aws")]
 pub mod lambda;
 /// The in-process bus: queues, retries and dead letters on one machine.
 pub mod local;
@@ -54,6 +58,7 @@ pub mod settings;
 /// The table of the registry and the read models.
 pub mod shops_table;
 /// Topics on SNS.
+#[cfg(feature = "aws")]
 pub mod sns;
 /// `Subscriber`: how a stage takes a batch, and what it may answer.
 pub mod subscriber;

@@ -11,6 +11,7 @@ pub mod decrypt;
 /// Whether an envelope that names no sale came before, as another.
 pub mod first_use;
 /// `accept` behind API Gateway.
+#[cfg(feature = "lambda")]
 pub mod gateway;
 /// Opening an envelope, with whichever of its shop's keys it is under.
 pub mod opener;

@@ -1,6 +1,4 @@
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -9,63 +7,20 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use kassa_bus::error::chain;
 use kassa_bus::registry::Registry;
 use kassa_bus::sns::Sns;
-use kassa_bus::{Clock, Documents, Topic};
+use kassa_bus::{Clock, Documents, Publisher, Topic};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 
-use super::{KmsKeyMaker, SqsOffice, StreamChanges};
-use crate::monitor::CloudWatch;
+use super::{KmsKeyMaker, SqsOffice, StageError, StageName, StreamChanges};
+use crate::monitor::{CloudWatch, Monitor};
 use crate::questions::Books;
-
-/// A stage's name, as `serverless deploy --stage` takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StageName(String);
-
-impl FromStr for StageName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let right = (1..=32).contains(&text.len())
-            && text.starts_with(|c: char| c.is_ascii_alphabetic())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if right { Ok(Self(text.to_owned())) } else { Err("a stage is letters, digits and '-', as dev") }
-    }
-}
-
-impl fmt::Display for StageName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use crate::rotation::RotateKeys;
 
 /// A deployed stage: what its stack says it consists of.
 pub struct Stage {
-    /// `<service>-<stage>`: the stack's name, and how all names begin.
-    pub stack: String,
+    stack: String,
     config: SdkConfig,
     outputs: HashMap<String, String>,
-}
-
-/// Why a stage cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StageError {
-    #[error(
-        "there is no stack {stack} in {region}: deploy it with `npx serverless deploy --stage {stage}`, or \
-         choose another --stage, AWS_PROFILE or AWS_REGION"
-    )]
-    NotDeployed { stack: String, stage: String, region: String },
-    #[error("AWS_ENDPOINT_URL is {0:?}, which is no http or https URL; set it to one, or unset it")]
-    NotAnEndpoint(String),
-    #[error("no AWS region is set; set AWS_REGION, or a region in the profile")]
-    NoRegion,
-    #[error(
-        "cannot ask AWS about {stack} (are AWS_PROFILE or AWS_ACCESS_KEY_ID, and AWS_ENDPOINT_URL, as they should be?): {why}"
-    )]
-    Unreachable { stack: String, why: String },
-    #[error("the stack {stack} has no output {output}; deploy it again with this version")]
-    NoOutput { stack: String, output: &'static str },
-    #[error("the table {0} has no stream")]
-    NoStream(String),
 }
 
 fn is_http(url: &str) -> bool {
@@ -131,9 +86,15 @@ impl Stage {
     ///
     /// # Errors
     /// [`StageError::NoOutput`].
-    pub fn monitor(&self) -> Result<CloudWatch, StageError> {
+    pub fn monitor(&self) -> Result<Arc<dyn Monitor>, StageError> {
         let client = aws_sdk_cloudwatch::Client::new(&self.config);
-        Ok(CloudWatch::new(client, &self.stack, self.output("HttpApiId")?))
+        Ok(Arc::new(CloudWatch::new(client, &self.stack, self.output("HttpApiId")?)))
+    }
+
+    /// `<service>-<stage>`: the stack's name, and how all names begin.
+    #[must_use]
+    pub fn stack(&self) -> &str {
+        &self.stack
     }
 
     /// The stack and where it is, as people call it.
@@ -147,24 +108,18 @@ impl Stage {
     ///
     /// # Errors
     /// [`StageError::NoOutput`].
-    pub fn keys(&self) -> Result<KmsKeyMaker, StageError> {
+    pub fn keys(&self) -> Result<Arc<dyn RotateKeys>, StageError> {
         let client = aws_sdk_kms::Client::new(&self.config);
-        Ok(KmsKeyMaker::new(client, self.output("KeyPrefix")?, self.stack.clone()))
-    }
-
-    /// Its dead letters.
-    #[must_use]
-    pub fn dead_letters(&self) -> SqsOffice {
-        SqsOffice::new(aws_sdk_sqs::Client::new(&self.config), &self.stack)
+        Ok(Arc::new(KmsKeyMaker::new(client, self.output("KeyPrefix")?, self.stack.clone())))
     }
 
     /// Where sales are sent on their way again.
     ///
     /// # Errors
     /// [`StageError::NoOutput`].
-    pub fn to_decrypt(&self) -> Result<Sns, StageError> {
+    pub fn to_decrypt(&self) -> Result<Arc<dyn Publisher>, StageError> {
         let topic = (Topic::ToDecrypt, self.output("ToDecryptTopic")?.to_owned());
-        Ok(Sns::new(aws_sdk_sns::Client::new(&self.config), HashMap::from([topic])))
+        Ok(Arc::new(Sns::new(aws_sdk_sns::Client::new(&self.config), HashMap::from([topic]))))
     }
 
     /// Events, registry and read models.
@@ -193,7 +148,7 @@ impl Stage {
             changes: Arc::new(StreamChanges::new(streams, stream)),
             segments: SEGMENTS,
             documents,
-            dead_letters: Arc::new(self.dead_letters()),
+            dead_letters: Arc::new(SqsOffice::new(aws_sdk_sqs::Client::new(&self.config), &self.stack)),
         })
     }
 }

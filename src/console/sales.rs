@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -32,7 +33,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>, Query(wanted): Que
     let shops = console.shops().await;
     let id = wanted.id.as_deref().map(str::trim).filter(|id| !id.is_empty());
     let shop = wanted.shop.as_deref().filter(|shop| !shop.is_empty());
-    let (mut status, mut found) = (axum::http::StatusCode::OK, None);
+    let (mut status, mut found) = (StatusCode::OK, None);
     if let Some(id) = id {
         match console.sight.questions.sale(id, shop).await {
             Ok(sale) => return Redirect::to(&address(&sale.shop_id, &sale.sale_id)).into_response(),

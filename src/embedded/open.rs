@@ -40,6 +40,7 @@ use crate::listener;
 use crate::monitor::alarms::Alarms;
 use crate::monitor::collect::{Collector, Parts};
 use crate::monitor::placeholders::Placeholders;
+use crate::otlp;
 use crate::plan::{ApplyError, Plan};
 use crate::questions::{Books, Questions};
 use crate::shops::Shops;
@@ -136,7 +137,7 @@ impl OpenShop {
 
         let metrics = Metrics::default();
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
-        let tracer = Tracer::new(&up.settings, resource, up.clock.clone())?;
+        let tracer = Tracer::new(&up.settings, resource, up.clock.clone(), otlp::connect)?;
         let minute = up.settings.duration("MINUTE", Duration::from_mins(1))?;
         let bus =
             LocalBus::new(Redelivery { minute, ..Redelivery::default() }, metrics.clone(), tracer.clone());

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{Response, StatusCode, header};
+use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -89,11 +89,7 @@ pub(super) fn router(
 }
 
 async fn authorize(State(bearer): State<Arc<str>>, request: Request, next: Next) -> Response<Body> {
-    let sent = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .map(axum::http::HeaderValue::as_bytes)
-        .unwrap_or_default();
+    let sent = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     match verify_slices_are_equal(sent, bearer.as_bytes()) {
         Ok(()) => next.run(request).await,
         Err(_) => response(Answer::json(401, &json!({"error": "the token in shop.lock is needed"}))),
@@ -338,9 +334,7 @@ fn lines<F: Future<Output = ()> + Send + 'static>(
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(write(sender));
     let mut response = Response::new(Body::from_stream(stream(receiver)));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-ndjson"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     response
 }
 

@@ -9,8 +9,8 @@ use super::{AlarmStatus, Line, Monitor, MonitorError, Query};
 
 /// A monitor that is not asked again for what it has just said, however many pages ask. `CloudWatch` has something
 /// new once a minute and charges for each question.
-pub struct Kept<M> {
-    inner: M,
+pub struct Kept {
+    inner: Arc<dyn Monitor>,
     data: Cache<String, Arc<Vec<Line>>>,
     alarms: Cache<(), Arc<Vec<AlarmStatus>>>,
 }
@@ -18,10 +18,10 @@ pub struct Kept<M> {
 /// Answers kept, at most.
 const ANSWERS: u64 = 500;
 
-impl<M: Monitor> Kept<M> {
+impl Kept {
     /// Keeps lines until the minute is over, or for `data`, and alarms for `alarms`.
     #[must_use]
-    pub fn new(inner: M, data: Duration, alarms: Duration) -> Self {
+    pub fn new(inner: Arc<dyn Monitor>, data: Duration, alarms: Duration) -> Self {
         Self {
             inner,
             data: Cache::builder().max_capacity(ANSWERS).time_to_live(data).build(),
@@ -35,7 +35,7 @@ fn minute(at: Timestamp) -> i64 {
 }
 
 #[async_trait]
-impl<M: Monitor> Monitor for Kept<M> {
+impl Monitor for Kept {
     fn stack(&self) -> &str {
         self.inner.stack()
     }

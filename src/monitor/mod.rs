@@ -6,6 +6,7 @@ pub mod alarms;
 /// What people read of an alarm.
 mod alert;
 /// `CloudWatch`.
+#[cfg(feature = "aws")]
 mod aws;
 /// The shop on one machine watching itself.
 pub mod collect;
@@ -32,6 +33,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+#[cfg(feature = "aws")]
 pub use aws::CloudWatch;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

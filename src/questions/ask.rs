@@ -96,7 +96,7 @@ impl Ask {
             }
             Self::Deployed(questions, stage) => {
                 let monitor = stage.monitor()?;
-                look(&seen(stage.place(), questions, Some(&monitor), true), now).await?
+                look(&seen(stage.place(), questions, Some(&*monitor), true), now).await?
             }
         })
     }
@@ -205,7 +205,7 @@ impl Ask {
                 Ok(questions.preview(filter, &opener, progress, now).await?)
             }
             Self::Deployed(questions, stage) => {
-                let opener = questions.opener(Arc::new(stage.keys()?));
+                let opener = questions.opener(stage.keys()?);
                 Ok(questions.preview(filter, &opener, progress, now).await?)
             }
             Self::Open(remote) => remote.long(Method::GET, "retry", filter, progress).await,
@@ -222,7 +222,7 @@ impl Ask {
         match self {
             Self::Closed(..) => Err(QuestionError::Closed.into()),
             Self::Deployed(questions, stage) => {
-                Ok(questions.retry(filter, &stage.to_decrypt()?, progress).await?)
+                Ok(questions.retry(filter, &*stage.to_decrypt()?, progress).await?)
             }
             Self::Open(remote) => remote.long(Method::POST, "retry", filter, progress).await,
         }
@@ -285,7 +285,7 @@ impl Ask {
             }
             Self::Closed(..) => Err(QuestionError::Closed.into()),
             Self::Deployed(questions, stage) => {
-                Ok(questions.reconcile(filter, Some(&stage.to_decrypt()?), progress).await?)
+                Ok(questions.reconcile(filter, Some(&*stage.to_decrypt()?), progress).await?)
             }
             Self::Open(remote) => remote.long(Method::POST, "reconcile", filter, progress).await,
         }
@@ -309,7 +309,7 @@ impl Ask {
             Self::Closed(questions, folder) => {
                 Ok(questions.rotate(&file_keys(folder)?, rotation, now).await?)
             }
-            Self::Deployed(questions, stage) => Ok(questions.rotate(&stage.keys()?, rotation, now).await?),
+            Self::Deployed(questions, stage) => Ok(questions.rotate(&*stage.keys()?, rotation, now).await?),
             Self::Open(remote) => remote.post(&["keys", "rotate"], rotation).await,
         }
     }
@@ -321,7 +321,9 @@ impl Ask {
             Self::Closed(questions, folder) => {
                 Ok(questions.retire(&file_keys(folder)?, retirement, now).await?)
             }
-            Self::Deployed(questions, stage) => Ok(questions.retire(&stage.keys()?, retirement, now).await?),
+            Self::Deployed(questions, stage) => {
+                Ok(questions.retire(&*stage.keys()?, retirement, now).await?)
+            }
             Self::Open(remote) => remote.post(&["keys", "retire"], retirement).await,
         }
     }

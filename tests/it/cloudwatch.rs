@@ -173,7 +173,7 @@ async fn however_many_ask_the_same_within_a_minute_cloudwatch_is_asked_once_and_
     let fake = Fake::answering(&[refused, (200, line)]).await;
     let client = fake.client.clone();
     let minute = Duration::from_mins(1);
-    let kept = Kept::new(CloudWatch::new(client, "kassa-dev", "api1"), minute, minute);
+    let kept = Kept::new(Arc::new(CloudWatch::new(client, "kassa-dev", "api1")), minute, minute);
     let (from, to) = hour();
     assert!(kept.data(&[metric("a")], from, to).await.is_err());
     let later = to + SignedDuration::from_secs(59);

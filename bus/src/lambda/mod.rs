@@ -2,6 +2,8 @@
 
 /// How a function reaches AWS.
 mod aws;
+/// How a function posts traces.
+mod collector;
 /// A queue that its own function empties.
 mod drain;
 /// The end of an invocation, when spans are exported.
@@ -75,7 +77,8 @@ impl Function {
         let aws = aws::config(&settings)?;
         let namespace = settings.text("METRICS_NAMESPACE")?.to_owned();
         let clock = Clock::system();
-        let tracer = Tracer::new(&settings, resource(&settings, &namespace), clock.clone())?;
+        let tracer =
+            Tracer::new(&settings, resource(&settings, &namespace), clock.clone(), collector::connect)?;
         Ok(Self { settings, aws, clock, metrics: Metrics::default(), tracer, namespace })
     }
 

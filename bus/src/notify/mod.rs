@@ -1,6 +1,7 @@
 //! The way to people: a short message to one phone, or an alert to whoever subscribed to the topic `alerts`.
 
 /// Phones and the topic `alerts` on SNS.
+#[cfg(feature = "aws")]
 mod sns;
 
 use std::fmt;
@@ -8,6 +9,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "aws")]
 pub use sns::{SmsSender, SnsNotifier};
 
 use crate::ids::ShopId;

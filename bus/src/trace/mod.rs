@@ -29,6 +29,7 @@ mod span;
 mod tracer;
 
 pub use context::{NotAContext, Parent, TraceContext, Xray, if_in_form};
+pub use export::{Collector, Connect};
 pub use messages::{Batch, Call, Publishing, minute};
 pub use requests::{Door, Request, aws, request, table};
 pub use scope::{Within, child, current, note, of_message};

@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer, SdkTra
 
 use super::context::{Parent, Xray};
 use super::ended::Ended;
-use super::export::{Exporter, Sent};
+use super::export::{Connect, Exporter, Sent};
 use super::options::Options;
 use super::span::{Kind, Span};
 use crate::clock::Clock;
@@ -45,7 +45,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 impl Tracer {
     /// Traces if OpenTelemetry's variables say where to. The resource is who makes the spans; the variables may say
-    /// otherwise.
+    /// otherwise. Spans are posted with what `connect` makes.
     ///
     /// # Errors
     /// [`SettingError`] names the variable that is wrong.
@@ -53,6 +53,7 @@ impl Tracer {
         settings: &Settings,
         resource: impl IntoIterator<Item = (&'static str, String)>,
         clock: Clock,
+        connect: Connect,
     ) -> Result<Self, SettingError> {
         let Some(options) = Options::of(settings, resource)? else { return Ok(Self::default()) };
         let ended = Ended::default();
@@ -68,7 +69,7 @@ impl Tracer {
             tracer: provider.tracer_with_scope(scope.build()),
             ended,
             timeout: options.timeout,
-            exporter: Exporter::new(options)?,
+            exporter: Exporter::new(options, connect)?,
             exports: tokio::sync::Mutex::default(),
         };
         Ok(Self(Some(Context::new().with_value(shared))))
