@@ -66,7 +66,7 @@ up() {
     eval "$(settings)"
     # The framework's pace is for AWS, where a deployment takes minutes.
     SLS_AWS_MONITORING_FREQUENCY=200 NODE_NO_WARNINGS=1 node_modules/.bin/serverless deploy --stage local "$@"
-    ${KASSA:-cargo run --release --quiet --} apply --stage local
+    ${KASSA:-cargo run --release --quiet --features aws --} apply --stage local
     shop=$(url)
     cat <<END
 

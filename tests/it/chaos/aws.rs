@@ -46,7 +46,9 @@ impl Asked for Cloud {
 }
 
 /// A message that failed comes again soon, and what came to no end is looked for soon: on AWS that is a minute and five.
-const SOON: [&str; 4] = [
+/// Who is called once a minute is called by the round: a schedule that goes off all the time would meet every fault.
+const SOON: [&str; 5] = [
+    "--param=scheduleInterval=1s",
     "--param=queueTimeout=3",
     "--param=queueVisibility=4",
     "--param=subscriberTimeout=3",

@@ -3,12 +3,14 @@
 //! Each package that has a bootstrap has a test of it, so that cargo builds it with `--workspace`, with the features and
 //! the dependencies that the tests have.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use super::cloud::python;
+use super::cloud::{python, root};
 
 const ROOMS: [&str; 2] = ["pipeline", "subscribers"];
 
@@ -48,16 +50,37 @@ fn given() -> Option<PathBuf> {
 #[track_caller]
 fn fresh(room: &str) -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_kassa")).with_file_name(room);
-    let again = "build it with the tests, by `cargo nextest run --workspace …`";
+    let again = "build it with the tests, by `cargo nextest run --workspace --all-features`";
     assert!(built.exists(), "there is no {}; {again}", built.display());
-    // Cargo writes beside each program the sources it is made of, those of our other packages, too.
-    let sources = fs::read_to_string(built.with_extension("d")).unwrap();
-    let (_, sources) = sources.split_once(": ").unwrap();
-    for source in sources.trim_end().replace("\\ ", "\0").split(' ').map(|name| name.replace('\0', " ")) {
-        let newer = modified(Path::new(&source)) > modified(&built);
-        assert!(!newer, "{source} is newer than {}; {again}", built.display());
+    for source in sources(room, &built.with_file_name("deps")) {
+        let newer = modified(&source) > modified(&built);
+        assert!(!newer, "{} is newer than {}; {again}", source.display(), built.display());
     }
     built
+}
+
+/// The files of ours that a bootstrap is made of, as rustc wrote them down in Makefiles' form. Those of unit tests are
+/// not among them.
+fn sources(room: &str, deps: &Path) -> BTreeSet<PathBuf> {
+    let (bus, library, program) = ("kassa_bus-", format!("kassa_{room}-"), format!("{room}-"));
+    let mut sources = BTreeSet::new();
+    for entry in fs::read_dir(deps).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let ours = [bus, &library, &program].iter().any(|crate_name| name.starts_with(crate_name));
+        if !ours || !name.ends_with(".d") {
+            continue;
+        }
+        for (target, files) in
+            fs::read_to_string(&file).unwrap().lines().filter_map(|line| line.split_once(": "))
+        {
+            if target.ends_with(".rlib") || name.starts_with(&program) {
+                sources.extend(files.split_whitespace().map(|file| root().join(file)));
+            }
+        }
+    }
+    assert!(!sources.is_empty(), "nothing in {} says what {room} is made of", deps.display());
+    sources
 }
 
 /// Not before there is none of this very build. It is zipped without symbols, as those are most of it.

@@ -24,13 +24,14 @@ pub struct Cloud {
     pub url: String,
     pub endpoint: String,
     folder: TempDir,
+    artifacts: PathBuf,
     botos: Arc<Botos>,
     settings: OnceLock<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 /// What a deployment reads. What it writes is in a folder of its own, so that many can be at work at once.
-const READ: [&str; 8] =
-    ["serverless.yml", "shops.toml", "dashboards", "deploy", "pipeline", "subscribers", "node_modules", ".venv"];
+const READ: [&str; 7] =
+    ["shops.toml", "dashboards", "deploy", "pipeline", "subscribers", "node_modules", ".venv"];
 
 /// How long a schedule's minute lasts where a test waits for it.
 pub const SOON: &str = "--param=scheduleInterval=2s";
@@ -55,16 +56,13 @@ impl Cloud {
     /// As [`Cloud::deployed`], with arguments of `serverless deploy`.
     pub async fn deployed_with(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("project")).unwrap();
-        for name in READ {
-            symlink(root().join(name), folder.path().join("project").join(name)).unwrap();
-        }
+        read_in(&folder.path().join("project"));
         let port = free_port();
         let endpoint = format!("http://127.0.0.1:{port}");
         let proxy = Proxy::start(&endpoint).await;
-        let (botos, settings) = (Arc::default(), OnceLock::new());
-        let mut cloud = Self { proxy, url: String::new(), endpoint, folder, botos, settings };
-        let mut up = cloud.command(Path::new("deploy/local-cloud.sh"));
+        let (artifacts, botos, settings) = (artifacts(), Arc::default(), OnceLock::new());
+        let mut cloud = Self { proxy, url: String::new(), endpoint, folder, artifacts, botos, settings };
+        let mut up = cloud.command(&cloud.project().join("deploy/local-cloud.sh"));
         up.arg("up").args(args).env("KASSA_CLOUD_PORT", port.to_string());
         if args.contains(&SOON) {
             up.env("KASSA_CLOUD_MINUTE", "2");
@@ -75,13 +73,17 @@ impl Cloud {
         cloud
     }
 
+    fn project(&self) -> PathBuf {
+        self.folder.path().join("project")
+    }
+
     /// A command that sees this AWS and no other.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .current_dir(self.folder.path().join("project"))
+            .current_dir(self.project())
             .env("KASSA_CLOUD", self.folder.path().join("cloud"))
-            .env("KASSA_ARTIFACTS", artifacts())
+            .env("KASSA_ARTIFACTS", &self.artifacts)
             .env("KASSA_LAMBDA_ENDPOINT", &self.proxy.url)
             .env("KASSA", env!("CARGO_BIN_EXE_kassa"))
             .env("AWS_ENDPOINT_URL", &self.endpoint)
@@ -113,7 +115,7 @@ impl Cloud {
     }
 
     pub async fn serverless(&self, args: &[&str]) -> String {
-        let mut command = self.command(Path::new("node_modules/.bin/serverless"));
+        let mut command = self.command(&self.project().join("node_modules/.bin/serverless"));
         command.args(args).args(["--stage", "local", "--verbose"]);
         let output = self.run(command).await;
         let told = succeeded(&format!("{args:?}"), &output);
@@ -183,7 +185,8 @@ impl Cloud {
     fn settings(&self) -> BTreeMap<String, BTreeMap<String, String>> {
         let code = "print(json.dumps({f['Handler']: f['Environment']['Variables'] for f in aws('lambda').list_functions()['Functions']}))";
         let settings = tokio::task::block_in_place(|| self.botos.run(self.command(&python()), code));
-        let mut settings: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_value(settings).unwrap();
+        let mut settings: BTreeMap<String, BTreeMap<String, String>> =
+            serde_json::from_value(settings).unwrap();
         for settings in settings.values_mut() {
             settings.insert("AWS_ENDPOINT_URL".to_owned(), self.endpoint.clone());
             // Only the emulator's one function has it.
@@ -231,6 +234,15 @@ pub fn python() -> PathBuf {
     python
 }
 
+fn read_in(project: &Path) {
+    std::fs::create_dir(project).unwrap();
+    for name in READ {
+        symlink(root().join(name), project.join(name)).unwrap();
+    }
+    // This one the framework takes for a file only if it is one.
+    std::fs::copy(root().join("serverless.yml"), project.join("serverless.yml")).unwrap();
+}
+
 /// Ports below those that the system gives to whoever asks for any, as one of them could be taken by the time the
 /// emulator listens (<https://docs.kernel.org/networking/ip-sysctl.html>, `ip_local_port_range`).
 const PORTS: Range<u16> = 10_000..32_000;
@@ -242,7 +254,7 @@ fn free_port() -> u16 {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
-        let mut down = self.command(Path::new("deploy/local-cloud.sh"));
+        let mut down = self.command(&self.project().join("deploy/local-cloud.sh"));
         let _ = down.arg("down").status();
     }
 }
