@@ -49,10 +49,10 @@ start() {
         AWS_ENDPOINT_URL="${KASSA_LAMBDA_ENDPOINT:-http://127.0.0.1:$port}" IOT_MTLS_ENABLED=0 SFTP_ENABLED=0 \
         KASSA_CLOUD_MINUTE="${KASSA_CLOUD_MINUTE:-}" .venv/bin/python deploy/emulator.py >"$cloud/log" 2>&1 </dev/null &
     echo $! >"$cloud/pid"
-    for _ in {1..300}; do
+    for _ in {1..600}; do
         curl --silent --fail --output /dev/null "$(<"$cloud/endpoint")/_ministack/health" && return
         running || break
-        sleep 0.1
+        sleep 0.05
     done
     tail "$cloud/log" >&2
     echo "MiniStack does not start; its log is $cloud/log" >&2
@@ -78,12 +78,9 @@ END
 }
 
 url() {
-    .venv/bin/python - <<'END'
-import boto3
-[stack] = boto3.client("cloudformation").describe_stacks(StackName="kassa-local")["Stacks"]
-[url] = [o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "ShopUrl"]
-print(url)
-END
+    curl --silent --fail --aws-sigv4 "aws:amz:$region:cloudformation" --user test:test \
+        --data 'Action=DescribeStacks&StackName=kassa-local&Version=2010-05-15' "$(<"$cloud/endpoint")/" |
+        sed -n 's:.*<OutputKey>ShopUrl</OutputKey><OutputValue>\([^<]*\)<.*:\1:p'
 }
 
 down() {
@@ -91,7 +88,7 @@ down() {
         local pid
         pid=$(<"$cloud/pid")
         kill "$pid"
-        while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+        while running; do sleep 0.1; done
     fi
     rm -rf "$cloud"
 }
