@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::common::cloud::{self, Cloud};
 
-/// What failed comes again after four seconds instead of thirty.
-const AGAIN_SOON: &str = "--param=queueVisibility=4";
+/// What failed comes again after ten seconds instead of thirty.
+const AGAIN_SOON: &str = "--param=queueVisibility=10";
 
 fn till(cloud: &Cloud, shop: &str, format: Format) -> Till {
     Till::new(&cloud.url, shop.parse().unwrap(), "till-1", format, Clock::system()).unwrap()
