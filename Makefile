@@ -94,12 +94,12 @@ docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps
 
 kill:
-	KASSA_KILL_ROUNDS=300 $(CARGO) nextest run --profile long --release --locked --test kill --no-capture
+	KASSA_KILL_ROUNDS=300 $(CARGO) nextest run --profile long --release --locked --test it --no-capture -E 'test(/^kill::/)'
 
 # KASSA_CHAOS_SEED=N KASSA_CHAOS_ROUNDS=1 make chaos plays one round again.
 chaos: bootstraps
-	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-1000} $(CARGO) nextest run --profile long --locked --test chaos --no-capture on_one_machine
-	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-100} $(CARGO) nextest run --profile long --locked --test chaos --no-capture on_aws
+	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-1000} $(CARGO) nextest run --profile long --locked --test it --no-capture -E 'test(/^chaos::on_one_machine/)'
+	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-100} $(CARGO) nextest run --profile long --locked --test it --no-capture -E 'test(/^chaos::on_aws/)'
 
 bench:
 	$(CARGO) bench --locked --bench shop

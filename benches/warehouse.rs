@@ -2,7 +2,8 @@
 //! plain `COPY` of the same rows into the same table, in the same run: `cargo bench --bench warehouse`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
-#[path = "../tests/common/postgres.rs"]
+#[path = "../tests/it/common/postgres.rs"]
+#[allow(dead_code, reason = "it uses its own part")]
 mod postgres;
 
 use std::error::Error;

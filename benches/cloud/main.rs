@@ -6,15 +6,22 @@
     reason = "a benchmark fails by panicking"
 )]
 
-#[path = "../../tests/common/cloud.rs"]
+#[path = "../../tests/it/common/cloud.rs"]
+#[allow(dead_code, reason = "it uses its own part")]
 mod cloud;
 /// From exec to the first request to the Runtime API.
 mod cold;
-#[path = "../../tests/common/function.rs"]
+#[path = "../../tests/it/common/function.rs"]
+#[allow(dead_code, reason = "it uses its own part")]
 mod function;
-#[path = "../../tests/common/otlp.rs"]
+#[path = "../../tests/it/common/otlp.rs"]
+#[allow(dead_code, reason = "it uses its own part")]
 mod otlp;
-#[path = "../../tests/common/runtime_api.rs"]
+#[path = "../../tests/it/common/proxy.rs"]
+#[allow(dead_code, reason = "it uses its own part")]
+mod proxy;
+#[path = "../../tests/it/common/runtime_api.rs"]
+#[allow(dead_code, reason = "it uses its own part")]
 mod runtime_api;
 /// What each subscriber adds.
 mod subscribers;

@@ -4,9 +4,6 @@
 //! `cargo bench --bench shop -- sealed`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
-/// The whole shop in memory, as the tests have it.
-#[path = "../../tests/common/mod.rs"]
-mod common;
 /// The console on a million events, and what its feed costs a sale.
 mod console;
 /// The table's own best rate: what everything is measured against.
@@ -23,6 +20,10 @@ mod selling;
 mod telemetry;
 /// A till that can do without its shop.
 mod tills;
+/// The whole shop in memory, as the tests have it.
+#[path = "../../tests/it/common/world.rs"]
+#[allow(dead_code, reason = "it uses its own part")]
+mod world;
 
 use std::error::Error;
 

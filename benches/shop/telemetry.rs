@@ -14,7 +14,7 @@ use kassa_bus::{Clock, Message, Metrics, Settings, Subscription, Topic, Tracer, 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Map;
 
-use crate::common::{World, content, sealer};
+use crate::world::{World, content, sealer};
 use crate::{Outcome, figure};
 
 /// Set where this program is to be whoever collects the spans, so that its own time is not counted.
@@ -175,8 +175,8 @@ impl Functions {
             let mut batch = Vec::new();
             for _ in 0..BATCH {
                 self.sold += 1;
-                let id = crate::common::uuid(self.sold);
-                let envelope = sealer.seal(content(&id, crate::common::NOON, &lines).as_bytes())?;
+                let id = crate::world::uuid(self.sold);
+                let envelope = sealer.seal(content(&id, crate::world::NOON, &lines).as_bytes())?;
                 let sale = AcceptedSale {
                     shop_id: "AMIS1".parse()?,
                     sale_id: id.parse()?,
