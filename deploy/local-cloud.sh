@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # An AWS on this machine, emulated by MiniStack, with the shop deployed on it.
 #
-#   deploy/local-cloud.sh up      starts it, deploys stage local, applies shops.toml
+#   deploy/local-cloud.sh up      starts it, deploys stage local, applies shops.toml; what follows goes to
+#                                 `serverless deploy`: up --param=logLevel=DEBUG
 #   deploy/local-cloud.sh down    ends it; what it held is gone
 #   eval "$(deploy/local-cloud.sh env)"   lets aws, kassa and serverless talk to it
 #
 # All of it is in this folder: .venv, node_modules, and $KASSA_CLOUD (.cloud): pid, log, endpoint.
 # $KASSA is the command to apply with, $KASSA_ARTIFACTS a folder of bootstraps to deploy instead of building,
 # $KASSA_CLOUD_PORT where it listens (else any free port), $KASSA_LAMBDA_ENDPOINT what the functions take for AWS
-# (tests put a proxy there).
+# (tests put a proxy there), $KASSA_CLOUD_MINUTE how many seconds a schedule's minute lasts there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cloud=${KASSA_CLOUD:-.cloud}
@@ -16,7 +17,7 @@ cloud=${KASSA_CLOUD:-.cloud}
 region=eu-west-1
 
 # The number may be another process's by now.
-running() { [[ -f $cloud/pid && $(ps -o args= -p "$(<"$cloud/pid")") == *ministack* ]]; }
+running() { [[ -f $cloud/pid && $(ps -o args= -p "$(<"$cloud/pid")") == *deploy/emulator.py ]]; }
 
 settings() {
     cat <<END
@@ -46,12 +47,12 @@ start() {
     env -i PATH="$PATH" HOME="$HOME" TMPDIR="$cloud/tmp" \
         GATEWAY_PORT="$port" BIND_HOST=127.0.0.1 AUTH=true MINISTACK_REGION=$region \
         AWS_ENDPOINT_URL="${KASSA_LAMBDA_ENDPOINT:-http://127.0.0.1:$port}" IOT_MTLS_ENABLED=0 SFTP_ENABLED=0 \
-        .venv/bin/ministack >"$cloud/log" 2>&1 </dev/null &
+        KASSA_CLOUD_MINUTE="${KASSA_CLOUD_MINUTE:-}" .venv/bin/python deploy/emulator.py >"$cloud/log" 2>&1 </dev/null &
     echo $! >"$cloud/pid"
-    for _ in {1..300}; do
+    for _ in {1..600}; do
         curl --silent --fail --output /dev/null "$(<"$cloud/endpoint")/_ministack/health" && return
         running || break
-        sleep 0.1
+        sleep 0.05
     done
     tail "$cloud/log" >&2
     echo "MiniStack does not start; its log is $cloud/log" >&2
@@ -64,8 +65,8 @@ up() {
     running || start
     eval "$(settings)"
     # The framework's pace is for AWS, where a deployment takes minutes.
-    SLS_AWS_MONITORING_FREQUENCY=200 NODE_NO_WARNINGS=1 npx serverless deploy --stage local
-    ${KASSA:-cargo run --release --quiet --} apply --stage local
+    SLS_AWS_MONITORING_FREQUENCY=200 NODE_NO_WARNINGS=1 node_modules/.bin/serverless deploy --stage local "$@"
+    ${KASSA:-cargo run --release --quiet --features aws --} apply --stage local
     shop=$(url)
     cat <<END
 
@@ -77,12 +78,9 @@ END
 }
 
 url() {
-    .venv/bin/python - <<'END'
-import boto3
-[stack] = boto3.client("cloudformation").describe_stacks(StackName="kassa-local")["Stacks"]
-[url] = [o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "ShopUrl"]
-print(url)
-END
+    curl --silent --fail --aws-sigv4 "aws:amz:$region:cloudformation" --user test:test \
+        --data 'Action=DescribeStacks&StackName=kassa-local&Version=2010-05-15' "$(<"$cloud/endpoint")/" |
+        sed -n 's:.*<OutputKey>ShopUrl</OutputKey><OutputValue>\([^<]*\)<.*:\1:p'
 }
 
 down() {
@@ -90,13 +88,13 @@ down() {
         local pid
         pid=$(<"$cloud/pid")
         kill "$pid"
-        while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+        while running; do sleep 0.1; done
     fi
     rm -rf "$cloud"
 }
 
 case ${1:-} in
-up) up ;;
+up) up "${@:2}" ;;
 down) down ;;
 env) running || { echo "no local cloud is up in $cloud" >&2; exit 1; }; settings ;;
 *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;

@@ -50,7 +50,11 @@ function drained(id) {
     timeout,
     visibility: timeout + 5,
     receives: 1000, // the most there can be; with no limit at all SQS would not put dead letters back
-    environment: { QUEUE_URL: ref(`${id}Queue`), DEAD_LETTERS_URL: ref(`${id}DeadLetters`) },
+    environment: {
+      QUEUE_URL: ref(`${id}Queue`),
+      DEAD_LETTERS_URL: ref(`${id}DeadLetters`),
+      SCHEDULE_INTERVAL: '${param:scheduleInterval, null}', // an emulator's, where that is not a minute
+    },
     take: [
       allow('${param:drain}', arn(`${id}Queue`)),
       allow('sqs:SendMessage', arn(`${id}DeadLetters`)),

@@ -48,7 +48,7 @@ pub async fn starts(cloud: &Cloud) {
             f64::from(memory[n]) / 1024.0
         );
     }
-    let zip = crate::cloud::artifacts().join("pipeline.zip");
+    let zip = crate::bootstraps::artifacts().join("pipeline.zip");
     println!("zip {:.2} MB", std::fs::metadata(zip).unwrap().len() as f64 / 1e6);
 }
 

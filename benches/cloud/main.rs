@@ -6,6 +6,10 @@
     reason = "a benchmark fails by panicking"
 )]
 
+#[path = "../../tests/it/common/bootstraps.rs"]
+mod bootstraps;
+#[path = "../../tests/it/common/boto.rs"]
+mod boto;
 #[path = "../../tests/it/common/cloud.rs"]
 #[allow(dead_code, reason = "it uses its own part")]
 mod cloud;

@@ -13,19 +13,20 @@ use kassa_pipeline::rebuild::Changes;
 pub struct StreamChanges {
     client: Client,
     stream: String,
+    lag: SignedDuration,
 }
 
-/// From an event's own time to its record in the stream: an append may be tried for eight seconds, clocks
+/// From an event's own time to its record in the stream, on AWS: an append may be tried for eight seconds, clocks
 /// differ a little, and a record comes within a second or so of its append.
-const LAG: SignedDuration = SignedDuration::from_secs(15);
+pub const STREAM_LAG: SignedDuration = SignedDuration::from_secs(15);
 
 /// Pages without records that are asked for before an open shard counts as read to its end.
 const EMPTY_PAGES: u32 = 3;
 
 impl StreamChanges {
     #[must_use]
-    pub fn new(client: Client, stream: String) -> Self {
-        Self { client, stream }
+    pub fn new(client: Client, stream: String, lag: SignedDuration) -> Self {
+        Self { client, stream, lag }
     }
 
     async fn iterator(&self, shard: &str, from: Option<&Sequence>) -> Result<Option<String>, TableError> {
@@ -97,6 +98,6 @@ impl Changes for StreamChanges {
     }
 
     fn lag(&self) -> SignedDuration {
-        LAG
+        self.lag
     }
 }

@@ -25,7 +25,7 @@ use std::fmt;
 use std::str::FromStr;
 
 #[cfg(feature = "aws")]
-pub use changes::StreamChanges;
+pub use changes::{STREAM_LAG, StreamChanges};
 pub use console::StageConsole;
 #[cfg(feature = "aws")]
 pub use dead_letters::SqsOffice;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use jiff::SignedDuration;
 use kassa_bus::error::chain;
 use kassa_bus::registry::Registry;
 use kassa_bus::sns::Sns;
@@ -11,7 +12,7 @@ use kassa_bus::{Clock, Documents, Publisher, Topic};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 
-use super::{KmsKeyMaker, SqsOffice, StageError, StageName, StreamChanges};
+use super::{KmsKeyMaker, STREAM_LAG, SqsOffice, StageError, StageName, StreamChanges};
 use crate::monitor::{CloudWatch, Monitor};
 use crate::questions::Books;
 use crate::rotation::RotateKeys;
@@ -72,6 +73,11 @@ impl Stage {
     fn output(&self, output: &'static str) -> Result<&str, StageError> {
         let value = self.outputs.get(output).map(String::as_str);
         value.ok_or_else(|| StageError::NoOutput { stack: self.stack.clone(), output })
+    }
+
+    /// How far the stream may be behind, which an emulator's is not.
+    fn stream_lag(&self) -> SignedDuration {
+        self.outputs.get("StreamLag").and_then(|lag| lag.parse().ok()).unwrap_or(STREAM_LAG)
     }
 
     /// Where tills post.
@@ -145,7 +151,7 @@ impl Stage {
             events: EventStore::new(dynamodb.clone(), events, Appends::Single),
             registry: Registry::new(dynamodb.clone(), shops),
             read_model: ReadModel::new(dynamodb, shops),
-            changes: Arc::new(StreamChanges::new(streams, stream)),
+            changes: Arc::new(StreamChanges::new(streams, stream, self.stream_lag())),
             segments: SEGMENTS,
             documents,
             dead_letters: Arc::new(SqsOffice::new(aws_sdk_sqs::Client::new(&self.config), &self.stack)),

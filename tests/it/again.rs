@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use jiff::SignedDuration;
 use kassa::questions::Status;
@@ -18,7 +17,7 @@ use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::unsettled::Finder;
 use serde_json::Value;
 
-use crate::common::cloud::{self, Cloud};
+use crate::common::cloud::{self, Cloud, SOON};
 use crate::common::process::{self, Up, json};
 use crate::common::world::{NOON, World, content, is, uuid};
 
@@ -306,8 +305,7 @@ fn line() -> Vec<Line> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_aws_a_sale_that_was_never_published_is_sent_on_its_way_and_a_rejected_one_put_through() {
-    let cloud = Cloud::deployed().await;
-    cloud.serverless(&["deploy", "--param", "reconcileAfter=1s"]).await;
+    let cloud = Cloud::deployed_with(&["--param=reconcileAfter=1s", SOON]).await;
     let till =
         Till::new(&cloud.url, "AMIS1".parse().unwrap(), "till-1", Format::Sealed, Clock::system()).unwrap();
     let till = Arc::new(till);
@@ -317,21 +315,13 @@ async fn on_aws_a_sale_that_was_never_published_is_sent_on_its_way_and_a_rejecte
     let post = reqwest::Client::new().post(format!("{}/shop", cloud.url)).body(sale.body.clone()).send();
     assert_eq!(post.await.unwrap().status(), 503);
     cloud.proxy.calm();
-    // when the function runs, by its schedule or because it is called
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let settled = async {
-        for _ in 0..30 {
-            let invoked = "print(json.dumps(aws('lambda').invoke(FunctionName='kassa-local-reconcile', \
-                Payload=json.dumps({'detail-type': 'Scheduled Event'})).get('FunctionError')))";
-            assert_eq!(cloud.boto(invoked).await, Value::Null, "{}", cloud.log());
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            if cloud.ask(&["sale", sale.sale_id.as_str()]).await["status"] == "recorded" {
-                return true;
-            }
-        }
-        false
-    };
-    assert!(settled.await, "{}", cloud.log());
+    // when a minute has passed
+    let recorded = |found: &Value| found["status"] == "recorded";
+    cloud.until("what was left behind", &["sale", sale.sale_id.as_str()], recorded).await;
+    // then the function did that, which may do all that it is called for
+    let invoked = "print(json.dumps(aws('lambda').invoke(FunctionName='kassa-local-reconcile', \
+        Payload=json.dumps({'detail-type': 'Scheduled Event'})).get('FunctionError')))";
+    assert_eq!(cloud.boto(invoked).await, Value::Null, "{}", cloud.log());
     // and given one that a till signed which nobody had enrolled
     let folder = tempfile::tempdir().unwrap();
     let enrolled = ["--shop", "AMIS2", "--till", "till-1", "--folder", folder.path().to_str().unwrap()];

@@ -1,7 +1,5 @@
 //! The real bootstraps over a stand-in of Lambda's Runtime API: events as AWS documents them in, answers out.
 
-use std::process::Command;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +24,6 @@ async fn the_bootstraps_take_what_aws_sends_and_answer_as_aws_documents() {
     sns_without_a_queue_fails_as_a_whole(&cloud).await;
     a_streams_checkpoint_is_its_shards(&cloud).await;
     the_minute_says_what_is_pending_and_how_the_shops_day_goes(&cloud).await;
-    a_missing_or_wrong_setting_fails_at_start_and_is_named(&cloud);
 }
 
 async fn accept_answers_the_http_api(cloud: &Cloud) {
@@ -174,53 +171,4 @@ async fn the_minute_says_what_is_pending_and_how_the_shops_day_goes(cloud: &Clou
     let invoked = "print(json.dumps(aws('lambda').invoke(FunctionName='kassa-local-watch', \
         Payload=json.dumps({'detail-type': 'Scheduled Event'})).get('FunctionError')))";
     assert_eq!(cloud.boto(invoked).await, Value::Null);
-}
-
-fn a_missing_or_wrong_setting_fails_at_start_and_is_named(cloud: &Cloud) {
-    let lambda = [
-        ("METRICS_NAMESPACE", "kassa-local"),
-        ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1"),
-        ("AWS_REGION", "eu-west-1"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-    ];
-    let start = |handler: &str, without: &str, with: &[(&str, &str)]| {
-        let mut command = Command::new(cloud.bootstrap("pipeline"));
-        command.env_clear().envs(lambda).env("_HANDLER", handler).envs(cloud.function_settings(handler));
-        let output = command.env_remove(without).envs(with.iter().copied()).output().unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
-    };
-    for (handler, names) in [
-        (
-            "accept",
-            &[
-                "EVENTS_TABLE",
-                "SHOPS_TABLE",
-                "TO_DECRYPT_TOPIC",
-                "KEY_PREFIX",
-                "AWS_REGION",
-                "AWS_SECRET_ACCESS_KEY",
-                "METRICS_NAMESPACE",
-            ][..],
-        ),
-        (
-            "decrypt",
-            &["EVENTS_TABLE", "SHOPS_TABLE", "TO_PROCESS_TOPIC", "DECRYPT_ERRORS_TOPIC", "KEY_PREFIX"],
-        ),
-        ("process", &["EVENTS_TABLE", "SHOPS_TABLE", "DECRYPT_ERRORS_TOPIC"]),
-        ("project", &["SHOPS_TABLE"]),
-        ("watch", &["EVENTS_TABLE", "SHOPS_TABLE"]),
-        ("reconcile", &["EVENTS_TABLE", "SHOPS_TABLE", "TO_DECRYPT_TOPIC"]),
-    ] {
-        for name in names {
-            let told = start(handler, name, &[]);
-            assert!(told.contains(&format!("{name} is missing")), "{handler} without {name}: {told}");
-        }
-    }
-    assert!(start("accept", "", &[("TO_DECRYPT_TOPIC", "to-decrypt")]).contains("TO_DECRYPT_TOPIC must be"));
-    assert!(
-        start("nobody", "", &[("METRICS_NAMESPACE", "kassa-test")])
-            .contains("_HANDLER must be accept, decrypt, process, project, watch or reconcile")
-    );
 }

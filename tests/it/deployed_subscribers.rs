@@ -7,17 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::cloud::{self, Cloud};
+use crate::common::cloud::{self, Cloud, SOON};
 use crate::common::postgres::Postgres;
-
-/// Deploys with times that a test can wait for.
-async fn deploy(cloud: &Cloud, more: &[(&str, &str)]) {
-    let fast = [("groupWait", "1s"), ("resolveAfter", "3s"), ("alertEmail", "ict@example.com")];
-    let params: Vec<String> =
-        fast.iter().chain(more).map(|(name, value)| format!("--param={name}={value}")).collect();
-    let args: Vec<&str> = std::iter::once("deploy").chain(params.iter().map(String::as_str)).collect();
-    cloud.serverless(&args).await;
-}
 
 async fn sell(cloud: &Cloud, more: &[&str]) {
     let sold = cloud.kassa(&[&["sell", "--stage", "local", "--shop", "AMIS1"], more].concat()).await;
@@ -85,14 +76,14 @@ async fn until<T, F: Future<Output = T>>(what: &str, ask: impl Fn() -> F, right:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_till_with_the_wrong_key_is_told_once_however_many_functions_there_are() {
     // given a deployed shop, and ICT that wants alerts of one shop only
-    let cloud = Cloud::deployed().await;
-    deploy(&cloud, &[]).await;
+    let told = ["--param=groupWait=1s", "--param=resolveAfter=8s", "--param=alertEmail=ict@example.com"];
+    let cloud = Cloud::deployed_with(&[&told[..], &[SOON]].concat()).await;
     subscribe(&cloud, "of-amis1", &json!({"shop_id": ["AMIS1"]})).await;
     subscribe(&cloud, "of-amis2", &json!({"shop_id": ["AMIS2"]})).await;
     subscribe(&cloud, "only-info", &json!({"severity": ["info"]})).await;
 
     // when a till with another shop's key sells, far more than one function takes at once
-    sell(&cloud, &["--key-of", "AMIS2", "--till", "till-9", "--count", "1000"]).await;
+    sell(&cloud, &["--key-of", "AMIS2", "--till", "till-9", "--count", "300"]).await;
 
     // then, by the minute of AWS itself, the manager gets one text message
     let sms = until("the manager is told", || text_messages(&cloud), |sms| !sms.is_empty()).await;
@@ -103,7 +94,7 @@ async fn a_till_with_the_wrong_key_is_told_once_however_many_functions_there_are
 
     // and every failure is counted once, with key and till
     let audit = ["audit", "keys", "--since", "1h"];
-    let audit = cloud.until("all are counted", &audit, |a| a.to_string().contains("\"count\":1000")).await;
+    let audit = cloud.until("all are counted", &audit, |a| a.to_string().contains("\"count\":300")).await;
     assert!(audit.to_string().contains("AMIS2") && audit.to_string().contains("till-9"), "{audit}");
 
     // when two functions do the same minute, and then the till is mended
@@ -163,7 +154,7 @@ impl Drop for Receiver {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warehouse_that_was_down_gets_every_sale_once_in_plaintext_only_there() {
     // given a shop that has no warehouse, and so no queue in which its sales lie open
-    let cloud = Cloud::deployed().await;
+    let cloud = Cloud::deployed_with(&[SOON]).await;
     let queues = "print(json.dumps([u for u in aws('sqs').list_queues()['QueueUrls'] if 'warehouse' in u]))";
     assert_eq!(cloud.boto(queues).await, json!([]));
     // and then one that is down
@@ -171,7 +162,7 @@ async fn a_warehouse_that_was_down_gets_every_sale_once_in_plaintext_only_there(
         "127.0.0.1:{}",
         std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     );
-    deploy(&cloud, &[("warehouseUrl", &format!("http://{listen}/sales"))]).await;
+    cloud.serverless(&["deploy", SOON, &format!("--param=warehouseUrl=http://{listen}/sales")]).await;
     sell(&cloud, &["--count", "150"]).await;
     cloud
         .until("the sales are in the rows", &["check"], |c| {

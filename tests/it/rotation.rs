@@ -17,6 +17,7 @@ use kassa_bus::message::Reason;
 use kassa_bus::registry::Registry;
 use kassa_bus::{Clock, Line, ShopId, Thumbprint};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::common::cloud::Cloud;
@@ -265,23 +266,51 @@ fn line() -> Vec<Line> {
     }]
 }
 
-/// Sells until told to stop, and says how many sales the shop took.
-async fn sell_until(till: Till, stop: Arc<AtomicBool>) -> u32 {
-    let mut sold = 0;
-    while !stop.load(Ordering::SeqCst) {
-        let sale = till.ring_up(&line()).await.unwrap();
-        till.post(&sale).await.unwrap();
-        sold += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    sold
+/// Two tills that sell until they are told to stop.
+struct Selling {
+    stop: Arc<AtomicBool>,
+    /// How many sales of each the shop took.
+    sold: [Arc<AtomicU32>; 2],
+    tills: Vec<JoinHandle<()>>,
 }
 
-fn tills(url: &str, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<u32>> {
-    let till = |format| Till::new(url, shop(), "till-1", format, Clock::system()).unwrap();
-    [Format::Sealed, Format::Classic]
-        .map(|format| tokio::spawn(sell_until(till(format), stop.clone())))
-        .into()
+impl Selling {
+    fn begins(url: &str) -> Self {
+        let (stop, sold): (Arc<AtomicBool>, [Arc<AtomicU32>; 2]) = Default::default();
+        let till = |(format, sold): (Format, &Arc<AtomicU32>)| {
+            let till = Till::new(url, shop(), "till-1", format, Clock::system()).unwrap();
+            let (stop, sold) = (stop.clone(), sold.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let sale = till.ring_up(&line()).await.unwrap();
+                    till.post(&sale).await.unwrap();
+                    sold.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+        };
+        let tills = [Format::Sealed, Format::Classic].into_iter().zip(&sold).map(till).collect();
+        Self { stop, sold, tills }
+    }
+
+    /// Waits until each till has sold so many more.
+    async fn goes_on(&self, sales: u32) {
+        let sold = || self.sold.each_ref().map(|sold| sold.load(Ordering::SeqCst));
+        let until = sold().map(|sold| sold + sales);
+        while sold().iter().zip(&until).any(|(sold, until)| sold < until) {
+            assert!(!self.tills.iter().any(JoinHandle::is_finished), "a till gave up");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Says how many sales the shop took.
+    async fn ends(self) -> u32 {
+        self.stop.store(true, Ordering::SeqCst);
+        for till in self.tills {
+            till.await.unwrap();
+        }
+        self.sold.iter().map(|sold| sold.load(Ordering::SeqCst)).sum()
+    }
 }
 
 /// The keys that sealed sales were recorded with.
@@ -295,17 +324,12 @@ async fn tills_sell_on_while_the_open_shop_gets_another_key() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap().to_owned();
     let up = Up::start(folder.path());
-    let stop = Arc::new(AtomicBool::new(false));
-    let selling = tills(&up.url, &stop);
+    let selling = Selling::begins(&up.url);
     tokio::time::sleep(Duration::from_millis(1200)).await;
     // when
     let rotated = json(&["key", "rotate", "--shop", "AMIS1", "--json", "--data", &data]);
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    stop.store(true, Ordering::SeqCst);
-    let mut sold = 0;
-    for till in selling {
-        sold += till.await.unwrap();
-    }
+    let sold = selling.ends().await;
     up.settled();
     // then nobody was refused, and the till that hears of keys has changed over by itself
     let check = json(&["check", "--json", "--data", &data]);
@@ -325,17 +349,12 @@ async fn tills_sell_on_while_the_open_shop_gets_another_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_aws_tills_sell_on_while_the_shop_gets_another_key() {
     let cloud = Cloud::deployed().await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let selling = tills(&cloud.url, &stop);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let selling = Selling::begins(&cloud.url);
+    selling.goes_on(10).await;
     // when
     let rotated = cloud.ask(&["key", "rotate", "--shop", "AMIS1"]).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    stop.store(true, Ordering::SeqCst);
-    let mut sold = 0;
-    for till in selling {
-        sold += till.await.unwrap();
-    }
+    selling.goes_on(50).await;
+    let sold = selling.ends().await;
     // then
     let all = |check: &Value| check["pending"] == 0 && check["accepted"] == sold;
     let check = cloud.until("the books", &["check"], all).await;

@@ -359,8 +359,7 @@ async fn a_variable_that_is_wrong_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_aws_a_sale_is_one_trace_from_till_to_read_model() {
     let receiver = Receiver::start().await;
-    let cloud = Cloud::deployed().await;
-    cloud.serverless(&["deploy", "--param", &format!("otlpEndpoint={}", receiver.url)]).await;
+    let cloud = Cloud::deployed_with(&[&format!("--param=otlpEndpoint={}", receiver.url)]).await;
     let mut till = cloud.command(env!("CARGO_BIN_EXE_kassa").as_ref());
     till.args(["sell", "--stage", "local", "--shop", "AMIS1", "--count", "12", "--json"]);
     till.env(ENDPOINT, &receiver.url);

@@ -21,6 +21,8 @@ pub(super) struct Drain {
     client: Client,
     queue: String,
     dead_letters: String,
+    /// From one invocation to the next.
+    interval: Duration,
 }
 
 /// What one invocation did.
@@ -39,19 +41,29 @@ const ENTRIES: usize = 10;
 /// as well, so one that has waited through an outage has fewer tries left, though never none.
 const MAX_RECEIVES: u32 = 5;
 
-/// How long one invocation goes on: to the next one, a minute after this one's start, less a batch.
-const ENOUGH: Duration = Duration::from_secs(40);
+/// How often the function is called, unless its settings say otherwise: `rate(1 minute)` is the shortest there is, but
+/// on an emulator.
+const INTERVAL: Duration = Duration::from_mins(1);
 
-/// How long a message is out of sight after its nth receive: it doubles from a minute to half an hour, so
-/// that in the 14 days its queue keeps it, it is received fewer than the thousand times SQS counts to.
-fn out_of_sight(receives: u32) -> i32 {
-    60 * 2i32.pow(receives.saturating_sub(1).min(5)).min(30)
+/// How long one invocation goes on: to the next one, less a batch.
+fn time_limit(interval: Duration) -> Duration {
+    interval * 2 / 3
+}
+
+/// How many seconds a message is out of sight after its nth receive: it doubles from one interval to thirty, a minute
+/// to half an hour, so that in the 14 days its queue keeps it, it is received fewer than the thousand times SQS counts
+/// to.
+fn out_of_sight(interval: Duration, receives: u32) -> i32 {
+    let times = 2u32.pow(receives.saturating_sub(1).min(5)).min(30);
+    i32::try_from((interval * times).as_secs().max(1)).unwrap_or(i32::MAX)
 }
 
 impl Drain {
     pub fn new(client: Client, settings: &Settings) -> Result<Self, SettingError> {
         let queue = settings.text("QUEUE_URL")?.to_owned();
-        Ok(Self { client, queue, dead_letters: settings.text("DEAD_LETTERS_URL")?.to_owned() })
+        let dead_letters = settings.text("DEAD_LETTERS_URL")?.to_owned();
+        let interval = settings.duration("SCHEDULE_INTERVAL", INTERVAL)?;
+        Ok(Self { client, queue, dead_letters, interval })
     }
 
     /// Batch after batch until the queue is empty, the subscriber says pause, or time is up.
@@ -60,7 +72,7 @@ impl Drain {
         let labels = &[(Dimension::Function, subscription.name)];
         let begun = Instant::now();
         let mut drained = Drained::default();
-        while begun.elapsed() < ENOUGH && !drained.paused {
+        while begun.elapsed() < time_limit(self.interval) && !drained.paused {
             let received = self.receive(subscription.batch).await?;
             if received.is_empty() {
                 break;
@@ -160,7 +172,7 @@ impl Drain {
                 ChangeMessageVisibilityBatchRequestEntry::builder()
                     .id(n.to_string())
                     .receipt_handle(received.receipt_handle.clone().unwrap_or_default())
-                    .visibility_timeout(out_of_sight(receives(received)))
+                    .visibility_timeout(out_of_sight(self.interval, receives(received)))
                     .build()
             };
             let entries = some.iter().enumerate().map(entry).collect::<Result<_, _>>()?;
@@ -216,10 +228,13 @@ mod tests {
     fn fourteen_days_of_receives_are_fewer_than_a_thousand() {
         let mut seconds = 0;
         let receives = (1..).take_while(|&n| {
-            seconds += out_of_sight(n);
+            seconds += out_of_sight(INTERVAL, n);
             seconds < 14 * 24 * 60 * 60
         });
         assert!(receives.count() < 1000);
-        assert_eq!([1, 2, 3, 6, 100].map(out_of_sight), [60, 120, 240, 1800, 1800]);
+        let of = |interval| [1, 2, 3, 6, 100].map(|receives| out_of_sight(interval, receives));
+        assert_eq!(of(INTERVAL), [60, 120, 240, 1800, 1800]);
+        assert_eq!(of(Duration::from_millis(1_500)), [1, 3, 6, 45, 45]);
+        assert_eq!(time_limit(INTERVAL), Duration::from_secs(40));
     }
 }

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kassa_bus::message::DecryptedSale;
 use kassa_bus::notify::{Notice, Notifier};
 use kassa_bus::table::TableError;
@@ -39,7 +39,7 @@ use self::courier::Courier;
 use self::delivery::{Delivery, Parcel, pack};
 use self::post::Post;
 use self::signing::Signing;
-use self::state::{Admission, End, Outcome, change};
+use self::state::{Admission, End, Outcome, change, probe_interval};
 pub use self::state::{Failing, News, Stopped, WebhookState, resume, status};
 use self::target::Rules;
 
@@ -53,6 +53,8 @@ struct WarehouseWebhook {
     documents: Documents,
     notifier: Arc<dyn Notifier>,
     clock: Clock,
+    /// While it fails, from one probe to the next.
+    probe_interval: SignedDuration,
     /// Sales delivered that the document does not count yet.
     uncounted: AtomicU64,
 }
@@ -67,6 +69,8 @@ fn make(host: &dyn Host) -> Result<Option<Subscription>, SettingError> {
     };
     let url = rules.target(url).map_err(wrong)?;
     let timeout = settings.duration("WAREHOUSE_TIMEOUT", Duration::from_secs(10))?;
+    let schedule = settings.duration("SCHEDULE_INTERVAL", Duration::from_mins(1))?;
+    let schedule = SignedDuration::try_from(schedule.min(Duration::from_hours(24))).unwrap_or_default();
     let post = Post::new(url, rules, timeout, Signing::new(host.secrets()?), host.clock())
         .map_err(|_| wrong("empty: there is no TLS on this machine"))?;
     let subscriber = Arc::new(WarehouseWebhook {
@@ -74,6 +78,7 @@ fn make(host: &dyn Host) -> Result<Option<Subscription>, SettingError> {
         documents: host.documents(ENTRY.name)?,
         notifier: host.notifier()?,
         clock: host.clock(),
+        probe_interval: probe_interval(schedule),
         uncounted: AtomicU64::new(0),
     });
     let subscription = ENTRY.on(Topic::ToProcess, subscriber);
@@ -140,7 +145,8 @@ impl WarehouseWebhook {
         verdicts: &mut [Option<Verdict>],
     ) -> Result<Pause, TableError> {
         let (url, began) = (self.courier.post.url().as_str(), self.clock.now());
-        let (admission, state) = change(&self.documents, |state| state.admit(url, began)).await?;
+        let next_probe = began + self.probe_interval;
+        let (admission, state) = change(&self.documents, |state| state.admit(url, began, next_probe)).await?;
         let (state, rest) = match admission {
             Admission::Wait { until } => {
                 let why = state.why();
@@ -149,7 +155,7 @@ impl WarehouseWebhook {
             Admission::Open | Admission::Probe => {
                 let attempts = if admission == Admission::Open { ATTEMPTS } else { 1 };
                 let outcome = self.courier.bring(deliveries, attempts, verdicts).await;
-                (self.note(&outcome, state, began).await, self.rest(outcome))
+                (self.note(&outcome, state, next_probe).await, self.rest(outcome))
             }
         };
         if state.untold.is_some()
@@ -161,14 +167,14 @@ impl WarehouseWebhook {
     }
 
     /// Writes down what came of a batch, unless it is what always comes of one.
-    async fn note(&self, outcome: &Outcome, state: WebhookState, began: Timestamp) -> WebhookState {
+    async fn note(&self, outcome: &Outcome, state: WebhookState, next_probe: Timestamp) -> WebhookState {
         let (url, now) = (self.courier.post.url().as_str(), self.clock.now());
         self.uncounted.fetch_add(outcome.delivered, Ordering::Relaxed);
         if !state.is_news(outcome, now) {
             return state;
         }
         let delivered = self.uncounted.swap(0, Ordering::Relaxed);
-        match change(&self.documents, |state| state.note(outcome, delivered, url, began, now)).await {
+        match change(&self.documents, |state| state.note(outcome, delivered, url, next_probe, now)).await {
             Ok(((), state)) => state,
             // What was delivered is delivered all the same.
             Err(error) => {

@@ -79,8 +79,11 @@ pub enum End {
     Gone,
 }
 
-/// From probe to probe. Runs come once a minute, give or take, and each is to find its turn.
-const PROBE: SignedDuration = SignedDuration::from_secs(50);
+/// From probe to probe: 50 seconds where runs come once a minute, as they do so give or take, and each is to find its
+/// turn.
+pub fn probe_interval(schedule_interval: SignedDuration) -> SignedDuration {
+    schedule_interval * 5 / 6
+}
 
 /// How long a warehouse may be silent before people are told.
 const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
@@ -89,8 +92,8 @@ const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
 const STALE: SignedDuration = SignedDuration::from_mins(1);
 
 impl WebhookState {
-    /// Asks to send to this URL. Who is told to probe has the probe to itself.
-    pub fn admit(&mut self, url: &str, now: Timestamp) -> Admission {
+    /// Asks to send to this URL. Who is told to probe has the probe to itself: the next one is not before that time.
+    pub fn admit(&mut self, url: &str, now: Timestamp, next_probe: Timestamp) -> Admission {
         if self.stopped.as_ref().is_some_and(|stopped| stopped.url == url) {
             return Admission::Wait { until: None };
         }
@@ -102,7 +105,7 @@ impl WebhookState {
                 Admission::Wait { until: Some(*not_before) }
             }
             Some(failing) => {
-                failing.not_before = now + PROBE;
+                failing.not_before = next_probe;
                 Admission::Probe
             }
         }
@@ -129,8 +132,16 @@ impl WebhookState {
             || (outcome.delivered > 0 && stale())
     }
 
-    /// Takes in what came of a batch that was begun then, with `delivered` sales not counted before.
-    pub fn note(&mut self, outcome: &Outcome, delivered: u64, url: &str, began: Timestamp, now: Timestamp) {
+    /// Takes in what came of a batch, with `delivered` sales not counted before. If it is the first that fails, it is
+    /// followed by a probe, not before that time.
+    pub fn note(
+        &mut self,
+        outcome: &Outcome,
+        delivered: u64,
+        url: &str,
+        next_probe: Timestamp,
+        now: Timestamp,
+    ) {
         self.delivered += delivered;
         if outcome.delivered > 0 {
             self.last_delivered_at = Some(now);
@@ -140,7 +151,7 @@ impl WebhookState {
         }
         match &outcome.end {
             None => {}
-            Some(End::Down(down)) => self.down(down, began, now),
+            Some(End::Down(down)) => self.down(down, next_probe, now),
             Some(End::Gone) => {
                 self.failing = None;
                 self.stopped = Some(Stopped { since: now, url: url.to_owned() });
@@ -156,11 +167,11 @@ impl WebhookState {
         self.untold = (!unheard).then_some(News::Back { since, at: now });
     }
 
-    fn down(&mut self, down: &Down, began: Timestamp, now: Timestamp) {
+    fn down(&mut self, down: &Down, next_probe: Timestamp, now: Timestamp) {
         let failing = self.failing.get_or_insert_with(|| Failing {
             since: now,
             why: String::new(),
-            not_before: began + PROBE,
+            not_before: next_probe,
             told: false,
         });
         failing.since = failing.since.min(now);
@@ -228,6 +239,10 @@ mod tests {
         Timestamp::from_second(1_795_000_000 + seconds).unwrap()
     }
 
+    fn next_probe(second: i64) -> Timestamp {
+        at(second) + probe_interval(SignedDuration::from_mins(1))
+    }
+
     fn delivered() -> Outcome {
         Outcome { delivered: 3, answered: true, end: None }
     }
@@ -238,11 +253,16 @@ mod tests {
     }
 
     impl WebhookState {
+        /// Somebody asks at that second, where runs come once a minute.
+        fn asked(&mut self, second: i64) -> Admission {
+            self.admit(URL, at(second), next_probe(second))
+        }
+
         /// A batch at that second that ended so, if it was let in.
         fn batch(&mut self, second: i64, outcome: &Outcome) -> Admission {
-            let admission = self.admit(URL, at(second));
+            let admission = self.asked(second);
             if !matches!(admission, Admission::Wait { .. }) {
-                self.note(outcome, outcome.delivered, URL, at(second), at(second));
+                self.note(outcome, outcome.delivered, URL, next_probe(second), at(second));
             }
             admission
         }
@@ -257,7 +277,7 @@ mod tests {
         assert!(!state.is_news(&delivered(), at(59)));
         assert!(state.is_news(&delivered(), at(60)));
         let before = state.clone();
-        assert_eq!(state.admit(URL, at(59)), Admission::Open);
+        assert_eq!(state.asked(59), Admission::Open);
         assert_eq!(state, before, "nothing to write");
     }
 
@@ -265,13 +285,13 @@ mod tests {
     fn a_failure_opens_the_circuit_and_one_of_many_probes_each_minute() {
         let mut state = WebhookState::default();
         state.batch(0, &down(None));
-        assert_eq!(state.admit(URL, at(1)), Admission::Wait { until: Some(at(50)) });
+        assert_eq!(state.asked(1), Admission::Wait { until: Some(at(50)) });
         for minute in 1..=5 {
-            let asked: Vec<_> = (0..4).map(|_| state.admit(URL, at(minute * 60))).collect();
+            let asked: Vec<_> = (0..4).map(|_| state.asked(minute * 60)).collect();
             assert_eq!(asked[0], Admission::Probe);
             assert!(asked[1..].iter().all(|a| matches!(a, Admission::Wait { .. })), "minute {minute}");
             // It is known only ten seconds later that it failed.
-            state.note(&down(None), 0, URL, at(minute * 60), at(minute * 60 + 10));
+            state.note(&down(None), 0, URL, next_probe(minute * 60), at(minute * 60 + 10));
         }
         assert_eq!(state.batch(360, &delivered()), Admission::Probe);
         assert_eq!(state.batch(361, &delivered()), Admission::Open);
@@ -282,8 +302,8 @@ mod tests {
     fn what_the_warehouse_asks_for_is_waited_for() {
         let mut state = WebhookState::default();
         state.batch(0, &down(Some(at(600))));
-        assert_eq!(state.admit(URL, at(599)), Admission::Wait { until: Some(at(600)) });
-        assert_eq!(state.admit(URL, at(600)), Admission::Probe);
+        assert_eq!(state.asked(599), Admission::Wait { until: Some(at(600)) });
+        assert_eq!(state.asked(600), Admission::Probe);
     }
 
     #[test]
@@ -325,14 +345,14 @@ mod tests {
             let mut state = WebhookState::default();
             state.batch(0, &Outcome { end: Some(End::Gone), ..Outcome::default() });
             assert_eq!(state.untold, Some(News::Gone { at: at(0) }));
-            assert_eq!(state.admit(URL, at(30 * 86_400)), Admission::Wait { until: None });
+            assert_eq!(state.asked(30 * 86_400), Admission::Wait { until: None });
             state
         };
         let mut resumed = gone();
         resumed.resume();
-        assert_eq!(resumed.admit(URL, at(1)), Admission::Open);
+        assert_eq!(resumed.asked(1), Admission::Open);
         let mut moved = gone();
-        assert_eq!(moved.admit("https://elsewhere.example/", at(1)), Admission::Open);
+        assert_eq!(moved.admit("https://elsewhere.example/", at(1), next_probe(1)), Admission::Open);
         assert_eq!(moved.stopped, None);
     }
 
@@ -341,7 +361,7 @@ mod tests {
         let mut state = WebhookState::default();
         state.batch(0, &down(Some(at(3600))));
         state.resume();
-        assert_eq!(state.admit(URL, at(1)), Admission::Probe);
+        assert_eq!(state.asked(1), Admission::Probe);
     }
 
     #[test]

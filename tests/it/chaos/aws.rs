@@ -46,7 +46,9 @@ impl Asked for Cloud {
 }
 
 /// A message that failed comes again soon, and what came to no end is looked for soon: on AWS that is a minute and five.
-const SOON: [&str; 4] = [
+/// Who is called once a minute is called by the round: a schedule that goes off all the time would meet every fault.
+const SOON: [&str; 5] = [
+    "--param=scheduleInterval=1s",
     "--param=queueTimeout=3",
     "--param=queueVisibility=4",
     "--param=subscriberTimeout=3",
@@ -58,9 +60,9 @@ const MINUTES: Duration = Duration::from_secs(95);
 
 impl Deployed {
     pub async fn new() -> Self {
-        let (cloud, depot) = (Cloud::deployed().await, Depot::opens().await);
+        let depot = Depot::opens().await;
         let url = format!("--param=warehouseUrl={}", depot.road.url);
-        cloud.serverless(&[&["deploy", &url], &SOON[..]].concat()).await;
+        let cloud = Cloud::deployed_with(&[&[url.as_str()], &SOON[..]].concat()).await;
         cloud.boto(&format!("aws('secretsmanager').put_secret_value(SecretId='kassa-local-warehouse', SecretString='{SECRET}'); print('null')")).await;
         let folder = tempfile::tempdir().unwrap();
         let tills: PathBuf = folder.path().join("tills");

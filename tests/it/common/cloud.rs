@@ -1,15 +1,20 @@
 //! The shop as `serverless deploy` puts it on an emulated AWS: real bootstraps, policies enforced.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::ops::Range;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use aws_sdk_kms::config::Credentials;
+use rand::Rng;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::bootstraps::{artifacts, program};
+use super::boto::Botos;
 pub use super::proxy::Proxy;
 
 /// Ended when it is dropped.
@@ -19,18 +24,20 @@ pub struct Cloud {
     pub url: String,
     pub endpoint: String,
     folder: TempDir,
-    settings: BTreeMap<String, BTreeMap<String, String>>,
+    artifacts: PathBuf,
+    botos: Arc<Botos>,
+    settings: OnceLock<BTreeMap<String, BTreeMap<String, String>>>,
 }
+
+/// What a deployment reads. What it writes is in a folder of its own, so that many can be at work at once.
+const READ: [&str; 7] =
+    ["shops.toml", "dashboards", "deploy", "pipeline", "subscribers", "node_modules", ".venv"];
+
+/// How long a schedule's minute lasts where a test waits for it.
+pub const SOON: &str = "--param=scheduleInterval=2s";
 
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A folder with a bootstrap for each room, as `make setup` builds it.
-pub fn artifacts() -> PathBuf {
-    let folder = root().join("target/lambda-zip");
-    assert!(folder.join("pipeline.zip").exists(), "there is no bootstrap; `make bootstraps` builds it");
-    folder
 }
 
 #[track_caller]
@@ -43,33 +50,40 @@ pub fn succeeded(what: &str, output: &Output) -> String {
 impl Cloud {
     /// Starts an AWS and deploys the shop on it.
     pub async fn deployed() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::deployed_with(&[]).await
+    }
+
+    /// As [`Cloud::deployed`], with arguments of `serverless deploy`.
+    pub async fn deployed_with(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        read_in(&folder.path().join("project"));
+        let port = free_port();
         let endpoint = format!("http://127.0.0.1:{port}");
         let proxy = Proxy::start(&endpoint).await;
-        let (folder, settings) = (tempfile::tempdir().unwrap(), BTreeMap::new());
-        let mut cloud = Self { proxy, url: String::new(), endpoint, folder, settings };
-        let mut up = cloud.command(&root().join("deploy/local-cloud.sh"));
-        up.arg("up").env("KASSA_CLOUD_PORT", port.to_string());
-        succeeded("local-cloud.sh up", &cloud.run(up).await);
-        let url = "[print(json.dumps(o['OutputValue'])) for o in aws('cloudformation').describe_stacks(StackName='kassa-local')['Stacks'][0]['Outputs'] if o['OutputKey'] == 'ShopUrl']";
-        cloud.url = serde_json::from_value(cloud.boto(url).await).unwrap();
-        let settings = "print(json.dumps({f['Handler']: f['Environment']['Variables'] for f in aws('lambda').list_functions()['Functions']}))";
-        cloud.settings = serde_json::from_value(cloud.boto(settings).await).unwrap();
-        for settings in cloud.settings.values_mut() {
-            settings.insert("AWS_ENDPOINT_URL".to_owned(), cloud.endpoint.clone());
-            // Only the emulator's one function has it.
-            settings.remove("STREAM_SHARD");
+        let (artifacts, botos, settings) = (artifacts(), Arc::default(), OnceLock::new());
+        let mut cloud = Self { proxy, url: String::new(), endpoint, folder, artifacts, botos, settings };
+        let mut up = cloud.command(&cloud.project().join("deploy/local-cloud.sh"));
+        up.arg("up").args(args).env("KASSA_CLOUD_PORT", port.to_string());
+        if args.contains(&SOON) {
+            up.env("KASSA_CLOUD_MINUTE", "2");
         }
+        let told = succeeded("local-cloud.sh up", &cloud.run(up).await);
+        let url = told.lines().find_map(|line| line.strip_prefix("The shop is open: "));
+        cloud.url = url.expect("the shop's address").to_owned();
         cloud
+    }
+
+    fn project(&self) -> PathBuf {
+        self.folder.path().join("project")
     }
 
     /// A command that sees this AWS and no other.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .current_dir(root())
+            .current_dir(self.project())
             .env("KASSA_CLOUD", self.folder.path().join("cloud"))
-            .env("KASSA_ARTIFACTS", artifacts())
+            .env("KASSA_ARTIFACTS", &self.artifacts)
             .env("KASSA_LAMBDA_ENDPOINT", &self.proxy.url)
             .env("KASSA", env!("CARGO_BIN_EXE_kassa"))
             .env("AWS_ENDPOINT_URL", &self.endpoint)
@@ -101,8 +115,8 @@ impl Cloud {
     }
 
     pub async fn serverless(&self, args: &[&str]) -> String {
-        let mut command = self.command(Path::new("npx"));
-        command.arg("serverless").args(args).args(["--stage", "local", "--verbose"]);
+        let mut command = self.command(&self.project().join("node_modules/.bin/serverless"));
+        command.args(args).args(["--stage", "local", "--verbose"]);
         let output = self.run(command).await;
         let told = succeeded(&format!("{args:?}"), &output);
         told + &String::from_utf8_lossy(&output.stderr)
@@ -153,28 +167,32 @@ impl Cloud {
 
     /// Runs Python with boto3, `aws(service)` for a client, and reads the JSON it prints.
     pub async fn boto(&self, code: &str) -> Value {
-        let mut command = self.command(&python());
-        command.arg("-c").arg(format!("import boto3, json\naws = boto3.client\n{code}"));
-        serde_json::from_str(&succeeded(code, &self.run(command).await)).unwrap()
+        let (botos, code) = (self.botos.clone(), code.to_owned());
+        let environment = self.command(&python());
+        tokio::task::spawn_blocking(move || botos.run(environment, &code)).await.unwrap()
     }
 
     /// A room's bootstrap, as it was deployed.
     pub fn bootstrap(&self, room: &str) -> PathBuf {
-        let folder = self.folder.path().join(room);
-        let program = folder.join("bootstrap");
-        if !program.exists() {
-            let zip = artifacts().join(format!("{room}.zip"));
-            let unzip = [zip.to_str().unwrap(), folder.to_str().unwrap()];
-            let mut command = self.command(&python());
-            succeeded("unzip", &command.args(["-m", "zipfile", "-e"]).args(unzip).output().unwrap());
-            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        program
+        program(room, self.folder.path())
     }
 
     /// The environment that the deployment gave a function.
     pub fn function_settings(&self, handler: &str) -> BTreeMap<String, String> {
-        self.settings.get(handler).cloned().unwrap_or_default()
+        self.settings.get_or_init(|| self.settings()).get(handler).cloned().unwrap_or_default()
+    }
+
+    fn settings(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let code = "print(json.dumps({f['Handler']: f['Environment']['Variables'] for f in aws('lambda').list_functions()['Functions']}))";
+        let settings = tokio::task::block_in_place(|| self.botos.run(self.command(&python()), code));
+        let mut settings: BTreeMap<String, BTreeMap<String, String>> =
+            serde_json::from_value(settings).unwrap();
+        for settings in settings.values_mut() {
+            settings.insert("AWS_ENDPOINT_URL".to_owned(), self.endpoint.clone());
+            // Only the emulator's one function has it.
+            settings.remove("STREAM_SHARD");
+        }
+        settings
     }
 
     /// Kills every running environment of a function, and says how many there were.
@@ -216,9 +234,27 @@ pub fn python() -> PathBuf {
     python
 }
 
+fn read_in(project: &Path) {
+    std::fs::create_dir(project).unwrap();
+    for name in READ {
+        symlink(root().join(name), project.join(name)).unwrap();
+    }
+    // This one the framework takes for a file only if it is one.
+    std::fs::copy(root().join("serverless.yml"), project.join("serverless.yml")).unwrap();
+}
+
+/// Ports below those that the system gives to whoever asks for any, as one of them could be taken by the time the
+/// emulator listens (<https://docs.kernel.org/networking/ip-sysctl.html>, `ip_local_port_range`).
+const PORTS: Range<u16> = 10_000..32_000;
+
+fn free_port() -> u16 {
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| rand::rng().random_range(PORTS)).find(free).unwrap()
+}
+
 impl Drop for Cloud {
     fn drop(&mut self) {
-        let mut down = self.command(&root().join("deploy/local-cloud.sh"));
+        let mut down = self.command(&self.project().join("deploy/local-cloud.sh"));
         let _ = down.arg("down").status();
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! A file of it uses others by `super::`, as benchmarks declare some of these files in their own roots.
 
+/// The bootstraps that are deployed.
+pub mod bootstraps;
+/// Python with boto3.
+pub mod boto;
 /// The shop as `serverless deploy` puts it on an emulated AWS.
 pub mod cloud;
 /// A bootstrap over the stand-in of the Runtime API, and the events that AWS documents.

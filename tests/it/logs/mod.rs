@@ -3,6 +3,7 @@
 mod subscribers;
 mod webhook;
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use kassa::till::Prepared;
 use kassa_bus::Line;
@@ -10,7 +11,7 @@ use kassa_bus::metrics::Metric;
 use serde_json::{Value, json};
 
 use self::subscribers::ten_rejected;
-use crate::common::cloud::Cloud;
+use crate::common::cloud::{Cloud, Proxy};
 use crate::common::function::{
     Function, accepted, api_event, decrypted, line, recorded_image, scheduled_event, sealed_with, sqs_event,
     stream_event,
@@ -143,46 +144,58 @@ async fn at_the_finest_level_and_in_every_failure_nothing_of_a_sale_is_written(c
     let alone = queued(&ten(cloud).await[..1], sold_in_the_open);
     assert_eq!(function.api.invoke(alone).await.unwrap()["batchItemFailures"], json!([]));
     written.extend(function.said());
-    // when each fails in each service it uses, with sales that it must not drop
-    let settings = [("RUST_LOG", "trace"), ("AWS_ENDPOINT_URL", cloud.proxy.url.as_str())];
-    let sales = ten(cloud).await;
-    for (name, services, event) in [
+    // when each fails in each service it uses, with sales that it must not drop, and is given what is no sale
+    let (sales, others, rejected) = (ten(cloud).await, ten(cloud).await, ten_rejected(cloud).await);
+    let functions = [
         ("accept", &["dynamodb.*", "sns.*"][..], api_event("POST /shop", &sales[0].body, false)),
-        ("decrypt", &["kms.*", "dynamodb.*", "sns.*"], queued(&ten(cloud).await, accepted)),
-        ("process", &["dynamodb.*"], queued(&ten(cloud).await, sold_in_the_open)),
+        ("decrypt", &["kms.*", "dynamodb.*", "sns.*"], queued(&others, accepted)),
+        ("process", &["dynamodb.*"], queued(&others, sold_in_the_open)),
         ("project", &["dynamodb.*"], streamed(&sales)),
-        ("bad-key-auditor", &["dynamodb.*", "kms.*"], ten_rejected(cloud).await),
-        ("decrypt-error-alerter", &["dynamodb.*"], ten_rejected(cloud).await),
+        ("bad-key-auditor", &["dynamodb.*", "kms.*"], rejected.clone()),
+        ("decrypt-error-alerter", &["dynamodb.*"], rejected),
         ("watch", &["dynamodb.*"], scheduled_event()),
-    ] {
-        for service in services {
-            let function = Function::start(cloud, name, &settings).await;
-            cloud.proxy.throttle(service, 1.0, 7);
-            let answer = function.api.invoke(event.clone()).await;
-            cloud.proxy.calm();
-            let failed = answer.as_ref().map_or(true, |answer| {
-                answer["statusCode"] == 503
-                    || answer["batchItemFailures"].as_array().is_some_and(|f| !f.is_empty())
-            });
-            assert!(failed, "{name} without {service}: {answer:?}");
-            let said = function.said();
-            // A minute that fails is told by Lambda's runtime, with the answer.
-            let told = said.iter().any(|line| line.contains("WARN") || line.contains("ERROR"));
-            assert!(told || answer.is_err(), "{name} without {service}");
-            written.extend(said);
-        }
-        // and is given what is no sale
-        let function = Function::start(cloud, name, &settings).await;
-        let broken: Value =
-            serde_json::from_str(&event.to_string().replace("gross_turnover", "gross_turnoven")).unwrap();
-        let _ = function.api.invoke(broken).await;
-        written.extend(function.said());
-    }
-    written.extend(subscribers::alerter_in_every_failure(cloud).await);
-    written.extend(subscribers::webhook_in_every_failure(cloud).await);
+    ];
+    let failures = functions.iter().flat_map(|(name, services, event)| {
+        services.iter().map(move |service| without(cloud, name, service, event))
+    });
+    let broken = functions.iter().map(|(name, _, event)| given_no_sale(cloud, name, event));
+    // All at once: most of it is waiting before the next try.
+    let (failures, broken, alerter, webhook) = tokio::join!(
+        join_all(failures),
+        join_all(broken),
+        subscribers::alerter_in_every_failure(cloud),
+        subscribers::webhook_in_every_failure(cloud)
+    );
+    written.extend(failures.into_iter().chain(broken).chain(webhook).flatten().chain(alerter));
     // then nothing that was written has anything of what was sold
     assert!(written.len() > 50);
     have_nothing_of_a_sale(&written);
+}
+
+/// What a function writes while a service throttles all that it asks.
+async fn without(cloud: &Cloud, name: &str, service: &str, event: &Value) -> Vec<String> {
+    let proxy = Proxy::start(&cloud.endpoint).await;
+    proxy.throttle(service, 1.0, 7);
+    let settings = [("RUST_LOG", "trace"), ("AWS_ENDPOINT_URL", proxy.url.as_str())];
+    let function = Function::start(cloud, name, &settings).await;
+    let answer = function.api.invoke(event.clone()).await;
+    let failed = answer.as_ref().map_or(true, |answer| {
+        answer["statusCode"] == 503 || answer["batchItemFailures"].as_array().is_some_and(|f| !f.is_empty())
+    });
+    assert!(failed, "{name} without {service}: {answer:?}");
+    let said = function.said();
+    // A minute that fails is told by Lambda's runtime, with the answer.
+    let told = said.iter().any(|line| line.contains("WARN") || line.contains("ERROR"));
+    assert!(told || answer.is_err(), "{name} without {service}");
+    said
+}
+
+async fn given_no_sale(cloud: &Cloud, name: &str, event: &Value) -> Vec<String> {
+    let function = Function::start(cloud, name, &[("RUST_LOG", "trace")]).await;
+    let broken: Value =
+        serde_json::from_str(&event.to_string().replace("gross_turnover", "gross_turnoven")).unwrap();
+    let _ = function.api.invoke(broken).await;
+    function.said()
 }
 
 #[track_caller]

@@ -1,5 +1,6 @@
 //! What subscribers write, of sales that others could not read and of sales in the open.
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use kassa::till::{Format, Till};
 use kassa_bus::jwe::Jwe;
@@ -11,14 +12,11 @@ use uuid::Uuid;
 
 use super::webhook::{Webhook, create_table};
 use super::{MARKS, embedded_metrics, have_nothing_of_a_sale, marked, sold_in_the_open, ten};
-use crate::common::cloud::Cloud;
+use crate::common::cloud::{Cloud, Proxy};
 use crate::common::function::{Function, origin, scheduled_event, sqs_event};
 
 /// What the auditor and the alerter get of a sale that was encrypted with another shop's key.
-async fn rejected(cloud: &Cloud, format: Format) -> String {
-    let (shop, other) = ("AMIS1".parse().unwrap(), "AMIS2".parse().unwrap());
-    let mut till = Till::new(&cloud.url, shop, MARKS[0], format, Clock::system()).unwrap();
-    till.key_of = other;
+async fn rejected(till: &Till, shop: &str, format: Format) -> String {
     let sale = till.ring_up(&[marked()]).await.unwrap();
     let request: Value = serde_json::from_str(&sale.body).unwrap();
     let text = |name: &str| request[name].as_str().unwrap().to_owned();
@@ -26,12 +24,12 @@ async fn rejected(cloud: &Cloud, format: Format) -> String {
         Format::Classic => (Envelope::Classic { content_base64: text("content_base64") }, None),
         Format::Sealed => {
             let kid = Jwe::parse(&text("sealed")).unwrap().kid;
-            let sealed_with = SealedWith { kid, shop_id: Some(till.key_of) };
+            let sealed_with = SealedWith { kid, shop_id: Some(till.key_of.clone()) };
             (Envelope::Sealed { sealed: text("sealed") }, Some(sealed_with))
         }
     };
     let rejected = RejectedSale {
-        shop_id: "AMIS1".parse().unwrap(),
+        shop_id: shop.parse().unwrap(),
         sale_id: sale.sale_id,
         reason: Reason::WrongKey,
         detail: "of the test".into(),
@@ -44,13 +42,24 @@ async fn rejected(cloud: &Cloud, format: Format) -> String {
     Message::of(&rejected).body.to_string()
 }
 
-/// Ten such sales, of every kind.
-pub async fn ten_rejected(cloud: &Cloud) -> Value {
+/// Ten such sales of a shop, of every kind.
+async fn ten_rejected_of(cloud: &Cloud, shop: &str, other: &str) -> Value {
+    let formats = [Format::Sealed, Format::Classic];
+    let tills = formats.map(|format| {
+        let mut till =
+            Till::new(&cloud.url, shop.parse().unwrap(), MARKS[0], format, Clock::system()).unwrap();
+        till.key_of = other.parse().unwrap();
+        till
+    });
     let mut bodies = Vec::new();
     for n in 0..10 {
-        bodies.push((n.to_string(), rejected(cloud, [Format::Sealed, Format::Classic][n % 2]).await));
+        bodies.push((n.to_string(), rejected(&tills[n % 2], shop, formats[n % 2]).await));
     }
     sqs_event(&bodies.iter().map(|(id, body)| (id.as_str(), body.as_str())).collect::<Vec<_>>())
+}
+
+pub async fn ten_rejected(cloud: &Cloud) -> Value {
+    ten_rejected_of(cloud, "AMIS1", "AMIS2").await
 }
 
 pub async fn they_and_watch_write_one_line_a_batch_and_nothing_of_a_sale(cloud: &Cloud) {
@@ -100,44 +109,48 @@ async fn ten_sold_in_the_open(cloud: &Cloud) -> Vec<String> {
 
 /// What the alerter writes of an incident that people are to be told of, without each service it uses.
 pub async fn alerter_in_every_failure(cloud: &Cloud) -> Vec<String> {
-    // given an incident of its own, that no deployed function attends to
+    // given an incident of its own, that no deployed function attends to, of a shop that sells nothing meanwhile, as
+    // that would be the end of it
     let table = format!("logs-{}", Uuid::now_v7());
     cloud.boto(&format!("{}\nprint('null')", create_table(&table))).await;
+    let proxy = Proxy::start(&cloud.endpoint).await;
     let settings = [
         ("RUST_LOG", "trace"),
-        ("AWS_ENDPOINT_URL", cloud.proxy.url.as_str()),
+        ("AWS_ENDPOINT_URL", proxy.url.as_str()),
         ("TABLE", &table),
         ("GROUP_WAIT", "1ms"),
     ];
     let alerter = Function::start(cloud, "decrypt-error-alerter", &settings).await;
-    alerter.api.invoke(ten_rejected(cloud).await).await.unwrap();
+    alerter.api.invoke(ten_rejected_of(cloud, "AMIS2", "AMIS1").await).await.unwrap();
     // when it cannot look at it, and then cannot send
     for service in ["dynamodb.*", "sns.*"] {
-        cloud.proxy.throttle(service, 1.0, 7);
+        proxy.throttle(service, 1.0, 7);
         let answer = alerter.api.invoke(scheduled_event()).await;
-        cloud.proxy.calm();
+        proxy.calm();
         assert!(answer.is_err(), "without {service}: {answer:?}");
     }
     alerter.said()
 }
 
 /// What the webhook writes without each service it uses, and of a warehouse that answers with what it was sent.
-pub async fn webhook_in_every_failure(cloud: &Cloud) -> Vec<String> {
-    let mut written = Vec::new();
-    for (service, status) in
-        [("sqs.*", 204), ("dynamodb.*", 204), ("secretsmanager.*", 204), ("-", 500), ("-", 422), ("-", 410)]
-    {
+pub async fn webhook_in_every_failure(cloud: &Cloud) -> Vec<Vec<String>> {
+    let sales = &ten_sold_in_the_open(cloud).await;
+    let failures =
+        [("sqs.*", 204), ("dynamodb.*", 204), ("secretsmanager.*", 204), ("-", 500), ("-", 422), ("-", 410)];
+    let mut webhooks = Vec::new();
+    for (service, status) in failures {
         let webhook = Webhook::open(cloud, status).await;
-        webhook.gets(&ten_sold_in_the_open(cloud).await).await;
+        webhook.gets(sales).await;
         if service != "-" {
-            cloud.proxy.throttle(service, 1.0, 7);
+            webhook.proxy.throttle(service, 1.0, 7);
         }
-        let lines = webhook.minute("trace").await;
-        cloud.proxy.calm();
+        webhooks.push(webhook);
+    }
+    let written = join_all(webhooks.iter().map(|webhook| webhook.minute("trace"))).await;
+    for ((service, status), lines) in failures.iter().zip(&written) {
         // Nothing of it got through, and it says so; without its queue it has nothing to say it of.
         let failed = lines.iter().filter(|line| line.contains("delivery failed")).count();
-        assert_eq!(failed, if service == "sqs.*" { 0 } else { 10 }, "{service} {status}: {lines:#?}");
-        written.extend(lines);
+        assert_eq!(failed, if *service == "sqs.*" { 0 } else { 10 }, "{service} {status}: {lines:#?}");
     }
     written
 }

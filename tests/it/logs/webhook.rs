@@ -15,11 +15,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::common::cloud::Cloud;
+use crate::common::cloud::{Cloud, Proxy};
 use crate::common::function::{Function, scheduled_event};
 
 pub struct Webhook<'a> {
     cloud: &'a Cloud,
+    /// Between it and AWS.
+    pub proxy: Proxy,
     /// What its queue, its dead letters and its table are called.
     name: String,
     secret: String,
@@ -75,7 +77,8 @@ print(json.dumps(aws('secretsmanager').create_secret(Name='{name}', SecretString
         let url = format!("http://{}/sales", listener.local_addr().unwrap());
         let router = Router::new().fallback(echo).with_state(warehouse);
         let warehouse = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { cloud, name, secret, url, taken, warehouse }
+        let proxy = Proxy::start(&cloud.endpoint).await;
+        Self { cloud, proxy, name, secret, url, taken, warehouse }
     }
 
     /// Puts messages into its queue.
@@ -97,13 +100,13 @@ print(json.dumps(len(answer['Successful'])))",
 
     /// Has its minute come, and says what it wrote.
     pub async fn minute(&self, level: &str) -> Vec<String> {
-        let queue = |name: &str| format!("{}/000000000000/{name}", self.cloud.proxy.url);
+        let queue = |name: &str| format!("{}/000000000000/{name}", self.proxy.url);
         let (own, dead) = (queue(&self.name), queue(&format!("{}-dead-letters", self.name)));
         // What it shares with the alerter.
         let alerter = self.cloud.function_settings("decrypt-error-alerter");
         let settings = [
             ("RUST_LOG", level),
-            ("AWS_ENDPOINT_URL", &self.cloud.proxy.url),
+            ("AWS_ENDPOINT_URL", &self.proxy.url),
             ("METRICS_NAMESPACE", &alerter["METRICS_NAMESPACE"]),
             ("ALERTS_TOPIC", &alerter["ALERTS_TOPIC"]),
             ("TABLE", &self.name),

@@ -130,7 +130,13 @@ fn the_outputs_are_what_the_command_reads() {
             "DecryptErrorAlerterTable",
             "WarehouseWebhookTable",
         ];
-        let others = [("ShopUrl", url), ("KeyPrefix", &prefix), ("WarehouseSecret", "WarehouseSecret.Id")];
+        let lag = if stage == "local" { "2s" } else { "15s" };
+        let others = [
+            ("ShopUrl", url),
+            ("KeyPrefix", &prefix),
+            ("StreamLag", lag),
+            ("WarehouseSecret", "WarehouseSecret.Id"),
+        ];
         let wanted = resources.map(|name| (name, name)).into_iter().chain(others);
         assert_eq!(outputs, wanted.map(|(k, v)| (k, v.to_owned())).collect(), "{stage}");
     }
