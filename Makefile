@@ -4,10 +4,12 @@
 CARGO ?= cargo
 PYTHON ?= python3
 VENV := .venv
+# Has tests and figures take the bootstraps as they are deployed, instead of their own build's.
+DEPLOYED := KASSA_ARTIFACTS=$(CURDIR)/target/lambda-zip
 # What `make setup` installs is this project's own, and of one version everywhere.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help prerequisites setup installed postgres test test-all format lint deny bins bootstraps tests docs kill chaos bench figures \
+.PHONY: help prerequisites setup installed postgres test test-all format lint deny bootstraps tests docs kill chaos bench figures \
         fuzz cloud cloud-down
 
 help:
@@ -25,7 +27,10 @@ test: setup format lint deny docs tests
 
 # And in their long form. What is deployed is built here as it is deployed.
 test-all: test tests/serverless-3/node_modules/.package-lock.json bootstraps
-	$(CARGO) nextest run --workspace --all-features --locked --no-fail-fast --profile all
+	$(DEPLOYED) KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-20} $(CARGO) nextest run --all-features --locked --no-fail-fast --profile all \
+	  -E 'test(/^(as_deployed|deployed|chaos)::|serverless_3/)'
+	KASSA_KILL_ROUNDS=100 $(CARGO) nextest run --all-features --locked --profile all -E 'test(/^kill::/)'
+	$(DEPLOYED) $(CARGO) bench --profile dev --all-features --locked --bench cloud -- cold
 
 # Named before anything is installed or built: a missing one would otherwise show after minutes.
 prerequisites:
@@ -107,11 +112,7 @@ deny:
 	       && echo "NOT CHECKED: security advisories, because their database cannot be fetched from here" \
 	       || { cat $(VENV)/advisories.log; exit 1; }; }
 
-# Functions are deployed on the emulator as the tests' build has them.
-bins:
-	$(CARGO) build --workspace --all-features --bins --locked
-
-tests: bins
+tests:
 	$(CARGO) nextest run --workspace --all-features --locked --no-fail-fast
 	$(CARGO) nextest run --locked --test one_machine
 
@@ -132,7 +133,7 @@ bench:
 	$(CARGO) bench --locked --bench warehouse
 
 figures: bootstraps
-	$(CARGO) bench --all-features --locked --bench cloud
+	$(DEPLOYED) $(CARGO) bench --all-features --locked --bench cloud
 
 FUZZED := request envelope content jws journal webhook sns shops
 RUNS ?= 10000000
