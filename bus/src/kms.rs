@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{ShopId, Thumbprint};
@@ -9,12 +8,12 @@ use aws_sdk_kms::operation::decrypt::DecryptError;
 use aws_sdk_kms::operation::get_public_key::GetPublicKeyError;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{EncryptionAlgorithmSpec, KeySpec, KeyUsageType};
-use moka::future::Cache;
 use pkcs1::RsaPublicKey;
 use pkcs1::der::Decode;
 use spki::SubjectPublicKeyInfoRef;
 use zeroize::Zeroizing;
 
+use crate::cache::Cache;
 use crate::jwe::RSA_2048_BYTES;
 use crate::keys::{KeyError, PublicKey, ShopKeys};
 use crate::trace;
@@ -24,9 +23,9 @@ use crate::trace;
 pub struct KmsKeys {
     client: Client,
     prefix: String,
-    public: Cache<ShopId, PublicKey>,
+    public: Cache<PublicKey, KeyError>,
     /// Keys that were found to have no alias of their own.
-    unnamed: Cache<Thumbprint, ()>,
+    unnamed: Cache<()>,
 }
 
 /// How long a key is taken to have no alias of its own.
@@ -38,8 +37,8 @@ const PUBLIC_KEY_TIME: Duration = Duration::from_mins(5);
 impl KmsKeys {
     #[must_use]
     pub fn new(client: Client, prefix: impl Into<String>) -> Self {
-        let public = Cache::builder().max_capacity(10_000).time_to_live(PUBLIC_KEY_TIME).build();
-        let unnamed = Cache::builder().max_capacity(10_000).time_to_live(UNNAMED_TIME).build();
+        let public = Cache::new(10_000, PUBLIC_KEY_TIME);
+        let unnamed = Cache::new(10_000, UNNAMED_TIME);
         Self { client, prefix: prefix.into(), public, unnamed }
     }
 
@@ -124,9 +123,9 @@ impl ShopKeys for KmsKeys {
         }
         let Some(kid) = kid else { return self.open(self.alias(shop), ciphertext).await };
         let own = || self.open(self.alias_of(shop, kid), ciphertext);
-        if self.unnamed.get(kid).await.is_none() {
+        if self.unnamed.get(kid.as_str().as_bytes()).await.is_none() {
             match own().await {
-                Err(KeyError::NoSuchKey) => self.unnamed.insert(kid.clone(), ()).await,
+                Err(KeyError::NoSuchKey) => self.unnamed.insert(kid.as_str().as_bytes(), ()).await,
                 opened => return opened,
             }
         }
@@ -141,8 +140,7 @@ impl ShopKeys for KmsKeys {
     }
 
     async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
-        let key = self.public.try_get_with_by_ref(shop, self.fetch(shop)).await;
-        key.map_err(|error: Arc<KeyError>| KeyError::clone(&error))
+        self.public.get_or_load(shop.as_str().as_bytes(), self.fetch(shop)).await
     }
 }
 

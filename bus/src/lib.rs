@@ -7,6 +7,8 @@
 
 /// Exact decimals: quantities and money.
 pub mod amount;
+/// A bounded cache whose entries expire.
+pub mod cache;
 /// Time, given from outside.
 pub mod clock;
 /// What every subscriber must bear.

@@ -7,9 +7,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::Cache;
 use crate::opening_hours::OpeningHours;
 use crate::quiet_hours::QuietHours;
 use crate::shops_table::ShopsTable;
@@ -112,8 +112,8 @@ pub struct Registry {
     table: ShopsTable,
     /// Which tills may sign for which shop.
     pub tills: Tills,
-    shops: Cache<ShopId, Option<Arc<Shop>>>,
-    owners: Cache<Thumbprint, Option<ShopId>>,
+    shops: Cache<Option<Arc<Shop>>, TableError>,
+    owners: Cache<Option<ShopId>, TableError>,
 }
 
 /// How the days' rows of the read models are named.
@@ -122,12 +122,12 @@ const SHOPS: &str = "#shops";
 const KEYS: &str = "#keys";
 
 /// What is not there may be there soon, so it is asked for again sooner.
-struct Expiry;
+const KNOWN_FOR: Duration = Duration::from_mins(1);
+const MISSED_FOR: Duration = Duration::from_secs(3);
 
-impl<K, V> moka::Expiry<K, Option<V>> for Expiry {
-    fn expire_after_create(&self, _: &K, found: &Option<V>, _: std::time::Instant) -> Option<Duration> {
-        Some(Duration::from_secs(if found.is_some() { 60 } else { 3 }))
-    }
+fn remembered<T>(found: Option<T>) -> (Option<T>, Duration) {
+    let lifetime = if found.is_some() { KNOWN_FOR } else { MISSED_FOR };
+    (found, lifetime)
 }
 
 impl Registry {
@@ -139,8 +139,7 @@ impl Registry {
     /// The registry in this table.
     #[must_use]
     pub fn of(table: ShopsTable) -> Self {
-        let shops = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
-        let owners = Cache::builder().max_capacity(10_000).expire_after(Expiry).build();
+        let (shops, owners) = (Cache::new(10_000, KNOWN_FOR), Cache::new(10_000, KNOWN_FOR));
         Self { tills: Tills::new(table.clone()), table, shops, owners }
     }
 
@@ -149,7 +148,7 @@ impl Registry {
     /// # Errors
     /// [`TableError`].
     pub async fn shop(&self, id: &ShopId) -> Result<Option<Arc<Shop>>, TableError> {
-        if let Some(found) = self.shops.get(id).await {
+        if let Some(found) = self.shops.get(id.as_str().as_bytes()).await {
             return Ok(found);
         }
         self.load(id).await
@@ -160,16 +159,16 @@ impl Registry {
     /// # Errors
     /// [`TableError`].
     pub async fn afresh(&self, id: &ShopId) -> Result<Option<Arc<Shop>>, TableError> {
-        self.shops.invalidate(id).await;
+        self.shops.invalidate(id.as_str().as_bytes()).await;
         self.load(id).await
     }
 
     async fn load(&self, id: &ShopId) -> Result<Option<Arc<Shop>>, TableError> {
         let load = async {
             let row = self.table.row(id.as_str(), "info").await?;
-            row.map(|item| from_item(id, &item).map(Arc::new)).transpose()
+            row.map(|item| from_item(id, &item).map(Arc::new)).transpose().map(remembered)
         };
-        self.shops.try_get_with_by_ref(id, load).await.map_err(|e: Arc<TableError>| TableError::clone(&e))
+        self.shops.get_or_load_for(id.as_str().as_bytes(), load).await
     }
 
     /// The shop that has or had this key.
@@ -180,9 +179,10 @@ impl Registry {
         let load = async {
             let row = self.table.row(KEYS, kid.as_str()).await?;
             let wrong = || TableError::Attribute { row: kid.to_string(), attribute: "owner" };
-            row.map(|item| text(&item, "owner").and_then(|o| o.parse().ok()).ok_or_else(wrong)).transpose()
+            let owner = row.map(|item| text(&item, "owner").and_then(|o| o.parse().ok()).ok_or_else(wrong));
+            owner.transpose().map(remembered)
         };
-        self.owners.try_get_with_by_ref(kid, load).await.map_err(|e: Arc<TableError>| TableError::clone(&e))
+        self.owners.get_or_load_for(kid.as_str().as_bytes(), load).await
     }
 
     /// The ids of all shops, in order.
@@ -230,7 +230,7 @@ impl Registry {
         let puts = puts.collect::<Result<_, TableError>>()?;
         let write = self.table.client.transact_write_items().set_transact_items(Some(puts));
         write.send().await.map_err(TableError::unavailable("register a shop"))?;
-        self.shops.invalidate(&shop.shop_id).await;
+        self.shops.invalidate(shop.shop_id.as_str().as_bytes()).await;
         self.owners.invalidate_all();
         Ok(())
     }

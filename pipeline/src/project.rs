@@ -2,7 +2,6 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use kassa_bus::{Clock, Intake, Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
-use moka::future::Cache;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use crate::event::{RECORDED, StoredEvent, Unreadable};
 use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums, add, postings};
 use crate::read_model::{ReadModel, STEP_ROWS, StepError};
+use kassa_bus::cache::Cache;
 use kassa_bus::table::TableError;
 
 /// Keeps stock and turnover from the event store's stream, each event exactly once.
@@ -20,7 +20,7 @@ pub struct Project {
     read_model: ReadModel,
     metrics: Metrics,
     clock: Clock,
-    declared: Cache<RowKey, bool>,
+    declared: Cache<bool>,
 }
 
 impl Project {
@@ -28,7 +28,7 @@ impl Project {
 
     #[must_use]
     pub fn new(read_model: ReadModel, metrics: Metrics, clock: Clock) -> Self {
-        let declared = Cache::builder().max_capacity(100_000).time_to_live(Duration::from_mins(1)).build();
+        let declared = Cache::new(100_000, Duration::from_mins(1));
         Self { read_model, metrics, clock, declared }
     }
 
@@ -83,11 +83,12 @@ impl Project {
     }
 
     async fn is_declared(&self, key: &RowKey) -> Result<bool, TableError> {
-        if let Some(known) = self.declared.get(key).await {
+        let name = format!("{}#{}", key.shop_id, key.row).into_bytes();
+        if let Some(known) = self.declared.get(&name).await {
             return Ok(known);
         }
         let declared = self.read_model.is_declared(key).await?;
-        self.declared.insert(key.clone(), declared).await;
+        self.declared.insert(&name, declared).await;
         Ok(declared)
     }
 }

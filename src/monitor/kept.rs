@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use moka::future::Cache;
+use kassa_bus::cache::Cache;
 
 use super::{AlarmStatus, Line, Monitor, MonitorError, Query};
 
@@ -11,8 +11,8 @@ use super::{AlarmStatus, Line, Monitor, MonitorError, Query};
 /// new once a minute and charges for each question.
 pub struct Kept {
     inner: Arc<dyn Monitor>,
-    data: Cache<String, Arc<Vec<Line>>>,
-    alarms: Cache<(), Arc<Vec<AlarmStatus>>>,
+    data: Cache<Arc<Vec<Line>>, MonitorError>,
+    alarms: Cache<Arc<Vec<AlarmStatus>>, MonitorError>,
 }
 
 /// Answers kept, at most.
@@ -22,11 +22,7 @@ impl Kept {
     /// Keeps lines until the minute is over, or for `data`, and alarms for `alarms`.
     #[must_use]
     pub fn new(inner: Arc<dyn Monitor>, data: Duration, alarms: Duration) -> Self {
-        Self {
-            inner,
-            data: Cache::builder().max_capacity(ANSWERS).time_to_live(data).build(),
-            alarms: Cache::builder().max_capacity(1).time_to_live(alarms).build(),
-        }
+        Self { inner, data: Cache::new(ANSWERS, data), alarms: Cache::new(1, alarms) }
     }
 }
 
@@ -53,17 +49,11 @@ impl Monitor for Kept {
         let asked = format!("{} {} {queries:?}", minute(from), minute(to));
         // Whoever asks the same meanwhile waits for the one answer. What failed is not kept.
         let answer = async { self.inner.data(queries, from, to).await.map(Arc::new) };
-        match self.data.try_get_with(asked, answer).await {
-            Ok(lines) => Ok(lines.to_vec()),
-            Err(why) => Err(MonitorError::clone(&why)),
-        }
+        Ok(self.data.get_or_load(asked.as_bytes(), answer).await?.to_vec())
     }
 
     async fn alarms(&self) -> Result<Vec<AlarmStatus>, MonitorError> {
         let answer = async { self.inner.alarms().await.map(Arc::new) };
-        match self.alarms.try_get_with((), answer).await {
-            Ok(alarms) => Ok(alarms.to_vec()),
-            Err(why) => Err(MonitorError::clone(&why)),
-        }
+        Ok(self.alarms.get_or_load(b"", answer).await?.to_vec())
     }
 }

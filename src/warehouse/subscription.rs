@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use moka::future::Cache;
+use kassa_bus::cache::Cache;
 
 use super::sns::{NotOurs, SigningCertificate, SnsMessage, TopicArn};
 
@@ -24,7 +24,7 @@ pub struct Subscriptions {
     topics: Vec<TopicArn>,
     fetch: Arc<dyn Fetch>,
     /// By URL; a certificate never changes.
-    certificates: Cache<String, Arc<SigningCertificate>>,
+    certificates: Cache<Arc<SigningCertificate>, SnsError>,
 }
 
 /// Why a message of SNS is not taken.
@@ -40,7 +40,7 @@ impl Subscriptions {
     #[must_use]
     pub fn new(topics: Vec<TopicArn>, fetch: Arc<dyn Fetch>) -> Self {
         // One in use, one that takes over, per region; all else is somebody trying names.
-        let certificates = Cache::builder().max_capacity(32).time_to_live(Duration::from_hours(24)).build();
+        let certificates = Cache::new(32, Duration::from_hours(24));
         Self { topics, fetch, certificates }
     }
 
@@ -57,8 +57,7 @@ impl Subscriptions {
             let pem = self.fetch.get(url).await?;
             Ok(Arc::new(SigningCertificate::from_pem(&pem)?))
         };
-        let fetched = self.certificates.try_get_with_by_ref(url, fetch).await;
-        fetched.map_err(|error: Arc<SnsError>| SnsError::clone(&error))
+        self.certificates.get_or_load(url.as_bytes(), fetch).await
     }
 
     /// Confirms the subscription that a verified message asks for.

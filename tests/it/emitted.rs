@@ -46,11 +46,12 @@ async fn warehouse() -> (String, JoinHandle<()>) {
     (url, tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }))
 }
 
-/// A shop in which a minute takes a quarter of a second, and a manager has one text message a month.
+/// A shop in which a minute takes a quarter of a second, it is never night, and a manager has one text message a month.
 async fn shop(data: &Path, warehouse: &str) -> OpenShop {
     let mut shops = Shops::read(None).unwrap();
     shops.shops[0].sms_budget = 1;
     shops.shops[0].opening_hours = Some("mo-su 00:00-24:00".parse().unwrap());
+    shops.shops[0].quiet_hours = None;
     let settings = [
         ("MINUTE", "250ms"),
         ("GROUP_WAIT", "500ms"),

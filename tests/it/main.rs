@@ -55,6 +55,7 @@ mod watch; // what is told once a minute
 mod watched; // the shop on one machine watches itself
 
 // The shop on AWS.
+mod as_deployed; // what is built for it: how large
 mod bootstraps; // the real bootstraps over a stand-in of the Runtime API
 mod contracts; // one suite per port, over each of its adapters
 mod deployed; // the shop on an emulated AWS, through its own HTTP API

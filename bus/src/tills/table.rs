@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
-use moka::future::Cache;
 
 use super::{EnrolledTill, TillKey};
+use crate::cache::Cache;
 use crate::jws::SigningKey;
 use crate::shops_table::{ShopsTable, key};
 use crate::table::{Item, TableError, n, s, text};
@@ -35,7 +35,7 @@ pub enum EnrolError {
 #[derive(Clone)]
 pub struct Tills {
     table: ShopsTable,
-    cache: Cache<(ShopId, TillId), Arc<EnrolledTill>>,
+    cache: Cache<Arc<EnrolledTill>>,
 }
 
 const ROW: &str = "t-";
@@ -43,10 +43,15 @@ const ROW: &str = "t-";
 /// How long a till is known before it is read again.
 const KNOWN_FOR: Duration = Duration::from_mins(1);
 
+/// What a till is cached under. No shop's id has a `#`.
+fn name(shop: &ShopId, till: &TillId) -> Vec<u8> {
+    format!("{shop}#{till}").into_bytes()
+}
+
 impl Tills {
     #[must_use]
     pub fn new(table: ShopsTable) -> Self {
-        Self { table, cache: Cache::builder().max_capacity(10_000).time_to_live(KNOWN_FOR).build() }
+        Self { table, cache: Cache::new(10_000, KNOWN_FOR) }
     }
 
     /// A till, if it is enrolled.
@@ -54,7 +59,7 @@ impl Tills {
     /// # Errors
     /// [`TableError`].
     pub async fn till(&self, shop: &ShopId, till: &TillId) -> Result<Option<Arc<EnrolledTill>>, TableError> {
-        match self.cache.get(&(shop.clone(), till.clone())).await {
+        match self.cache.get(&name(shop, till)).await {
             Some(known) => Ok(Some(known)),
             None => self.afresh(shop, till).await,
         }
@@ -72,7 +77,7 @@ impl Tills {
         let row = self.table.row(shop.as_str(), &format!("{ROW}{till}")).await?;
         let found = row.map(|row| from_item(shop, &row).map(Arc::new)).transpose()?;
         if let Some(found) = &found {
-            self.cache.insert((shop.clone(), till.clone()), Arc::clone(found)).await;
+            self.cache.insert(&name(shop, till), Arc::clone(found)).await;
         }
         Ok(found)
     }
@@ -138,7 +143,7 @@ impl Tills {
         if !self.table.put_if(to_item(&till), unchanged, before).await? {
             return Err(EnrolError::Changed { shop_id: till.shop_id, till: till.till });
         }
-        self.cache.invalidate(&(till.shop_id.clone(), till.till.clone())).await;
+        self.cache.invalidate(&name(&till.shop_id, &till.till)).await;
         Ok(till)
     }
 }

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kassa_bus::ShopId;
+use kassa_bus::cache::Cache;
 use kassa_bus::jwe::{ContentKey, Jwe};
 use kassa_bus::jws::Jws;
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::table::TableError;
-use moka::future::Cache;
 use serde::Deserialize;
 
 use super::trial::Permits;
@@ -18,7 +18,7 @@ use super::trial::Permits;
 pub struct Tills {
     keys: Arc<dyn ShopKeys>,
     permits: Arc<Permits>,
-    sessions: Cache<Vec<u8>, Option<Arc<str>>>,
+    sessions: Cache<Option<Arc<str>>>,
 }
 
 const SESSIONS: u64 = 1_000;
@@ -29,7 +29,7 @@ const SESSION_TIME: Duration = Duration::from_mins(65);
 impl Tills {
     #[must_use]
     pub fn new(keys: Arc<dyn ShopKeys>, permits: Arc<Permits>) -> Self {
-        let sessions = Cache::builder().max_capacity(SESSIONS).time_to_live(SESSION_TIME).build();
+        let sessions = Cache::new(SESSIONS, SESSION_TIME);
         Self { keys, permits, sessions }
     }
 
@@ -52,7 +52,7 @@ impl Tills {
         let session = jwe.encrypted_key.clone();
         let Ok(content) = jwe.open(&key) else { return Ok(None) };
         let till = till_in(&content).map(Arc::from);
-        self.sessions.insert(session, till.clone()).await;
+        self.sessions.insert(&session, till.clone()).await;
         Ok(till)
     }
 }

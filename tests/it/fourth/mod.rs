@@ -44,7 +44,8 @@ fn a_fourth_subscriber_touches_its_own_folder_only_and_is_in_the_shop_and_in_the
     fs::create_dir_all(copy.join("examples")).unwrap();
     fs::copy(root().join("tests/it/fourth/shop.rs"), copy.join("examples/fourth.rs")).unwrap();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["run", "--locked", "--quiet", "--example", "fourth"]).current_dir(copy);
+    // The features that the tests are built with, so that the dependencies are those that are there.
+    cargo.args(["run", "--locked", "--quiet", "--all-features", "--example", "fourth"]).current_dir(copy);
     // An example of another folder: it shares what does not change, and touches no binary of ours.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let shop = cargo.env("CARGO_TARGET_DIR", target).output().unwrap();
