@@ -29,7 +29,8 @@ test: setup format lint deny docs tests
 test-all: test tests/serverless-3/node_modules/.package-lock.json bootstraps
 	$(DEPLOYED) KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-20} $(CARGO) nextest run --all-features --locked --no-fail-fast --profile all \
 	  -E 'test(/^(as_deployed|deployed|chaos)::|serverless_3/)'
-	KASSA_KILL_ROUNDS=100 $(CARGO) nextest run --all-features --locked --profile all -E 'test(/^kill::/)'
+	KASSA_KILL_ROUNDS=100 KASSA_FAILURES=10000 PROPTEST_CASES=200 $(CARGO) nextest run --all-features --locked --profile all \
+	  -E 'test(/^(kill|properties)::|^subscribers::a_thousand_failures/)'
 	$(DEPLOYED) $(CARGO) bench --profile dev --all-features --locked --bench cloud -- cold
 
 # Named before anything is installed or built: a missing one would otherwise show after minutes.
@@ -121,7 +122,8 @@ docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --locked --no-deps
 
 kill:
-	KASSA_KILL_ROUNDS=300 $(CARGO) nextest run --profile long --release --all-features --locked --test it --no-capture -E 'test(/^kill::/)'
+	KASSA_KILL_ROUNDS=300 KASSA_FAILURES=10000 $(CARGO) nextest run --profile long --release --all-features --locked --test it \
+	  --no-capture -E 'test(/^kill::|^subscribers::a_thousand_failures/)'
 
 # KASSA_CHAOS_SEED=N KASSA_CHAOS_ROUNDS=1 make chaos plays one round again.
 chaos: bootstraps

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use aws_sdk_kms::config::Credentials;
 use axum::Router;
 use axum::body::Bytes;
@@ -89,6 +90,8 @@ impl Fake {
             .region("eu-west-1")
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .http_client(aws_smithy_http_client::Builder::new().build_http())
+            // A refusal is tried again as often as ever, and sooner.
+            .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)))
             .load()
             .await;
         let client = aws_sdk_cloudwatch::Client::new(&config);

@@ -1,7 +1,7 @@
 //! The shop is killed, at any moment, over and over: nothing that was answered "yes" is lost, and
 //! nothing counts twice.
 //!
-//! `KASSA_KILL_ROUNDS=300 cargo nextest run --release --test it kill::` runs more rounds than the usual 20,
+//! `KASSA_KILL_ROUNDS=300 cargo nextest run --release --test it kill::` runs more rounds than the usual ten,
 //! and `KASSA_KILL_SEED` repeats a run's moments.
 
 use std::collections::{HashMap, HashSet};
@@ -41,7 +41,7 @@ async fn sell_until_killed(till: Till, yes: Arc<Mutex<HashSet<String>>>) {
 
 #[test]
 fn killed_at_any_moment_nothing_answered_is_lost_or_doubled() {
-    let rounds = setting("KASSA_KILL_ROUNDS", 20);
+    let rounds = setting("KASSA_KILL_ROUNDS", 10);
     let seed = setting("KASSA_KILL_SEED", rand::random());
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);

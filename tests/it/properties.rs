@@ -300,7 +300,7 @@ async fn run(steps: &[Step]) -> Result<(), TestCaseError> {
 
 #[test]
 fn any_interleaving_repetition_and_retry_gives_the_same_books() {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     runner.run(&steps(), |steps| runtime.block_on(run(&steps))).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -319,25 +319,35 @@ fn keys_used(events: &str) -> HashSet<String> {
     events.filter_map(|event| Some(event["body"]["key"].as_str()?.to_owned())).collect()
 }
 
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_mins(1), "in a minute it did not come about that {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tills_sell_on_while_the_open_shop_gets_another_key() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap().to_owned();
     let up = Up::start(folder.path());
     let selling = Selling::begins(&up.url);
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let used = || {
+        let events = process::kassa(&["events", "--shop", "AMIS1", "--data", &data]);
+        keys_used(&String::from_utf8(events.stdout).unwrap())
+    };
+    until("a sale is recorded", || !used().is_empty()).await;
     // when
     let rotated = json(&["key", "rotate", "--shop", "AMIS1", "--json", "--data", &data]);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    until("a sale is recorded with the other key", || used().len() > 1).await;
     let sold = selling.ends().await;
     up.settled();
     // then nobody was refused, and the till that hears of keys has changed over by itself
     let check = json(&["check", "--json", "--data", &data]);
     assert_eq!((&check["recorded"], &check["rejected"]), (&sold.into(), &0.into()));
-    let events = process::kassa(&["events", "--shop", "AMIS1", "--data", &data]);
-    let used = keys_used(&String::from_utf8(events.stdout).unwrap());
     let both = ["from", "to"].map(|key| rotated[key].as_str().unwrap().to_owned());
-    assert_eq!(used, HashSet::from(both.clone()));
+    assert_eq!(used(), HashSet::from(both.clone()));
     // and closed, the shop has the same keys, of which the old one can be retired
     drop(up);
     let retire = ["key", "retire", "--shop", "AMIS1", "--kid", &both[0], "--json", "--data", &data];

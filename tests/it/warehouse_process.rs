@@ -128,7 +128,10 @@ async fn asked_to_stop_it_ends_what_was_begun() {
     client.batch_execute("begin; lock table fact_sale_line").await.unwrap();
     let url = process.url.clone();
     let waiting = tokio::spawn(async move { deliver(&url, &sales(1..3)).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let question = "select exists (select from pg_locks where not granted)";
+    while !client.query_one(question, &[]).await.unwrap().get::<_, bool>(0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     // when
     Command::new("kill").arg(process.child.id().to_string()).status().unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
