@@ -128,7 +128,7 @@ kill:
 # KASSA_CHAOS_SEED=N KASSA_CHAOS_ROUNDS=1 make chaos plays one round again.
 chaos: bootstraps
 	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-1000} $(CARGO) nextest run --profile long --all-features --locked --test it --no-capture -E 'test(/^chaos::on_one_machine/)'
-	KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-100} $(CARGO) nextest run --profile long --all-features --locked --test it --no-capture -E 'test(/^chaos::on_aws/)'
+	$(DEPLOYED) KASSA_CHAOS_ROUNDS=$${KASSA_CHAOS_ROUNDS:-100} $(CARGO) nextest run --profile long --all-features --locked --test it --no-capture -E 'test(/^chaos::on_aws/)'
 
 bench:
 	$(CARGO) bench --locked --bench shop

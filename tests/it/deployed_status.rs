@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::post;
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ async fn a_stages_status_is_what_cloudwatch_and_the_books_say() {
     // When CloudWatch throttles, that is said, and what to do.
     let upstream = cloud.endpoint.clone();
     let refusing = Router::new().route("/service/{service}/operation/{operation}", post(throttled)).fallback(
-        move |uri: Uri, headers: axum::http::HeaderMap, body: axum::body::Bytes| {
+        move |uri: Uri, headers: HeaderMap, body: axum::body::Bytes| {
             forward(upstream.clone(), uri, headers, body)
         },
     );
@@ -158,7 +158,7 @@ async fn throttled() -> (StatusCode, [(&'static str, &'static str); 2], Vec<u8>)
 async fn forward(
     upstream: String,
     uri: Uri,
-    mut headers: axum::http::HeaderMap,
+    mut headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> (StatusCode, Vec<u8>) {
     headers.remove("content-length");

@@ -58,6 +58,15 @@ print(json.dumps([json.loads(m['Body']) for m in messages]))"
     cloud.boto(&receive).await.as_array().unwrap().clone()
 }
 
+/// How many failures the alerter has not heard of. One that it hears of when sales are recorded again is a new one.
+async fn on_its_way(cloud: &Cloud) -> u64 {
+    let count = "q = aws('sqs')
+url = q.get_queue_url(QueueName='kassa-local-decrypt-error-alerter')['QueueUrl']
+names = ['ApproximateNumberOfMessages', 'ApproximateNumberOfMessagesNotVisible']
+print(json.dumps(sum(int(n) for n in q.get_queue_attributes(QueueUrl=url, AttributeNames=names)['Attributes'].values())))";
+    cloud.boto(count).await.as_u64().unwrap()
+}
+
 async fn until<T, F: Future<Output = T>>(what: &str, ask: impl Fn() -> F, right: impl Fn(&T) -> bool) -> T {
     let begun = Instant::now();
     loop {
@@ -100,6 +109,7 @@ async fn a_till_with_the_wrong_key_is_told_once_however_many_functions_there_are
     // when two functions do the same minute, and then the till is mended
     tokio::join!(minute(&cloud, "decrypt-error-alerter"), minute(&cloud, "decrypt-error-alerter"));
     assert_eq!(text_messages(&cloud).await.len(), 1);
+    until("nothing is on its way to the alerter", || on_its_way(&cloud), |on_its_way| *on_its_way == 0).await;
     sell(&cloud, &["--count", "5"]).await;
     cloud
         .until("the sales are in the rows", &["check"], |c| {

@@ -36,6 +36,11 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
+/// Whether nobody said how many rounds there are.
+fn is_short() -> bool {
+    setting("KASSA_CHAOS_ROUNDS").is_none()
+}
+
 /// The seeds of a run: those that failed once, and then one after the other from a random one, unless the variables
 /// say otherwise.
 fn seeds(failed: &[u64], short: Duration) -> impl Iterator<Item = u64> {
