@@ -224,8 +224,11 @@ fn the_stages_are_files_of_their_own_and_the_shop_starts_each() {
 fn the_lambda_profile_keeps_the_runtimes_panic_handling_and_release_builds_quickly() {
     let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
     let profile = |name: &str| manifest["profile"][name].clone();
-    assert!(profile("release").get("lto").is_none(), "a newcomer does not wait for LTO");
+    assert_eq!(profile("release")["lto"].as_str(), Some("off"), "a newcomer does not wait for LTO");
+    assert_eq!(profile("release")["strip"].as_str(), Some("symbols"));
     assert_eq!(profile("lambda")["lto"].as_str(), Some("fat"));
+    assert_eq!(profile("lambda")["overflow-checks"].as_bool(), Some(false), "it is no debug build");
+    assert_eq!(profile("lambda")["debug-assertions"].as_bool(), Some(false));
     for name in ["release", "lambda"] {
         assert!(profile(name).get("panic").is_none());
     }

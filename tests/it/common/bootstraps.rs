@@ -68,13 +68,13 @@ fn sources(room: &str, deps: &Path) -> BTreeSet<PathBuf> {
         let file = entry.unwrap().path();
         let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
         let ours = [bus, &library, &program].iter().any(|crate_name| name.starts_with(crate_name));
-        if !ours || !name.ends_with(".d") {
+        if !ours || !ends_in(&file, "d") {
             continue;
         }
         for (target, files) in
             fs::read_to_string(&file).unwrap().lines().filter_map(|line| line.split_once(": "))
         {
-            if target.ends_with(".rlib") || name.starts_with(&program) {
+            if ends_in(Path::new(target), "rlib") || name.starts_with(&program) {
                 sources.extend(files.split_whitespace().map(|file| root().join(file)));
             }
         }
@@ -101,6 +101,10 @@ with zipfile.ZipFile(zip, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as zip:
     File::options().append(true).open(&parts).unwrap().set_modified(modified(built)).unwrap();
     fs::rename(parts, zip).unwrap();
     fs::remove_file(bootstrap).unwrap();
+}
+
+fn ends_in(file: &Path, ending: &str) -> bool {
+    file.extension().is_some_and(|of| of == ending)
 }
 
 /// One that is gone is not newer.

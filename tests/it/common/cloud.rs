@@ -69,7 +69,7 @@ impl Cloud {
         }
         let told = succeeded("local-cloud.sh up", &cloud.run(up).await);
         let url = told.lines().find_map(|line| line.strip_prefix("The shop is open: "));
-        cloud.url = url.expect("the shop's address").to_owned();
+        url.expect("the shop's address").clone_into(&mut cloud.url);
         cloud
     }
 
