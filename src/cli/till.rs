@@ -83,16 +83,18 @@ async fn drain(args: DrainArgs) -> Result<ExitCode, Failure> {
 
 async fn enroll(args: EnrollArgs) -> Result<ExitCode, Failure> {
     let TillArgs { shop: shop_id, till } = args.till;
-    let key = match &args.key {
-        Some(file) => read_key(file)?,
-        None => TillFolder::new(&args.folder, &shop_id, &till).make_signer()?.key(),
+    let key = || match &args.key {
+        Some(file) => read_key(file),
+        None => Ok(TillFolder::new(&args.folder, &shop_id, &till).make_signer()?.key()),
     };
     if args.print {
-        print(&format!("{}\n", json!(key)));
+        print(&format!("{}\n", json!(key()?)));
         return Ok(ExitCode::SUCCESS);
     }
-    let enrolment = Enrolment { shop_id, till, key };
-    let enrolled = args.ask.shop.ask().await?.enrol(&enrolment, Clock::system().now()).await?;
+    // No key is made for a shop that cannot be asked.
+    let asked = args.ask.shop.ask().await?;
+    let key = key()?;
+    let enrolled = asked.enrol(&Enrolment { shop_id, till, key }, Clock::system().now()).await?;
     let text = format!("Till {} of {} is enrolled: what it signs counts.\n", enrolled.till, enrolled.shop_id);
     print(&if args.ask.json { format!("{}\n", json!(enrolled)) } else { text });
     Ok(ExitCode::SUCCESS)

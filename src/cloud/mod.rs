@@ -1,7 +1,7 @@
-//! The shop on AWS, as the command sees it. Enter it by [`Stage::find`].
+//! The shop on AWS, as the command sees it. Enter it by `Stage::find`.
 //!
 //! AWS's clients are most of what there is to compile, and one machine needs none of them: they come with the feature
-//! `aws`. Without it there is the same [`Stage`], of which there never is one.
+//! `aws`. Without it there is the same `Stage`, of which there never is one.
 
 /// The event store's stream on AWS.
 #[cfg(feature = "aws")]
