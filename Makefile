@@ -13,14 +13,14 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
         fuzz cloud cloud-down
 
 help:
-	@echo "make test      all that must hold: format, lints, licences, tests, docs   @COLD@ min the first time, @WARM@ after"
-	@echo "make test-all  the same, and the long forms: what is deployed, Serverless 3, more chaos   @ALL@ min more"
-	@echo "make cloud     the shop deployed on an emulated AWS on this machine; make cloud-down ends it   1 min, the first time 6"
-	@echo "make kill      300 rounds of kill -9 against the release build   @KILL@ min"
-	@echo "make chaos     1,000 rounds on one machine and 100 on an emulated AWS of everything failing that can   some hours"
-	@echo "make bench     the figures of the README, each against its limit   40 min"
-	@echo "make figures   the deployed shop's: zip size, cold starts, what a sale uses, how long a deployment takes   20 min"
-	@echo "make fuzz      ten million executions of each parser (needs the nightly toolchain and cargo-fuzz)   some hours"
+	@echo "make test      all that must hold: format, lints, licences, tests, docs; some 20 min the first time on two cores, 10 after"
+	@echo "make test-all  the same, and the long forms: what is deployed, Serverless 3, more chaos; builds for Lambda: an hour and more"
+	@echo "make cloud     the shop deployed on an emulated AWS on this machine, once built for Lambda in seconds; make cloud-down ends it"
+	@echo "make kill      300 rounds of kill -9 against the release build, and one among 10,000 failures"
+	@echo "make chaos     1,000 rounds on one machine and 100 on an emulated AWS of everything failing that can; some hours"
+	@echo "make bench     the figures of the README, each against its limit"
+	@echo "make figures   the deployed shop's: zip size, cold starts, what a sale uses, how long a deployment takes"
+	@echo "make fuzz      ten million executions of each parser (needs the nightly toolchain and cargo-fuzz); some hours"
 
 # All promises, in their short form.
 test: setup format lint deny docs tests

@@ -1,7 +1,7 @@
 //! The shop is killed, at any moment, over and over: nothing that was answered "yes" is lost, and
 //! nothing counts twice.
 //!
-//! `KASSA_KILL_ROUNDS=300 cargo nextest run --release --test it kill::` runs more rounds than the usual ten,
+//! `KASSA_KILL_ROUNDS=300 cargo nextest run --release --all-features --test it kill::` runs more rounds than the usual ten,
 //! and `KASSA_KILL_SEED` repeats a run's moments.
 
 use std::collections::{HashMap, HashSet};

@@ -2,7 +2,7 @@
 //!
 //! Modules stand below in the order a sale meets them: the pipeline's rules in memory, the shop on one machine, tills,
 //! subscribers, the warehouse, those who watch over it all, the shop on AWS; then whatever breaks all of that; last the
-//! project itself. `cargo nextest run --test it rules::` runs one of them, and `.config/nextest.toml` says which ones
+//! project itself. `cargo nextest run --all-features --test it rules::` runs one of them, and `.config/nextest.toml` says which ones
 //! need AWS's emulator or a browser.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
