@@ -152,7 +152,7 @@ print(json.dumps([
 async fn kills_throttles_lost_answers_duplicates_and_poison_lose_and_double_nothing() {
     const SALES: usize = 200;
     // What is appended late, because DynamoDB failed, comes late to the stream.
-    let cloud = Arc::new(Cloud::deployed_with(&[AGAIN_SOON, "--param=streamLag=15s"]).await);
+    let cloud = Arc::new(Cloud::deployed_with(&[AGAIN_SOON, "--param=streamLag=10s"]).await);
     let till = Arc::new(till(&cloud, "AMIS1", Format::Sealed));
 
     // Given DynamoDB that throttles, fails and loses answers, and poison in both queues

@@ -30,7 +30,7 @@ const FAILED: [u64; 3] = [79, 617, 674];
 
 /// Without a number of rounds, as many as fit: on one machine, and on AWS, where a round takes longer.
 const SHORT: Duration = Duration::from_secs(20);
-const SHORT_ON_AWS: Duration = Duration::from_secs(45);
+const SHORT_ON_AWS: Duration = Duration::from_secs(30);
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))

@@ -1,7 +1,7 @@
 //! A fourth subscriber, added in a copy of the project by doing what `subscribers/README.md` says and nothing else.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -9,31 +9,32 @@ use serde_json::Value;
 
 #[test]
 fn a_fourth_subscriber_touches_its_own_folder_only_and_is_in_the_shop_and_in_the_template() {
-    // given a copy of the project
-    let copy = tempfile::tempdir().unwrap();
-    let copy = copy.path();
+    // given a copy of the project, always at the same place: what did not change since is not built again
+    let copy = &Path::new(env!("CARGO_TARGET_TMPDIR")).join("fourth");
+    if copy.exists() {
+        fs::remove_dir_all(copy).unwrap();
+    }
     let files = tracked();
     for file in &files {
-        let to = copy.join(file);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(root().join(file), to).unwrap();
+        write(&copy.join(file), &fs::read(root().join(file)).unwrap(), &[file]);
     }
 
     // when the README is followed: a file, a line, a block
-    let readme = fs::read_to_string(copy.join("subscribers/README.md")).unwrap();
-    let subscribers = copy.join("subscribers");
-    fs::write(
-        subscribers.join("src/loyalty_points.rs"),
-        block(&readme, "```rust\n// src/loyalty_points.rs\n"),
-    )
-    .unwrap();
-    let list = fs::read_to_string(subscribers.join("src/lib.rs")).unwrap();
-    let all = list.replacen("vec![", "vec![loyalty_points::ENTRY, ", 1);
-    assert_ne!(all, list, "all() is a list");
-    fs::write(subscribers.join("src/lib.rs"), format!("{all}\nmod loyalty_points;\n")).unwrap();
-    let blocks = fs::read_to_string(subscribers.join("deploy.yml")).unwrap();
-    let more = block(&readme, "```yaml\n# deploy.yml\n");
-    fs::write(subscribers.join("deploy.yml"), format!("{blocks}\n{more}")).unwrap();
+    let [readme, list, blocks] =
+        ["subscribers/README.md", "subscribers/src/lib.rs", "subscribers/deploy.yml"];
+    let read = |file: &str| fs::read_to_string(copy.join(file)).unwrap();
+    let followed = |file: &str, content: &str| {
+        write(&copy.join(file), content.as_bytes(), &[readme, list, blocks, file!()]);
+    };
+    followed(
+        "subscribers/src/loyalty_points.rs",
+        &block(&read(readme), "```rust\n// src/loyalty_points.rs\n"),
+    );
+    let all = read(list).replacen("vec![", "vec![loyalty_points::ENTRY, ", 1);
+    assert_ne!(all, read(list), "all() is a list");
+    followed(list, &format!("{all}\nmod loyalty_points;\n"));
+    let more = block(&read(readme), "```yaml\n# deploy.yml\n");
+    followed(blocks, &format!("{}\n{more}", read(blocks)));
 
     // then nothing outside its folder is another
     let changed: BTreeSet<_> = files.iter().filter(|f| !same(&root().join(f), &copy.join(f))).collect();
@@ -41,8 +42,8 @@ fn a_fourth_subscriber_touches_its_own_folder_only_and_is_in_the_shop_and_in_the
     assert_eq!(changed.len(), 2, "{changed:?}");
 
     // and the shop has it: what is sold there is credited
-    fs::create_dir_all(copy.join("examples")).unwrap();
-    fs::copy(root().join("tests/it/fourth/shop.rs"), copy.join("examples/fourth.rs")).unwrap();
+    let shop = "tests/it/fourth/shop.rs";
+    write(&copy.join("examples/fourth.rs"), &fs::read(root().join(shop)).unwrap(), &[shop]);
     let mut cargo = Command::new(env!("CARGO"));
     // The features that the tests are built with, so that the dependencies are those that are there.
     cargo.args(["run", "--locked", "--quiet", "--all-features", "--example", "fourth"]).current_dir(copy);
@@ -76,6 +77,14 @@ fn tracked() -> Vec<PathBuf> {
     assert!(listed.status.success(), "{}", said(&listed));
     let names = String::from_utf8(listed.stdout).unwrap();
     names.split_terminator('\0').map(PathBuf::from).filter(|file| root().join(file).is_file()).collect()
+}
+
+/// Writes a file that is as old as the youngest of those that it is made of, by which cargo tells what to build again.
+fn write(to: &Path, content: &[u8], of: &[impl AsRef<Path>]) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::write(to, content).unwrap();
+    let modified = of.iter().map(|file| fs::metadata(root().join(file)).unwrap().modified().unwrap()).max();
+    File::options().append(true).open(to).unwrap().set_modified(modified.unwrap()).unwrap();
 }
 
 fn block(readme: &str, begins: &str) -> String {
