@@ -4,16 +4,19 @@
 
 const KEYS = 'topic filter batch everyMinute drained memory environment allow resources when'.split(' ');
 
+const TIMES = ['param:subscriberTimeout', 'param:subscriberVisibility'];
+
 async function subscribers({ resolveVariable }) {
   const blocks = await resolveVariable('file(subscribers/deploy.yml)');
   const owner = await Promise.all(['self:service', 'sls:stage', 'self:provider.region'].map(resolveVariable));
-  const timeout = Number(await resolveVariable('param:subscriberTimeout'));
+  const [timeout, visibility] = (await Promise.all(TIMES.map(resolveVariable))).map(Number);
   for (const [name, block] of Object.entries(blocks)) check(name, block, [...owner, name].join('-'));
   return Object.entries(blocks)
     .filter(([, block]) => block.when !== '')
     .map(([name, block]) => {
       const id = name.split('-').map(capital).join('');
-      return { id, name, block, ...(block.drained ? drained(id) : pushed(id, block, timeout)) };
+      const taken = block.drained ? drained(id) : pushed(id, block, timeout);
+      return { id, name, block, ...taken, visibility: visibility || taken.visibility };
     });
 }
 

@@ -47,11 +47,12 @@ impl Asked for Cloud {
 
 /// A message that failed comes again soon, and what came to no end is looked for soon: on AWS that is a minute and five.
 /// Who is called once a minute is called by the round: a schedule that goes off all the time would meet every fault.
-const SOON: [&str; 5] = [
+const SOON: [&str; 6] = [
     "--param=scheduleInterval=1s",
     "--param=queueTimeout=3",
     "--param=queueVisibility=4",
     "--param=subscriberTimeout=3",
+    "--param=subscriberVisibility=8",
     "--param=reconcileAfter=10s",
 ];
 
