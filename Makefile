@@ -9,6 +9,9 @@ DEPLOYED := KASSA_ARTIFACTS=$(CURDIR)/target/lambda-zip
 # What `make setup` installs is this project's own, and of one version everywhere.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
+# Tests wait as much as they compute.
+export NEXTEST_TEST_THREADS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores + (cores + 1) / 2)))
+
 .PHONY: help prerequisites setup installed postgres test test-all format lint deny bootstraps tests docs kill chaos bench figures \
         fuzz cloud cloud-down
 

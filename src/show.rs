@@ -1,5 +1,3 @@
-use std::io::IsTerminal;
-
 use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 use kassa_bus::amount::Amount;
 
@@ -9,8 +7,8 @@ pub fn table<const N: usize>(headings: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
     table.set_header(headings);
-    if std::io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+    if let Some((_, columns)) = console::Term::stdout().size_checked() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
     }
     table
 }

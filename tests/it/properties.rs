@@ -1,5 +1,7 @@
 //! What must hold always: any interleaving, repetition, loss and retry of deliveries, and any crash between two effects,
 //! gives the same events, stock and turnover, and no sale is ever lost or counted twice.
+//!
+//! `PROPTEST_CASES=1000 cargo nextest run --all-features --test it properties::` tries more than the usual twelve.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
