@@ -13,7 +13,7 @@ export const { KASSA_URL: url, KASSA_COMMAND: kassa, KASSA_SHOPS: shops, KASSA_D
 const run = promisify(execFile);
 
 export async function sell(...args) {
-  await run(kassa, ["sell", "--url", url, "--shops", shops, ...args]);
+  await run(kassa, ["sell", "--url", url, "--shops", shops, "--folder", join(data, "till"), ...args]);
 }
 
 export async function outbox() {

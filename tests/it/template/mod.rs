@@ -77,7 +77,9 @@ fn lint(ignored: &[&str], templates: &[PathBuf]) {
     lint.args(["-r", "eu-west-1", "-i"]).args(ignored).arg("-t").args(&templates);
     let output = lint.output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    templates.into_iter().for_each(|template| fs::write(linted(template), &how).unwrap());
+    for template in templates {
+        fs::write(linted(template), &how).unwrap();
+    }
 }
 
 #[test]
