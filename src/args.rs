@@ -35,7 +35,7 @@ pub use till::{
 /// the other commands ask about sales, whether the shop is open or closed. With `--stage` they speak
 /// to the shop that `npx serverless deploy` put on AWS.
 #[derive(Debug, Parser)]
-#[command(name = "kassa", version, after_long_help = EXAMPLES)]
+#[command(name = "kassa", version, after_long_help = [EXAMPLES, WITHOUT_AWS].concat())]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -48,7 +48,7 @@ pub const DATA: &str = "./kassa-data";
 pub const SERVICE: &str = "kassa";
 
 const EXAMPLES: &str = "Examples:
-  kassa demo                                    a guided tour, half a minute
+  kassa demo                                    a guided tour of some seconds
   kassa up                                      open the shops of shops.toml on 127.0.0.1:8080
   kassa sell --shop AMIS1 --count 1000          sell a thousand random sales
   kassa sell --shop AMIS1 --key-of AMIS2 --count 1
@@ -67,8 +67,18 @@ const EXAMPLES: &str = "Examples:
                                                 be the warehouse: load its sales into Postgres
   kassa completions bash > ~/.local/share/bash-completion/completions/kassa
 
-Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what was asked for was done,
+Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what was asked for was done, \
 and, of status and check, if nothing is wrong.";
+
+/// What a build without AWS's clients says of itself.
+const WITHOUT_AWS: &str = if cfg!(feature = "aws") {
+    ""
+} else {
+    "
+
+This kassa was built for one machine: with --stage it can do nothing. This builds one that can:
+  cargo install --path . --features aws"
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -128,7 +138,7 @@ Examples:
     Rebuild(AskArgs),
     /// Show how it goes with the warehouse: delivering, failing since when, or stopped
     #[command(
-        after_help = "A warehouse that answered 410 Gone gets nothing more until it is resumed, or has another URL.
+        after_help = "A warehouse that answered 410 Gone gets nothing more until it is resumed, or has another URL. \
 What waits for it stays in its queue.
 
 Examples:
@@ -158,13 +168,15 @@ Examples:
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Until it is stopped with Ctrl-C (or SIGTERM), which ends what was begun and exits 0.
+#[command(
+    after_help = "Until it is stopped with Ctrl-C (or SIGTERM), which ends what was begun and exits 0. \
 Killed at any moment and started again, it finishes what it had accepted.
 
 Examples:
   kassa up --listen 127.0.0.1:0 --data /tmp/shop --sync normal
   kassa up --listen 0.0.0.0:8443 --tls-cert shop.pem --tls-key shop.key
-  kassa up --set GROUP_WAIT=5s --set RESOLVE_AFTER=1m")]
+  kassa up --set GROUP_WAIT=5s --set RESOLVE_AFTER=1m"
+)]
 pub struct UpArgs {
     /// Where tills post; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
@@ -225,7 +237,7 @@ pub struct Service {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Changes what differs and nothing else; applying again changes nothing. It never deletes
+    after_help = "Changes what differs and nothing else; applying again changes nothing. It never deletes \
 anything, a key least of all.
 
 Examples:
@@ -260,18 +272,18 @@ pub struct AskArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The exit code is 0 if the shop is open, its alarms watch, and none has gone off; else it is 1. A shop
+    after_help = "The exit code is 0 if the shop is open, its alarms watch, and none has gone off; else it is 1. A shop \
 of this machine that is closed shows what its books say.
 
-Rates, failures and times are the last five minutes': p50 of the middle minute, p99 of the worst. On AWS they
-are those up to two minutes ago, which is how late CloudWatch has them. What it has cost is by what AWS has
+Rates, failures and times are the last five minutes': p50 of the middle minute, p99 of the worst. On AWS they \
+are those up to two minutes ago, which is how late CloudWatch has them. What it has cost is by what AWS has \
 counted where it counts, else by measured units, at the list prices of kassa cost.
 
---watch looks every 2 seconds here, and every minute on AWS, where CloudWatch charges about a cent for ten
-looks. On a terminal it redraws; elsewhere it prints a line each time, or with --json an object. Ctrl-C ends
+--watch looks every 2 seconds here, and every minute on AWS, where CloudWatch charges about a cent for ten \
+looks. On a terminal it redraws; elsewhere it prints a line each time, or with --json an object. Ctrl-C ends \
 it, and so does the closing of the shop.
 
-Asking AWS needs, beside what other questions need, the rights cloudwatch:GetMetricData and
+Asking AWS needs, beside what other questions need, the rights cloudwatch:GetMetricData and \
 cloudwatch:DescribeAlarms on Resource \"*\"; they can be narrowed to no stage.
 
 Examples:
@@ -293,8 +305,8 @@ pub struct StatusArgs {
 #[command(
     after_help = "Whoever is at this machine may look. Told to listen elsewhere, it wants the token that it prints.
 
-What it shows it asks AWS for with the credentials of the environment, so that nobody who looks needs any: it
-reads tables and CloudWatch, and changes nothing. CloudWatch is asked for the same thing once a minute however
+What it shows it asks AWS for with the credentials of the environment, so that nobody who looks needs any: it \
+reads tables and CloudWatch, and changes nothing. CloudWatch is asked for the same thing once a minute however \
 many look, the tables for the latest sales every five seconds while somebody does.
 
 Examples:
@@ -334,7 +346,7 @@ pub struct OutboxArgs {
 pub enum AuditCommand {
     /// Which wrong keys sales came with, from which tills, and what to do about it
     #[command(
-        after_help = "Counted by the UTC day: a key that was seen since then is shown with all of its days.
+        after_help = "Counted by the UTC day: a key that was seen since then is shown with all of its days. \
 An unknown key is judged in the light of all shops, with --shop as well.
 
 Examples:
@@ -395,11 +407,11 @@ pub struct EventsArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Deliveries are signed as Standard Webhooks asks. The secret they are signed with stands in the
-variable WAREHOUSE_SECRET or in a file, which is read again when it changes; while it is being
+    after_help = "Deliveries are signed as Standard Webhooks asks. The secret they are signed with stands in the \
+variable WAREHOUSE_SECRET or in a file, which is read again when it changes; while it is being \
 replaced, both, separated by a space or on lines of their own.
 
-The database's certificate must be one the system trusts (SSL_CERT_FILE names others);
+The database's certificate must be one the system trusts (SSL_CERT_FILE names others); \
 ?sslmode=disable is for a server on this machine. Tables are made, and brought up to date.
 
 Examples:

@@ -159,7 +159,9 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Demo => demo::run().await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "kassa", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kassa", &mut script);
+            print(&String::from_utf8_lossy(&script));
             Ok(ExitCode::SUCCESS)
         }
     }

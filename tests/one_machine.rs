@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "it uses its own part")]
 mod process;
 
+use std::process::Stdio;
+
 use process::{Up, json, kassa};
 
 #[test]
@@ -49,4 +51,22 @@ fn whatever_asks_for_a_stage_is_told_how_to_get_a_command_that_knows_aws() {
     }
     // Nothing was rung up, and no key was made, for a shop that cannot be reached.
     assert!(!folder.path().join("tills").exists());
+}
+
+#[cfg(not(feature = "aws"))]
+#[test]
+fn its_help_says_what_it_lacks() {
+    let help = kassa(&["--help"]);
+    assert!(String::from_utf8(help.stdout).unwrap().contains("  cargo install --path . --features aws"));
+}
+
+#[test]
+fn whoever_reads_may_go_away() {
+    for asked in [&["--help"][..], &["completions", "bash"], &["cost"]] {
+        let mut command = process::command(asked);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{asked:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

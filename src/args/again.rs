@@ -6,7 +6,7 @@ use super::AskArgs;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A sale is listed as long as it is not recorded, with the last reason it was rejected for. On AWS this reads the
+    after_help = "A sale is listed as long as it is not recorded, with the last reason it was rejected for. On AWS this reads the \
 whole table of events, at $0.03 a million events.
 
 Examples:
@@ -26,11 +26,11 @@ pub struct RejectedArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Mend what they were rejected for first: enrol the till, apply shops.toml, deploy what reads them. A sale counts once
-however often it is put through. --dry-run opens each sale with the shop's key, shows what would be recorded and
+    after_help = "Mend what they were rejected for first: enrol the till, apply shops.toml, deploy what reads them. A sale counts once \
+however often it is put through. --dry-run opens each sale with the shop's key, shows what would be recorded and \
 what stock and turnover would be, and changes nothing: what it prints are sales in plaintext.
 
-Puts them through and waits for what becomes of them. The exit code is 1 if one was rejected again, or is still on
+Puts them through and waits for what becomes of them. The exit code is 1 if one was rejected again, or is still on \
 its way. The shop must be open, or deployed.
 
 Examples:
@@ -60,8 +60,8 @@ pub struct RetryArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Accepted sales that are neither recorded nor rejected are sent on their way again by themselves, six times in two
-hours and forty minutes. This sends all of them at once, whenever they were accepted: for when what they failed at has
+    after_help = "Accepted sales that are neither recorded nor rejected are sent on their way again by themselves, six times in two \
+hours and forty minutes. This sends all of them at once, whenever they were accepted: for when what they failed at has \
 been mended. A sale counts once however often it is sent. A closed shop does it by itself when it opens.
 
 Examples:

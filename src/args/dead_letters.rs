@@ -6,7 +6,7 @@ use crate::dead_letters::Why;
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "A message that failed five times is put aside by its queue. What is in it is not shown: it may be a sale. On AWS they
+    after_help = "A message that failed five times is put aside by its queue. What is in it is not shown: it may be a sale. On AWS they \
 are kept for 14 days.
 
 Examples:
@@ -35,7 +35,7 @@ Examples:
     Show(ShowArgs),
     /// Send them back into their queues, once what they failed at is mended
     #[command(
-        after_help = "Repeats are harmless: a sale counts once. The shop must be open, or deployed. On AWS, SQS moves them itself
+        after_help = "Repeats are harmless: a sale counts once. The shop must be open, or deployed. On AWS, SQS moves them itself \
 (StartMessageMoveTask), which needs the right to do so. What project left on AWS is no message: kassa rebuild.
 
 Examples:
@@ -45,7 +45,7 @@ Examples:
     Redrive(RedriveArgs),
     /// Put some away for good, and keep why as an event
     #[command(
-        after_help = "Dropping a message of decrypt or process rejects its sale as dropped, if it came to no other end: kassa rejected
+        after_help = "Dropping a message of decrypt or process rejects its sale as dropped, if it came to no other end: kassa rejected \
 lists it with why, and kassa retry puts it through after all. Any other leaves a note with its sale.
 
 Examples:

@@ -13,9 +13,9 @@ pub enum KeyCommand {
     List(ShopArgs),
     /// Give a shop another key, without refusing a sale
     #[command(
-        after_help = "Tills get the new key when the shop answers their next sale (header Kassa-Key), or after an hour at most. What
-was sealed with the old one is opened for as long as the overlap says: a till that was cut off may bring such sales
-late. With less than an hour, tills that keep a key as long as they may are turned away. Then retire it. Cut off, ask
+        after_help = "Tills get the new key when the shop answers their next sale (header Kassa-Key), or after an hour at most. What \
+was sealed with the old one is opened for as long as the overlap says: a till that was cut off may bring such sales \
+late. With less than an hour, tills that keep a key as long as they may are turned away. Then retire it. Cut off, ask \
 again: it goes on where it was. No key is ever deleted.
 
 Examples:

@@ -9,9 +9,9 @@ use crate::till::Format;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Each sale has an id of its own, and is in the till's journal (FOLDER/SHOP/TILL, on disk) before it is posted. While the
-shop cannot be reached the till sells on; then what waits is sent, the oldest first, up to a hundred sales a request.
-Repeating is harmless: a sale counts once. What the shop has not answered in the end stays in the journal, for the next
+    after_help = "Each sale has an id of its own, and is in the till's journal (FOLDER/SHOP/TILL, on disk) before it is posted. While the \
+shop cannot be reached the till sells on; then what waits is sent, the oldest first, up to a hundred sales a request. \
+Repeating is harmless: a sale counts once. What the shop has not answered in the end stays in the journal, for the next \
 kassa sell or kassa till drain. The exit code is 1 if any sale was not accepted.
 
 A sale's file holds {\"sales\":[{\"item_no\":\"98\",\"gross_number\":\"2\",\"gross_turnover\":\"37.90\"}]}

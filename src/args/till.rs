@@ -12,7 +12,7 @@ pub const TILLS: &str = "./kassa-till";
 pub enum TillCommand {
     /// Make a till's signing key, and enrol the till with its shop
     #[command(
-        after_help = "The key is made in FOLDER/SHOP/TILL/till.key, readable by its owner only, and never replaced. From then on
+        after_help = "The key is made in FOLDER/SHOP/TILL/till.key, readable by its owner only, and never replaced. From then on \
 kassa sell with this --shop, --till and --folder signs its sales. Again, it changes nothing.
 
 A till that may not write the shop's registry prints its public key, and somebody who may enrols it:
@@ -43,7 +43,7 @@ Examples:
     Status(StatusArgs),
     /// Send what waits in a till's journal, the oldest first
     #[command(
-        after_help = "Up to a hundred sales a request. kassa sell does it by itself; this is for a till that sells nothing now.
+        after_help = "Up to a hundred sales a request. kassa sell does it by itself; this is for a till that sells nothing now. \
 The exit code is 1 if something still waits.
 
 Examples:

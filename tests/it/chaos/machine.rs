@@ -77,14 +77,15 @@ fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/chaos/faults.c");
-        let library =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{}.so", std::process::id()));
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
+        let beside = library.with_extension(std::process::id().to_string());
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
-            .arg(&library)
+            .arg(&beside)
             .arg(source)
             .arg("-ldl");
         assert!(cc.status().expect("there is a C compiler").success(), "faults.c does not compile");
+        fs::rename(beside, &library).unwrap();
         library
     })
 }

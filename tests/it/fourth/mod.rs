@@ -1,7 +1,7 @@
 //! A fourth subscriber, added in a copy of the project by doing what `subscribers/README.md` says and nothing else.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -9,51 +9,46 @@ use serde_json::Value;
 
 #[test]
 fn a_fourth_subscriber_touches_its_own_folder_only_and_is_in_the_shop_and_in_the_template() {
-    // given a copy of the project, always at the same place: what did not change since is not built again
-    let copy = &Path::new(env!("CARGO_TARGET_TMPDIR")).join("fourth");
-    if copy.exists() {
-        fs::remove_dir_all(copy).unwrap();
-    }
+    // given a copy of the project
+    let copy = &Copied::anew();
     let files = tracked();
     for file in &files {
-        write(&copy.join(file), &fs::read(root().join(file)).unwrap(), &[file]);
+        copy.write(file, &fs::read(root().join(file)).unwrap());
     }
 
     // when the README is followed: a file, a line, a block
     let [readme, list, blocks] =
         ["subscribers/README.md", "subscribers/src/lib.rs", "subscribers/deploy.yml"];
-    let read = |file: &str| fs::read_to_string(copy.join(file)).unwrap();
-    let followed = |file: &str, content: &str| {
-        write(&copy.join(file), content.as_bytes(), &[readme, list, blocks, file!()]);
-    };
-    followed(
-        "subscribers/src/loyalty_points.rs",
-        &block(&read(readme), "```rust\n// src/loyalty_points.rs\n"),
-    );
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let rust = block(&read(readme), "```rust\n// src/loyalty_points.rs\n");
+    copy.write("subscribers/src/loyalty_points.rs", rust.as_bytes());
     let all = read(list).replacen("vec![", "vec![loyalty_points::ENTRY, ", 1);
     assert_ne!(all, read(list), "all() is a list");
-    followed(list, &format!("{all}\nmod loyalty_points;\n"));
+    copy.write(list, format!("{all}\nmod loyalty_points;\n").as_bytes());
     let more = block(&read(readme), "```yaml\n# deploy.yml\n");
-    followed(blocks, &format!("{}\n{more}", read(blocks)));
+    copy.write(blocks, format!("{}\n{more}", read(blocks)).as_bytes());
 
     // then nothing outside its folder is another
-    let changed: BTreeSet<_> = files.iter().filter(|f| !same(&root().join(f), &copy.join(f))).collect();
+    let changed: BTreeSet<_> =
+        files.iter().filter(|f| !same(&root().join(f), &copy.folder.join(f))).collect();
     assert!(changed.iter().all(|file| file.starts_with("subscribers")), "{changed:?}");
     assert_eq!(changed.len(), 2, "{changed:?}");
 
     // and the shop has it: what is sold there is credited
-    let shop = "tests/it/fourth/shop.rs";
-    write(&copy.join("examples/fourth.rs"), &fs::read(root().join(shop)).unwrap(), &[shop]);
-    let mut cargo = Command::new(env!("CARGO"));
-    // The features that the tests are built with, so that the dependencies are those that are there.
-    cargo.args(["run", "--locked", "--quiet", "--all-features", "--example", "fourth"]).current_dir(copy);
-    // An example of another folder: it shares what does not change, and touches no binary of ours.
+    copy.write("examples/fourth.rs", &fs::read(root().join("tests/it/fourth/shop.rs")).unwrap());
+    // Of a version of its own, by which cargo tells its crates from ours: the rest is built already.
+    let manifest = read("Cargo.toml").replacen("version = \"0.1.0\"", "version = \"0.1.0-fourth\"", 1);
+    copy.write("Cargo.toml", manifest.as_bytes());
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let shop = cargo.env("CARGO_TARGET_DIR", target).output().unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--offline", "--quiet", "--workspace", "--all-features", "--example", "fourth"]);
+    let built = cargo.env("CARGO_TARGET_DIR", target).current_dir(&copy.folder).output().unwrap();
+    assert!(built.status.success(), "{}", said(&built));
+    let shop = Command::new(target.join("debug/examples/fourth")).output().unwrap();
     assert!(shop.status.success(), "{}", said(&shop));
 
     // and so has the deployment
-    let resources = packaged(copy);
+    let resources = packaged(&copy.folder);
     for kind in ["Queue", "DeadLetters", "Subscription", "QueuePolicy", "Table", "Role"] {
         assert!(resources.get(format!("LoyaltyPoints{kind}")).is_some(), "no {kind}");
     }
@@ -79,12 +74,33 @@ fn tracked() -> Vec<PathBuf> {
     names.split_terminator('\0').map(PathBuf::from).filter(|file| root().join(file).is_file()).collect()
 }
 
-/// Writes a file that is as old as the youngest of those that it is made of, by which cargo tells what to build again.
-fn write(to: &Path, content: &[u8], of: &[impl AsRef<Path>]) {
-    fs::create_dir_all(to.parent().unwrap()).unwrap();
-    fs::write(to, content).unwrap();
-    let modified = of.iter().map(|file| fs::metadata(root().join(file)).unwrap().modified().unwrap()).max();
-    File::options().append(true).open(to).unwrap().set_modified(modified.unwrap()).unwrap();
+/// The copy, always at the same place. A file that is as it was in the last one is that file, by whose age cargo tells what
+/// to build again.
+struct Copied {
+    folder: PathBuf,
+    last: PathBuf,
+}
+
+impl Copied {
+    fn anew() -> Self {
+        let [folder, last] =
+            ["fourth", "fourth-last"].map(|name| Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+        if folder.exists() {
+            let _ = fs::remove_dir_all(&last);
+            fs::rename(&folder, &last).unwrap();
+        }
+        Self { folder, last }
+    }
+
+    fn write(&self, file: impl AsRef<Path>, content: &[u8]) {
+        let (to, was) = (self.folder.join(&file), self.last.join(file));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        if fs::read(&was).is_ok_and(|was| was == content) {
+            fs::rename(was, to).unwrap();
+        } else if !fs::read(&to).is_ok_and(|is| is == content) {
+            fs::write(to, content).unwrap();
+        }
+    }
 }
 
 fn block(readme: &str, begins: &str) -> String {

@@ -16,6 +16,15 @@ pub enum Tool {
     Serverless3,
 }
 
+impl Tool {
+    fn bin(self) -> &'static str {
+        match self {
+            Self::Osls => "node_modules/osls/bin/serverless.js",
+            Self::Serverless3 => "tests/serverless-3/node_modules/serverless/bin/serverless.js",
+        }
+    }
+}
+
 /// What of the deployment's folder a package is made of.
 const FOLDERS: [&str; 6] = [".", "dashboards", "deploy", "deploy/certificate", "pipeline", "subscribers"];
 
@@ -38,7 +47,8 @@ pub fn installed(path: &str) -> PathBuf {
 #[track_caller]
 pub fn compiled(tool: Tool, folder: &str, args: &[&str]) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    (tool, folder, args).hash(&mut hasher);
+    (tool, folder, args, fs::read(installed(tool.bin()).with_file_name("../package.json")).unwrap())
+        .hash(&mut hasher);
     for source in sources() {
         (&source, fs::read(root().join(&source)).unwrap()).hash(&mut hasher);
     }
@@ -51,7 +61,7 @@ pub fn compiled(tool: Tool, folder: &str, args: &[&str]) -> PathBuf {
         copy_sources(&copy);
         let output = package(&copy, tool, folder, args, SystemTime::now());
         assert!(output.status.success(), "{args:?}: {}", said(&output));
-        fs::copy(packaged(&copy, folder, "cloudformation-template-update-stack.json"), &template).unwrap();
+        fs::rename(packaged(&copy, folder, "cloudformation-template-update-stack.json"), &template).unwrap();
     }
     template
 }
@@ -74,12 +84,8 @@ pub fn package(copy: &Path, tool: Tool, folder: &str, args: &[&str], built: Syst
     for room in ROOMS {
         zip(&artifacts, &format!("{room}.zip"), built);
     }
-    let bin = match tool {
-        Tool::Osls => "node_modules/osls/bin/serverless.js",
-        Tool::Serverless3 => "tests/serverless-3/node_modules/serverless/bin/serverless.js",
-    };
     let mut node = Command::new("node");
-    node.arg(installed(bin)).arg("package").args(args).current_dir(copy.join(folder));
+    node.arg(installed(tool.bin())).arg("package").args(args).current_dir(copy.join(folder));
     // Nothing of whoever runs this: no home, account or region.
     node.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", copy);
     node.env("KASSA_ARTIFACTS", artifacts)
