@@ -18,12 +18,12 @@ export NEXTEST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NP
 
 help:
 	@echo "make test      all that must hold: format, lints, licences, tests, docs; 18 min the first time on two cores, 6 after"
-	@echo "make test-all  the same, and the long forms: what is deployed, Serverless 3, more chaos; builds for Lambda: 35 min after the first make test"
+	@echo "make test-all  the same, and the long forms: what is deployed, Serverless 3, more chaos; half an hour more, of which 10 min build for Lambda"
 	@echo "make cloud     the shop deployed on an emulated AWS on this machine, once built for Lambda in seconds; make cloud-down ends it"
-	@echo "make kill      300 rounds of kill -9 against the release build, and one among 10,000 failures"
+	@echo "make kill      300 rounds of kill -9 against the release build, and one among 10,000 failures; some 20 min with the build"
 	@echo "make chaos     1,000 rounds on one machine and 100 on an emulated AWS of everything failing that can; some hours"
-	@echo "make bench     the figures of the README, each against its limit"
-	@echo "make figures   the deployed shop's: zip size, cold starts, what a sale uses, how long a deployment takes"
+	@echo "make bench     the figures of the README, each against its limit; 15 min after the release build"
+	@echo "make figures   the deployed shop's: zip size, cold starts, what a sale uses, how long a deployment takes; half an hour"
 	@echo "make fuzz      ten million executions of each parser (needs the nightly toolchain and cargo-fuzz); some hours"
 
 # All promises, in their short form.
