@@ -74,7 +74,9 @@ fn sources(room: &str, deps: &Path) -> BTreeSet<PathBuf> {
         for (target, files) in
             fs::read_to_string(&file).unwrap().lines().filter_map(|line| line.split_once(": "))
         {
-            if ends_in(Path::new(target), "rlib") || name.starts_with(&program) {
+            // Neither what clippy read, to which a manifest belongs, nor what was checked alone.
+            let target = Path::new(target);
+            if ends_in(target, "rlib") || (name.starts_with(&program) && target.extension().is_none()) {
                 sources.extend(files.split_whitespace().map(|file| root().join(file)));
             }
         }
