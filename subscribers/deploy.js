@@ -4,20 +4,26 @@
 
 const KEYS = 'topic filter batch everyMinute drained memory environment allow resources when'.split(' ');
 
-const TIMES = ['param:subscriberTimeout', 'param:subscriberVisibility'];
+const SECONDS = ['subscriberTimeout', 'subscriberVisibility'];
 
 async function subscribers({ resolveVariable }) {
   const blocks = await resolveVariable('file(subscribers/deploy.yml)');
   const owner = await Promise.all(['self:service', 'sls:stage', 'self:provider.region'].map(resolveVariable));
-  const [timeout, visibility] = (await Promise.all(TIMES.map(resolveVariable))).map(Number);
+  const [timeout, visibility] = await Promise.all(SECONDS.map((name) => seconds(name, resolveVariable)));
   for (const [name, block] of Object.entries(blocks)) check(name, block, [...owner, name].join('-'));
   return Object.entries(blocks)
     .filter(([, block]) => block.when !== '')
     .map(([name, block]) => {
       const id = name.split('-').map(capital).join('');
-      const taken = block.drained ? drained(id) : pushed(id, block, timeout);
-      return { id, name, block, ...taken, visibility: visibility || taken.visibility };
+      return { id, name, block, ...(block.drained ? drained(id) : pushed(id, block, timeout, visibility)) };
     });
+}
+
+// None where nothing is said.
+async function seconds(name, resolveVariable) {
+  const said = String(await resolveVariable(`param:${name}`));
+  if (!/^[0-9]*$/.test(said)) throw new Error(`param ${name} is ${said}; it must be a number of seconds`);
+  return Number(said);
 }
 
 function check(name, block, role) {
@@ -31,13 +37,13 @@ function check(name, block, role) {
 }
 
 // Lambda brings the messages. They are tried again after 6 times the timeout and the window, as for the pipeline.
-function pushed(id, { batch = 10 }, timeout) {
+function pushed(id, { batch = 10 }, timeout, visibility) {
   const window = 5;
   const sqs = { arn: arn(`${id}Queue`), batchSize: batch, maximumBatchingWindow: window };
   return {
     brought: [{ sqs: { ...sqs, functionResponseType: 'ReportBatchItemFailures' } }],
     timeout,
-    visibility: 6 * timeout + window,
+    visibility: visibility || 6 * timeout + window,
     receives: 5,
     environment: {},
     take: [allow(['sqs:ReceiveMessage', 'sqs:DeleteMessage', 'sqs:GetQueueAttributes'], arn(`${id}Queue`))],

@@ -226,6 +226,7 @@ fn the_lambda_profile_keeps_the_runtimes_panic_handling_and_release_builds_quick
     let profile = |name: &str| manifest["profile"][name].clone();
     assert_eq!(profile("release")["lto"].as_str(), Some("off"), "a newcomer does not wait for LTO");
     assert_eq!(profile("release")["strip"].as_str(), Some("symbols"));
+    assert!(profile("release")["package"].get("*").is_none(), "build scripts and macros are not optimised");
     assert_eq!(profile("lambda")["lto"].as_str(), Some("fat"));
     assert_eq!(profile("lambda")["overflow-checks"].as_bool(), Some(false), "it is no debug build");
     assert_eq!(profile("lambda")["debug-assertions"].as_bool(), Some(false));

@@ -37,11 +37,19 @@ fn a_fourth_subscriber_touches_its_own_folder_only_and_is_in_the_shop_and_in_the
     // and the shop has it: what is sold there is credited
     copy.write("examples/fourth.rs", &fs::read(root().join("tests/it/fourth/shop.rs")).unwrap());
     // Of a version of its own, by which cargo tells its crates from ours: the rest is built already.
-    let manifest = read("Cargo.toml").replacen("version = \"0.1.0\"", "version = \"0.1.0-fourth\"", 1);
-    copy.write("Cargo.toml", manifest.as_bytes());
+    let (ours, its) = (env!("CARGO_PKG_VERSION"), concat!(env!("CARGO_PKG_VERSION"), "-fourth"));
+    for (file, before) in [
+        ("Cargo.toml", "[workspace.package]\n"),
+        ("Cargo.lock", "name = \"kassa\"\n"),
+        ("Cargo.lock", "name = \"kassa-bus\"\n"),
+        ("Cargo.lock", "name = \"kassa-pipeline\"\n"),
+        ("Cargo.lock", "name = \"kassa-subscribers\"\n"),
+    ] {
+        copy.replace(file, &format!("{before}version = \"{ours}\""), &format!("{before}version = \"{its}\""));
+    }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--offline", "--quiet", "--workspace", "--all-features", "--example", "fourth"]);
+    cargo.args(["build", "--locked", "--quiet", "--workspace", "--all-features", "--example", "fourth"]);
     let built = cargo.env("CARGO_TARGET_DIR", target).current_dir(&copy.folder).output().unwrap();
     assert!(built.status.success(), "{}", said(&built));
     let shop = Command::new(target.join("debug/examples/fourth")).output().unwrap();
@@ -100,6 +108,13 @@ impl Copied {
         } else if !fs::read(&to).is_ok_and(|is| is == content) {
             fs::write(to, content).unwrap();
         }
+    }
+
+    #[track_caller]
+    fn replace(&self, file: &str, from: &str, to: &str) {
+        let content = fs::read_to_string(self.folder.join(file)).unwrap();
+        assert!(content.contains(from), "{file} has no {from}");
+        self.write(file, content.replacen(from, to, 1).as_bytes());
     }
 }
 

@@ -9,8 +9,8 @@ use kassa_pipeline::watch::Watch;
 use serde_json::{Value, json};
 
 use super::cloudformation::{
-    ALERTER, AUDITOR, SUBSCRIBERS, Template, WEBHOOK, capital, every_stage, everyone, framework, other, set,
-    short, template,
+    ALERTER, ALL_ON, AUDITOR, SUBSCRIBERS, Template, WEBHOOK, capital, every_stage, everyone, framework,
+    other, set, short, template,
 };
 use super::package::{Tool, copy_sources, package, root, said};
 
@@ -228,4 +228,22 @@ fn what_is_wrong_with_a_block_is_told() {
         let wanted = format!("subscribers/deploy.yml: {told}");
         assert!(said(&output).contains(&wanted), "{wanted}\n{}", said(&output));
     }
+}
+
+#[test]
+fn what_failed_comes_again_when_it_is_told_to_and_a_time_that_is_none_is_refused() {
+    let visibility = |template: &Template, queue: &str| template.of(queue)["VisibilityTimeout"].clone();
+    let sooner = template("dev", &[&["--param", "subscriberVisibility=15"], &ALL_ON[..]].concat());
+    let usual = template("dev", &ALL_ON);
+    assert_eq!(visibility(&sooner, "BadKeyAuditorQueue"), 15);
+    assert_eq!(visibility(&usual, "BadKeyAuditorQueue"), 365);
+    // Who takes the messages itself keeps them for as long as it works.
+    assert_eq!(visibility(&sooner, "WarehouseWebhookQueue"), visibility(&usual, "WarehouseWebhookQueue"));
+
+    let copy = tempfile::tempdir().unwrap();
+    copy_sources(copy.path());
+    let wrong = ["--param", "subscriberVisibility=soon"];
+    let output = package(copy.path(), Tool::Osls, ".", &wrong, SystemTime::now());
+    assert!(!output.status.success());
+    assert!(said(&output).contains("param subscriberVisibility is soon; it must be a number of seconds"));
 }
