@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::event::{Accepted, Event, Fact};
 use crate::event_store::{Appended, EventStore};
+use crate::outcome::Outcome;
 use crate::problem::{Answer, Problem};
 use crate::rates::Rates;
 use crate::request::{self, Member, Posted, Posts};
@@ -108,8 +109,8 @@ impl Accept {
                 Err(error) => Err((Some(sale.sale_id.clone()), try_again(&sale, error))),
             }
         });
-        let outcomes: Vec<Outcome> = outcomes.collect();
-        let refused = |outcome: &&Outcome| matches!(outcome, Err((_, problem)) if !problem.is_ours());
+        let outcomes: Vec<Answered> = outcomes.collect();
+        let refused = |outcome: &&Answered| matches!(outcome, Err((_, problem)) if !problem.is_ours());
         self.metrics.count(Metric::Refused, outcomes.iter().filter(refused).count() as u64);
         Ok(Answer { key: present_key(&shop), ..batch_answer(&outcomes)? })
     }
@@ -144,6 +145,26 @@ impl Accept {
         Ok(sale)
     }
 
+    /// Answers a `GET /shop/{shop_id}/sales/{sale_id}`: what became of a sale that was accepted, with nothing of what was sold.
+    /// Asking is bounded as selling is.
+    pub async fn outcome(&self, shop_id: &str, sale_id: &str, source: &str) -> Answer {
+        let Ok(shop_id) = shop_id.parse() else { return Problem::UnknownShop.answer() };
+        let Ok(sale_id) = sale_id.parse() else { return Problem::UnknownSale.answer() };
+        let told = async {
+            self.shop(&shop_id).await?;
+            self.rates.admit(&shop_id, source)?;
+            let events = self.store.sale_without_bodies(&shop_id, &sale_id).await.map_err(|error| {
+                tracing::error!(%shop_id, %sale_id, %error, "a sale's events cannot be read");
+                Problem::Unavailable { retry_after: 1, detail: "the sale's events cannot be read now" }
+            })?;
+            Outcome::of(&events).ok_or(Problem::UnknownSale)
+        };
+        match told.await {
+            Ok(outcome) => Answer::json(200, &outcome.document(&sale_id)),
+            Err(problem) => problem.answer(),
+        }
+    }
+
     /// Answers a `GET /shop/{shop_id}/key`: the public key as a JWK (RFC 7517).
     pub async fn key(&self, shop_id: &str) -> Answer {
         let Ok(shop_id) = shop_id.parse() else { return Problem::UnknownShop.answer() };
@@ -161,11 +182,11 @@ impl Accept {
 /// Appends of one batch at once.
 const AT_ONCE: usize = 25;
 
-/// What became of a sale of a batch.
-type Outcome = Result<SaleId, (Option<SaleId>, Problem)>;
+/// How a sale of a batch was answered.
+type Answered = Result<SaleId, (Option<SaleId>, Problem)>;
 
 /// 202 if all were taken, else 207 with what became of each; and if none could be because of us, that.
-fn batch_answer(outcomes: &[Outcome]) -> Result<Answer, Problem> {
+fn batch_answer(outcomes: &[Answered]) -> Result<Answer, Problem> {
     let problems = || outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     if let Some((_, problem)) = problems().find(|(_, problem)| problem.may_pass())
         && outcomes.iter().all(|outcome| matches!(outcome, Err((_, problem)) if problem.may_pass()))

@@ -82,9 +82,7 @@ pub fn parse(json: &[u8]) -> Result<Content, InvalidContent> {
     let lines =
         lines.into_iter().enumerate().map(|(n, line)| read_line(n, line)).collect::<Result<_, _>>()?;
     let till: Option<String> = fields.till.map(|raw| value("till", raw)).transpose()?;
-    if till.as_ref().is_some_and(|t| t.is_empty() || t.len() > MAX_TILL || t.contains(char::is_control)) {
-        return Err(invalid("till", format!("must be 1 to {MAX_TILL} bytes without control characters")));
-    }
+    till.as_deref().map(check_till).transpose()?;
     Ok(Content {
         lines,
         sale_id: fields.sale_id.map(|raw| text("sale_id", raw)).transpose()?,
@@ -93,6 +91,17 @@ pub fn parse(json: &[u8]) -> Result<Content, InvalidContent> {
         seq: fields.seq.map(|raw| text("seq", raw)).transpose()?,
         sold_at: fields.sold_at.map(|raw| text("sold_at", raw)).transpose().map_err(|_| no_time())?,
     })
+}
+
+/// Whether a till may have this name.
+///
+/// # Errors
+/// [`InvalidContent`], if not.
+pub fn check_till(name: &str) -> Result<(), InvalidContent> {
+    if name.is_empty() || name.len() > MAX_TILL || name.contains(char::is_control) {
+        return Err(invalid("till", format!("must be 1 to {MAX_TILL} bytes without control characters")));
+    }
+    Ok(())
 }
 
 fn no_time() -> InvalidContent {

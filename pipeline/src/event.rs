@@ -143,6 +143,8 @@ pub struct StoredEvent {
     pub sale_id: SaleId,
     pub shop_id: ShopId,
     pub trace: Option<TraceContext>,
+    /// Of a rejected event, beside its body, for whoever may not look into bodies. Events of before there was one have none.
+    pub reason: Option<Reason>,
     pub body: String,
 }
 
@@ -213,6 +215,10 @@ impl Event {
             sale_id: self.sale_id.clone(),
             shop_id: self.shop_id.clone(),
             trace: self.trace,
+            reason: match &self.fact {
+                Fact::Rejected(rejected) => Some(rejected.reason),
+                _ => None,
+            },
             // Plain structs with string keys: serde_json cannot fail on them.
             body: body.unwrap_or_default(),
         }
@@ -273,6 +279,7 @@ impl StoredEvent {
             sale_id: text("sale_id").parse().map_err(|_| wrong("sale_id"))?,
             shop_id: text("shop_id").parse().map_err(|_| wrong("shop_id"))?,
             trace: attributes.get("trace").and_then(|trace| trace.parse().ok()),
+            reason: attributes.get("reason").and_then(|reason| reason.parse().ok()),
             body: body.to_owned(),
             key,
         })
@@ -292,6 +299,7 @@ impl StoredEvent {
             ("shop_id".to_owned(), self.shop_id.into()),
         ]);
         attributes.extend(self.trace.map(|trace| ("trace".to_owned(), trace.to_string())));
+        attributes.extend(self.reason.map(|reason| ("reason".to_owned(), reason.to_string())));
         Message { id: sequence, attributes, body: Zeroizing::new(self.body), sent: None }
     }
 
@@ -373,6 +381,7 @@ mod tests {
             sale_id,
             shop_id,
             trace: None,
+            reason: None,
             body: body.into(),
         }
     }

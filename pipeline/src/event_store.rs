@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure as OnFailure};
+use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure as OnFailure, Select};
 use futures::future::Either;
 use jiff::civil::Date;
 use kassa_bus::{SaleId, ShopId, trace};
@@ -119,6 +119,32 @@ impl EventStore {
                 return Ok(events);
             }
         }
+    }
+
+    /// One sale's events, in the order of their keys and without bodies, so that nothing of what was sold is read. Of many,
+    /// what fits into a page (1 MB, which is hundreds: whoever asks is told of one sale).
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn sale_without_bodies(
+        &self,
+        shop: &ShopId,
+        sale: &SaleId,
+    ) -> Result<Vec<StoredEvent>, TableError> {
+        let query = self
+            .client
+            .query()
+            .table_name(&*self.table)
+            .consistent_read(true)
+            .limit(PAGE)
+            .key_condition_expression("#stream = :stream AND begins_with(#event, :prefix)")
+            .select(Select::SpecificAttributes)
+            .projection_expression(WITHOUT_BODIES)
+            .set_expression_attribute_names(Some(without_bodies()))
+            .expression_attribute_values(":stream", s(EventKey::stream(shop, sale.utc_date())))
+            .expression_attribute_values(":prefix", s(format!("{sale}#")));
+        let page = query.send().await.map_err(TableError::unavailable("query a sale's events"))?;
+        page.items.unwrap_or_default().into_iter().map(from_item).collect()
     }
 
     /// What is recorded of a sale, if it is.
@@ -310,7 +336,7 @@ impl EventStore {
     }
 }
 
-const WITHOUT_BODIES: &str = "#stream, #event, #kind, #version, #at, #sale_id, #shop_id";
+const WITHOUT_BODIES: &str = "#stream, #event, #kind, #version, #at, #sale_id, #shop_id, #reason";
 
 /// Some of the names are `DynamoDB`'s own words.
 fn without_bodies() -> HashMap<String, String> {
@@ -347,7 +373,7 @@ fn to_key(key: &EventKey) -> Item {
 /// The row of an event. Public for whoever writes rows of old versions, such as tests.
 #[must_use]
 pub fn to_item(event: StoredEvent) -> Item {
-    let mut item = Item::with_capacity(9);
+    let mut item = Item::with_capacity(10);
     item.insert("stream".into(), s(event.key.stream));
     item.insert("event".into(), s(event.key.event));
     item.insert("kind".into(), s(event.kind));
@@ -358,6 +384,9 @@ pub fn to_item(event: StoredEvent) -> Item {
     item.insert("body".into(), s(event.body));
     if let Some(trace) = event.trace {
         item.insert("trace".into(), s(trace.to_string()));
+    }
+    if let Some(reason) = event.reason {
+        item.insert("reason".into(), s(reason.to_string()));
     }
     item
 }
@@ -379,6 +408,7 @@ fn from_item(mut item: Item) -> Result<StoredEvent, TableError> {
         sale_id: take("sale_id")?.parse().map_err(|_| wrong("sale_id"))?,
         shop_id: take("shop_id")?.parse().map_err(|_| wrong("shop_id"))?,
         trace: take("trace").ok().and_then(|trace| trace.parse().ok()),
+        reason: take("reason").ok().and_then(|reason| reason.parse().ok()),
         // Left out where a scan left it out.
         body: take("body").unwrap_or_default(),
     })

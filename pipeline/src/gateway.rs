@@ -9,6 +9,7 @@ use crate::problem::{Answer, Problem};
 
 const SALE: &str = "POST /shop";
 const KEY: &str = "GET /shop/{shop_id}/key";
+const OUTCOME: &str = "GET /shop/{shop_id}/sales/{sale_id}";
 
 /// Serves `accept` behind API Gateway: an HTTP API's events (payload format 2.0) in, its answers out
 /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>).
@@ -40,6 +41,7 @@ async fn traced(
     let (method, route) = match event["routeKey"].as_str() {
         Some(SALE) => ("POST", "/shop"),
         Some(KEY) => ("GET", "/shop/{shop_id}/key"),
+        Some(OUTCOME) => ("GET", "/shop/{shop_id}/sales/{sale_id}"),
         _ => return answer.await,
     };
     let path = event["rawPath"].as_str().unwrap_or(route);
@@ -51,9 +53,11 @@ async fn traced(
 }
 
 async fn route(accept: &Accept, event: &Value) -> Answer {
+    let part = |name| event["pathParameters"][name].as_str().unwrap_or_default();
     match event["routeKey"].as_str() {
         Some(SALE) => sale(accept, event).await,
-        Some(KEY) => accept.key(event["pathParameters"]["shop_id"].as_str().unwrap_or_default()).await,
+        Some(KEY) => accept.key(part("shop_id")).await,
+        Some(OUTCOME) => accept.outcome(part("shop_id"), part("sale_id"), source(event)).await,
         _ => Problem::NoSuchPage.answer(),
     }
 }
@@ -62,10 +66,14 @@ async fn sale(accept: &Accept, event: &Value) -> Answer {
     let Some(body) = body(event) else {
         return Problem::malformed("body", "is not the base64 that API Gateway says it is").answer();
     };
-    let source = event["requestContext"]["http"]["sourceIp"].as_str().unwrap_or("unknown").to_owned();
+    let source = source(event).to_owned();
     let trace =
         Parent::of_headers(|name| event["headers"][name].as_str()).and_then(|parent| parent.context());
     accept.sale(Post { body: &body, source, trace }).await
+}
+
+fn source(event: &Value) -> &str {
+    event["requestContext"]["http"]["sourceIp"].as_str().unwrap_or("unknown")
 }
 
 /// Bodies without a text content type, which is what plain HTTP clients send, come in base64.

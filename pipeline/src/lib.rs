@@ -15,10 +15,14 @@ pub mod first_use;
 pub mod gateway;
 /// Opening an envelope, with whichever of its shop's keys it is under.
 pub mod opener;
+/// What a till is told of what became of its sale.
+pub mod outcome;
 /// One shop's pending sales, from one minute to the next.
 pub mod pending;
 /// RFC 9457 answers to a till.
 pub mod problem;
+/// By which of them a till decides.
+pub mod problem_type;
 /// Stage three: record the sale, once.
 pub mod process;
 /// Stage four: keep stock and turnover.

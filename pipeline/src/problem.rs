@@ -1,6 +1,8 @@
 use kassa_bus::Thumbprint;
 use serde_json::{Map, Value, json};
 
+use crate::problem_type::ProblemType;
+
 /// What a till is answered: status, headers and body, before any HTTP library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -41,6 +43,8 @@ pub enum Problem {
     Malformed { field: &'static str, detail: String },
     /// 404.
     UnknownShop,
+    /// 404.
+    UnknownSale,
     /// 404: nothing is served at this path.
     NoSuchPage,
     /// 405.
@@ -62,6 +66,21 @@ impl Problem {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+
+    /// Its `type`, by which whoever is answered knows that it is ours.
+    #[must_use]
+    pub fn kind(&self) -> ProblemType {
+        match self {
+            Self::Malformed { .. } => ProblemType::Malformed,
+            Self::UnknownShop => ProblemType::UnknownShop,
+            Self::UnknownSale => ProblemType::UnknownSale,
+            Self::NoSuchPage => ProblemType::NoSuchPage,
+            Self::NoSuchMethod => ProblemType::NoSuchMethod,
+            Self::TooLarge { .. } => ProblemType::TooLarge,
+            Self::TooMany { .. } => ProblemType::TooMany,
+            Self::Unavailable { .. } => ProblemType::Unavailable,
+        }
     }
 
     /// Whether the same sale may be taken later.
@@ -92,37 +111,31 @@ impl Problem {
     /// The status, and the problem as RFC 9457 has it.
     #[must_use]
     pub fn document(&self) -> (u16, Value) {
-        let (status, title, detail) = match self {
-            Self::Malformed { field, detail } => {
-                (400, "The request is malformed", format!("{field}: {detail}"))
-            }
-            Self::UnknownShop => {
-                (404, "There is no such shop", "shop_id: no shop of this id is registered".into())
-            }
-            Self::NoSuchPage => {
-                (404, "There is no such page", "POST /shop and GET /shop/{shop_id}/key are served".into())
-            }
-            Self::NoSuchMethod => {
-                (405, "The method is not allowed", "POST /shop and GET /shop/{shop_id}/key are served".into())
-            }
+        const SERVED: &str =
+            "POST /shop, GET /shop/{shop_id}/key and GET /shop/{shop_id}/sales/{sale_id} are served";
+        let kind = self.kind();
+        let detail = match self {
+            Self::Malformed { field, detail } => format!("{field}: {detail}"),
+            Self::UnknownShop => "shop_id: no shop of this id is registered".into(),
+            Self::UnknownSale => "sale_id: no sale of this id was accepted".into(),
+            Self::NoSuchPage | Self::NoSuchMethod => SERVED.into(),
             Self::TooLarge { limit } => {
                 let most = crate::request::MAX_BATCH_BODY;
-                let detail = format!("a request body is at most {limit} bytes, that of a batch {most}");
-                (413, "The request is too large", detail)
+                format!("a request body is at most {limit} bytes, that of a batch {most}")
             }
-            Self::TooMany { detail, .. } => (429, "Too many sales", (*detail).into()),
-            Self::Unavailable { detail, .. } => (503, "Try again", (*detail).into()),
+            Self::TooMany { detail, .. } | Self::Unavailable { detail, .. } => (*detail).into(),
         };
         let mut body = Map::new();
-        body.insert("type".into(), json!("about:blank"));
-        body.insert("title".into(), json!(title));
-        body.insert("status".into(), json!(status));
+        body.insert("type".into(), json!(kind.uri()));
+        body.insert("title".into(), json!(kind.title()));
+        body.insert("status".into(), json!(kind.status()));
         body.insert("detail".into(), json!(detail));
         match self {
             Self::Malformed { field, .. } => body.insert("field".into(), json!(field)),
             Self::UnknownShop => body.insert("field".into(), json!("shop_id")),
+            Self::UnknownSale => body.insert("field".into(), json!("sale_id")),
             _ => None,
         };
-        (status, Value::Object(body))
+        (kind.status(), Value::Object(body))
     }
 }

@@ -42,6 +42,7 @@ impl Door {
         Router::new()
             .route("/shop", post(sale))
             .route("/shop/{shop_id}/key", get(key))
+            .route("/shop/{shop_id}/sales/{sale_id}", get(outcome))
             .route("/health", get(health))
             .fallback(|| async { response(Problem::NoSuchPage.answer()) })
             .method_not_allowed_fallback(|| async { response(Problem::NoSuchMethod.answer()) })
@@ -94,17 +95,39 @@ async fn sale(
     response(answer)
 }
 
+async fn outcome(
+    State(door): State<Arc<Door>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Path((shop_id, sale_id)): Path<(String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let source = from.ip().to_string();
+    let answer = door.accept.outcome(&shop_id, &sale_id, &source);
+    looked_up(&door.tracer, ("/shop/{shop_id}/sales/{sale_id}", uri.path()), &headers, answer).await
+}
+
 async fn key(
     State(door): State<Arc<Door>>,
     Path(shop_id): Path<String>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
+    let answer = door.accept.key(&shop_id);
+    looked_up(&door.tracer, ("/shop/{shop_id}/key", uri.path()), &headers, answer).await
+}
+
+/// Answers a `GET` within its span.
+async fn looked_up(
+    tracer: &Tracer,
+    (route, path): (&'static str, &str),
+    headers: &HeaderMap,
+    answer: impl Future<Output = Answer>,
+) -> Response<Body> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let (route, path) = ("/shop/{shop_id}/key", uri.path());
     let request = trace::Request { method: "GET", route, path, scheme: "http" };
-    let span = trace::request(&door.tracer, request, header, None);
-    let answer = span.span().within(door.accept.key(&shop_id)).await;
+    let span = trace::request(tracer, request, header, None);
+    let answer = span.span().within(answer).await;
     span.answered(answer.status);
     response(answer)
 }

@@ -444,6 +444,7 @@ async fn events_of_an_older_version_count_as_they_did() {
         sale_id: sale_id.clone(),
         shop_id: "AMIS1".parse().unwrap(),
         trace: None,
+        reason: None,
         body: body.to_string(),
     };
     let rows = [

@@ -15,6 +15,7 @@ fn recorded(shop: &str, n: i64) -> StoredEvent {
         sale_id,
         shop_id,
         trace: None,
+        reason: None,
         body: r#"{"lines":[{},{}],"totals":{"gross_number":"2","gross_turnover":"4.5"},"till":"t"}"#.into(),
     }
 }

@@ -102,7 +102,7 @@ pub struct World {
     taken: Mutex<Vec<Series>>,
     pub questions: Box<Questions>,
     pub now: Arc<Mutex<Timestamp>>,
-    accept: Accept,
+    pub accept: Accept,
     stages: Vec<Subscription>,
     /// How far the stream was handed to the projection.
     streamed: Mutex<u64>,

@@ -150,6 +150,8 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
             Accept::NAME,
             &[
                 "dynamodb:PutItem EventsTable.Arn",
+                // No event's body, in which is what was sold.
+                "dynamodb:Query EventsTable.Arn if {\"ForAllValues:StringEquals\":{\"dynamodb:Attributes\":[\"stream\",\"event\",\"kind\",\"version\",\"at\",\"sale_id\",\"shop_id\",\"reason\"]},\"StringEqualsIfExists\":{\"dynamodb:Select\":\"SPECIFIC_ATTRIBUTES\"}}",
                 "dynamodb:GetItem ShopsTable.Arn",
                 "sns:Publish ToDecryptTopic",
                 &get,

@@ -115,7 +115,10 @@ fn the_api_is_throttled_and_has_two_routes() {
         let routes = template
             .all("AWS::ApiGatewayV2::Route")
             .map(|(_, of)| of["RouteKey"].as_str().unwrap().to_owned());
-        assert_eq!(routes.collect::<BTreeSet<_>>(), set(&["POST /shop", "GET /shop/{shop_id}/key"]));
+        assert_eq!(
+            routes.collect::<BTreeSet<_>>(),
+            set(&["POST /shop", "GET /shop/{shop_id}/key", "GET /shop/{shop_id}/sales/{sale_id}"])
+        );
     }
 }
 
