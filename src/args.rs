@@ -25,7 +25,8 @@ pub use dead_letters::{DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, 
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
 pub use sell::{Destination, SellArgs};
 pub use till::{
-    DRAIN_RATE, DrainArgs, EnrollArgs, RevokeArgs, StatusArgs as TillStatusArgs, TILLS, TillArgs, TillCommand,
+    DRAIN_RATE, DrainArgs, DropRefusedArgs, EnrollArgs, JournalArgs, RetryRefusedArgs, RevokeArgs,
+    SendingArgs, StatusArgs as TillStatusArgs, TILLS, TillArgs, TillCommand,
 };
 
 /// Kassa takes encrypted sales from shop tills, keeps each one as an append-only event, and lets
@@ -208,11 +209,25 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// Sales a second.
+fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
-        _ => Err("must be a number above 0".into()),
+        Ok(rate) if (0.001..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("must be a number from 0.001 to 1000000".into()),
     }
+}
+
+/// Seconds.
+fn patience(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds <= 86_400 => Ok(seconds),
+        _ => Err("must be a number of seconds, at most 86400".into()),
+    }
+}
+
+/// What the shop takes as a till's name.
+fn till_name(text: &str) -> Result<String, String> {
+    kassa_pipeline::content::check_till(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Which shop is asked: one on this machine, or a deployed one.

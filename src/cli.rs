@@ -4,7 +4,9 @@ mod again;
 mod dead_letters;
 /// The shops' keys.
 mod key;
-/// Tills and their keys.
+/// A till that sells.
+mod sell;
+/// Tills, their keys and their journals.
 mod till;
 /// Those that watch: `status` and `console`.
 mod watching;
@@ -18,7 +20,8 @@ use std::time::Duration;
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressStyle};
 use kassa_bus::error::chain;
-use kassa_bus::{Clock, Settings, ShopId, Tracer, telemetry};
+use kassa_bus::tills::Unsigned;
+use kassa_bus::{Clock, Settings, ShopId, telemetry};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tracing_subscriber::Layer;
@@ -28,7 +31,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{
     ApplyArgs, AuditCommand, AuditKeysArgs, Cli, Command, DATA, EventsArgs, OutboxArgs, SERVICE, SaleArgs,
-    SellArgs, ShopArgs, UpArgs, WarehouseArgs, WebhookArgs, Where,
+    ShopArgs, UpArgs, WarehouseArgs, WebhookArgs, Where,
 };
 use crate::cloud::Stage;
 use crate::cost;
@@ -39,14 +42,9 @@ use crate::questions::audit::AuditFilter;
 use crate::questions::render;
 use crate::questions::{DayFilter, OutboxFilter};
 use crate::shops::Shops;
-use crate::till::Till;
-use crate::till::counter::Counter;
-use crate::till::folder::TillFolder;
-use crate::till::journal::Journal;
-use crate::till::sell::{Goods, Pace, Summary, progress_bar, read_sale};
 use crate::tls::TlsFiles;
 use crate::warehouse::{Database, Https, Receiver, Secrets, Subscriptions};
-use crate::{demo, otlp, show};
+use crate::{demo, show};
 
 impl Where {
     async fn ask(&self) -> Result<Ask, AskError> {
@@ -98,7 +96,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Up(args) => Box::pin(up(args)).await,
         Command::Apply(args) => apply(args).await,
-        Command::Sell(args) => sell_command(args).await,
+        Command::Sell(args) => sell::sell(args).await,
         Command::Till(command) => till::till(command).await,
         Command::Key(command) => key::key(command).await,
         Command::Sale(SaleArgs { id, shop: ShopArgs { shop, ask } }) => {
@@ -218,6 +216,7 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
         settings: Settings::from_env().with(args.set),
         tls: args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key }),
     };
+    let data = up.data.clone();
     let shop = OpenShop::open(up).await?;
     let mut text = String::new();
     for change in &shop.applied.changes {
@@ -230,6 +229,7 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
         text.push_str(&format!("  GET  {url}/shop/{id}/key\n"));
     }
     text.push_str(&format!("  GET  {url}/health\n"));
+    text.push_str(&signed_only(&shop, &ids, &data).await?);
     text.push_str(&format!("The console is at {}\nCtrl-C closes it.\n", shop.console));
     print(&text);
     asked_to_stop().await?;
@@ -239,6 +239,21 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
         left => eprintln!("{left} messages were left; they are published again when the shop opens"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which of the shops reject what no till signed, and what a till does about it.
+async fn signed_only(shop: &OpenShop, ids: &[ShopId], data: &Path) -> Result<String, Failure> {
+    let mut signed = Vec::new();
+    for id in ids {
+        let registered = shop.store.registry.shop(id).await?;
+        signed.extend(registered.filter(|shop| shop.unsigned == Unsigned::Reject).map(|_| id.as_str()));
+    }
+    let Some(first) = signed.first() else { return Ok(String::new()) };
+    let data = if data == Path::new(DATA) { String::new() } else { format!(" --data {}", data.display()) };
+    Ok(format!(
+        "Signed sales only: {}; kassa till enroll --shop {first} --till till-1{data} enrols a till\n",
+        signed.join(", ")
+    ))
 }
 
 async fn apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
@@ -309,104 +324,4 @@ async fn asked_to_stop() -> std::io::Result<()> {
         asked = tokio::signal::ctrl_c() => asked,
         _ = term.recv() => Ok(()),
     }
-}
-
-async fn sell_command(args: SellArgs) -> Result<ExitCode, Failure> {
-    let goods = if let Some(file) = &args.file {
-        Goods::Lines(read_sale(file)?)
-    } else {
-        let items = Shops::read(args.shops.as_deref())?.items;
-        if items.is_empty() {
-            return Err("shops.toml declares no items to sell".into());
-        }
-        Goods::Random(items)
-    };
-    let url = till::url(&args.to).await?;
-    let folder = TillFolder::named(&args.folder, &args.shop, &args.till);
-    folder.make()?;
-    let journal = Journal::open_beside(&folder.journal(&url), &Clock::system())?;
-    told_of(&journal, &args.till);
-    let mut till = Till::new(&url, args.shop, &args.till, args.format, Clock::system())?;
-    till.signer = folder.signer()?;
-    till.key_file = args.key_of.is_none().then(|| folder.key_file(&url));
-    if let Some(other) = args.key_of {
-        till.key_of = other;
-    }
-    till.patience = Duration::from_secs(args.patience);
-    till.traceparent = args.traceparent;
-    let resource = [("service.name", "till".to_owned()), ("service.instance.id", args.till.clone())];
-    let tracer = Tracer::new(&Settings::from_env(), resource, Clock::system(), otlp::connect)?;
-    till.tracer = tracer.clone();
-    let exporting = tokio::spawn(tracer.clone().run());
-    let pace = Pace { count: args.count, rate: args.rate, concurrency: args.concurrency.into() };
-    let counter = Arc::new(Counter::new(till, journal, args.drain_rate));
-    let summary = counter.sell(Arc::new(goods), pace, progress_bar(&args.till)).await;
-    tracer.close(LAST_EXPORT).await;
-    exporting.abort();
-    let summary = summary?;
-    print(&if args.json { format!("{}\n", json!(summary)) } else { summary_text(&summary) });
-    Ok(if summary.failed + summary.waiting == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What a till must hear of its journal before it sells.
-fn told_of(journal: &Journal, till: &str) {
-    let state = journal.now();
-    if state.torn > 0 {
-        eprintln!(
-            "{till}: a sale that was being written when the till stopped was not rung up, and is cut off"
-        );
-    }
-    if state.damaged > 0 {
-        eprintln!(
-            "{till}: the disk has lost {} entries of the journal; what is behind them is whole",
-            state.damaged
-        );
-    }
-    if !state.waiting.is_empty() {
-        eprintln!("{till}: {} sales from before wait, and go first", state.waiting.len());
-    }
-}
-
-/// How long the end of a command waits for those who collect its traces.
-const LAST_EXPORT: Duration = Duration::from_secs(5);
-
-fn summary_text(summary: &Summary) -> String {
-    let Summary {
-        accepted,
-        failed,
-        retries,
-        seconds,
-        per_second,
-        p50_ms,
-        p99_ms,
-        waiting,
-        errors,
-        last_sale,
-    } = summary;
-    let mut text = format!(
-        "{accepted} sales accepted in {seconds:.1} s ({per_second:.0}/s), p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, {retries} retries\n"
-    );
-    if *failed > 0 {
-        text.push_str(&format!("{failed} sales were not accepted:\n"));
-        for error in errors {
-            text.push_str(&format!(
-                "  {error}
-"
-            ));
-        }
-    }
-    if *waiting > 0 {
-        text.push_str(&format!(
-            "{waiting} sales are in the till's journal and wait for the shop; kassa till drain sends them\n"
-        ));
-        if *failed == 0 {
-            for error in errors {
-                text.push_str(&format!("  {error}\n"));
-            }
-        }
-    }
-    if let Some(sale) = last_sale {
-        text.push_str(&format!("the last one was {sale}\n"));
-    }
-    text
 }

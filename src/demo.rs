@@ -13,7 +13,8 @@ use crate::questions::ask::Ask;
 use crate::questions::{DayFilter, Status, render};
 use crate::shops::Shops;
 use crate::show::table;
-use crate::till::sell::{Goods, Pace, progress_bar, sell};
+use crate::till::goods::Goods;
+use crate::till::sell::{Pace, SellError, Summary, progress_bar, sell};
 use crate::till::{Format, Till};
 
 /// Sales each till rings up.
@@ -105,7 +106,7 @@ pub async fn run() -> Result<ExitCode, Failure> {
     let mut sold = 0;
     let mut last = None;
     for till in tills {
-        let summary = till.await?;
+        let summary = till.await??;
         sold += summary.accepted;
         if summary.failed > 0 {
             return Err(format!("{} sales were not accepted: {:?}", summary.failed, summary.errors).into());
@@ -125,7 +126,7 @@ pub async fn run() -> Result<ExitCode, Failure> {
     say(&rejected(&ask).await?);
     let last = last.ok_or("no sale was accepted")?;
     say(&format!("One sale's history (kassa sale {last}):\n"));
-    say(&render::sale(&ask.sale(&last, None).await?));
+    say(&render::sale(&ask.sale(last.as_str(), None).await?));
     let twice = ask.sale(&retried, Some("AMIS1".into())).await?;
     say(&format!("The sale that was posted twice is {} once.\n", twice.status.as_str()));
     say("The books (kassa check):\n");
@@ -153,7 +154,7 @@ fn start(
     actor: &Actor,
     url: &str,
     bars: &MultiProgress,
-) -> Result<tokio::task::JoinHandle<crate::till::sell::Summary>, Failure> {
+) -> Result<tokio::task::JoinHandle<Result<Summary, SellError>>, Failure> {
     let mut till = Till::new(url, actor.shop.parse()?, actor.name, actor.format, Clock::system())?;
     till.key_of = actor.key_of.parse()?;
     let goods = Arc::new(Goods::Random(Shops::read(None)?.items));
@@ -170,7 +171,7 @@ async fn twice_and_rubbish(url: &str) -> Result<String, Failure> {
     let line = kassa_pipeline::content::parse(
         br#"{"sales":[{"item_no":"98","gross_number":1,"gross_turnover":18.95}]}"#,
     )?;
-    let sale = till.ring_up(&line.lines).await?;
+    let sale = till.ring_up(line.lines).await?;
     till.post(&sale).await?;
     till.post(&sale).await?;
     let rubbish = r#"{"shop_id":"AMIS1","message_id":"666-20261122","content_base64":"cnViYmlzaA=="}"#;

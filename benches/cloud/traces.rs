@@ -69,7 +69,7 @@ pub async fn added(cloud: &Cloud) {
 async fn batch(till: &Till, share: Option<usize>, body: fn(&Prepared) -> String) -> Value {
     let mut records = Vec::new();
     for n in 0..BATCH {
-        records.push((n.to_string(), body(&till.ring_up(&[line(), line(), line()]).await.unwrap())));
+        records.push((n.to_string(), body(&till.ring_up(vec![line(), line(), line()]).await.unwrap())));
     }
     let records: Vec<_> = records.iter().map(|(id, body)| (id.as_str(), body.as_str())).collect();
     let mut event = sqs_event(&records);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::post;
-use kassa::till::drain::Answered;
+use kassa::till::answer::Answered;
 use kassa::till::{Format, Prepared, Till};
 use kassa_bus::{Clock, Line};
 use tokio::net::TcpListener;

@@ -3,7 +3,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use kassa::shops::Shops;
-use kassa::till::sell::{Goods, Pace, Summary, sell};
+use kassa::till::goods::Goods;
+use kassa::till::sell::{Pace, Summary, sell};
 use kassa::till::{Format, Till};
 use kassa_bus::Clock;
 
@@ -20,7 +21,7 @@ async fn run(
     let till = Till::new(&shop.url, "AMIS1".parse()?, "bench", format, Clock::system())?;
     let goods = Goods::Random(Shops::read(None)?.items);
     let pace = Pace { count, rate, concurrency };
-    let summary = sell(Arc::new(till), Arc::new(goods), pace, ProgressBar::hidden()).await;
+    let summary = sell(Arc::new(till), Arc::new(goods), pace, ProgressBar::hidden()).await?;
     if summary.failed > 0 {
         return Err(format!("{} sales failed: {:?}", summary.failed, summary.errors).into());
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kassa::till::drain::{Drain, Step};
-use kassa::till::journal::{Entry, Journal, encode};
+use kassa::till::journal::Journal;
 use kassa::till::{Format, Prepared, Till};
 use kassa_bus::jws::{Jws, Signer};
 use kassa_bus::{Clock, Line};
@@ -50,7 +50,7 @@ fn median(ratios: &mut [(f64, f64, f64)]) -> (f64, f64, f64) {
 async fn journal() -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let shop = Shop::open(&folder.path().join("shop"), "normal").await?;
-    let sale = till(&shop.url)?.ring_up(&lines()?).await?;
+    let sale = till(&shop.url)?.ring_up(lines()?).await?;
     shop.close()?;
     for (sellers, appends) in [(1, 500), (16, 8_000)] {
         let mut ratios = Vec::new();
@@ -76,18 +76,12 @@ async fn journal() -> Outcome<()> {
 
 /// The same bytes, appended to a file, so many to a wait for the disk.
 fn raw_appends(path: &Path, sale: &Prepared, at_once: usize, appends: usize) -> Outcome<f64> {
-    let entry = Entry::Sale {
-        seq: sale.seq,
-        sale_id: sale.sale_id.clone(),
-        at: jiff::Timestamp::now(),
-        body: sale.body.clone(),
-    };
-    let some = encode(&entry).repeat(at_once);
+    let some = sale.body.repeat(at_once);
     let file = File::options().create_new(true).write(true).open(path)?;
     let begun = Instant::now();
     let mut end = 0;
     for _ in 0..appends / at_once {
-        file.write_all_at(&some, end)?;
+        file.write_all_at(some.as_bytes(), end)?;
         file.sync_data()?;
         end += some.len() as u64;
     }
@@ -98,8 +92,11 @@ async fn appends_to(journal: &Journal, sale: &Prepared, at_once: usize, appends:
     let begun = Instant::now();
     stream::iter((0..appends).map(Ok))
         .try_for_each_concurrent(at_once, |n| async move {
-            journal.reserve().await?;
-            journal.ring_up(n as u64 + 1, sale).await
+            let n = n as u64 + 1;
+            let sale_id = format!("{n}-20261122").parse()?;
+            Ok::<_, Box<dyn std::error::Error>>(
+                journal.ring_up(&Prepared { seq: n, sale_id, body: sale.body.clone() }).await?,
+            )
         })
         .await?;
     Ok(rate(u64::try_from(appends)?, begun.elapsed()))
@@ -183,12 +180,12 @@ async fn journal_of(place: &Path, till: &Till, sales: usize) -> Outcome<Arc<Jour
     let journal = Arc::new(Journal::open(place, Clock::system())?);
     let lines = lines()?;
     stream::iter(0..sales)
-        .map(|_| till.ring_up(&lines))
+        .map(|_| till.ring_up(&*lines))
         .buffered(64)
         .map_err(Box::<dyn std::error::Error>::from)
         .try_for_each_concurrent(64, |sale| {
             let journal = &journal;
-            async move { Ok(journal.ring_up(sale.seq, &sale).await?) }
+            async move { Ok(journal.ring_up(&sale).await?) }
         })
         .await?;
     Ok(journal)

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::signature::{ED25519, ED25519_PUBLIC_KEY_LEN, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
@@ -190,12 +191,12 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// From a private key in PKCS#8 (RFC 8410).
+    /// From a private key in PKCS#8 (RFC 8410), of either version.
     ///
     /// # Errors
     /// [`Unspecified`] if it is not an Ed25519 key.
     pub fn new(till: &TillId, pkcs8: &[u8]) -> Result<Self, Unspecified> {
-        let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| Unspecified)?;
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| Unspecified)?;
         let header = Header {
             alg: ALG,
             kid: till.as_str(),
@@ -210,13 +211,29 @@ impl Signer {
         Ok(Self { pair, header })
     }
 
-    /// A new private key in PKCS#8.
+    /// A new private key in PKCS#8, version 1 (RFC 5208), which every library reads; not all do version 2 (RFC 5958), which
+    /// repeats the public key.
     ///
     /// # Errors
     /// [`Unspecified`] if there is no randomness.
     pub fn new_key() -> Result<Zeroizing<Vec<u8>>, Unspecified> {
         let pair = Ed25519KeyPair::generate().map_err(|_| Unspecified)?;
-        Ok(Zeroizing::new(pair.to_pkcs8().map_err(|_| Unspecified)?.as_ref().to_vec()))
+        Ok(Zeroizing::new(pair.to_pkcs8v1().map_err(|_| Unspecified)?.as_ref().to_vec()))
+    }
+
+    /// The private key as a JWK (RFC 8037 section 2), which clients in other languages take: as secret as the key's file.
+    ///
+    /// # Errors
+    /// [`Unspecified`] if the key cannot be given.
+    pub fn private_jwk(&self) -> Result<Zeroizing<String>, Unspecified> {
+        let seed = self.pair.seed()?;
+        let seed: Curve25519SeedBin = seed.as_be_bytes()?;
+        let d = Zeroizing::new(URL64.encode(seed.as_ref()));
+        Ok(Zeroizing::new(format!(
+            r#"{{"kty":"OKP","crv":"Ed25519","x":"{}","d":"{}"}}"#,
+            self.key().x(),
+            *d
+        )))
     }
 
     #[must_use]

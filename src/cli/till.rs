@@ -3,22 +3,25 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kassa_bus::Clock;
 use kassa_bus::jws::SigningKey;
+use kassa_bus::{Clock, SaleId};
 use serde_json::json;
 
+use super::sell::{telling, told_of};
 use super::{Failure, print};
 use crate::args::{
-    Destination, DrainArgs, EnrollArgs, RevokeArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs,
+    Destination, DrainArgs, DropRefusedArgs, EnrollArgs, JournalArgs, RetryRefusedArgs, RevokeArgs,
+    SendingArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs,
 };
 use crate::cloud::Stage;
 use crate::questions::render;
 use crate::questions::tills::{Enrolment, Revocation};
-use crate::till::drain::Drain;
+use crate::till::drain::{Drain, Sent};
 use crate::till::folder::TillFolder;
 use crate::till::journal::{Journal, journals};
 use crate::till::sell::progress_bar;
 use crate::till::status::{self, JournalStatus};
+use crate::till::url::ShopUrl;
 use crate::till::{Format, Till};
 
 pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
@@ -26,7 +29,12 @@ pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
         TillCommand::Enroll(args) => enroll(args).await,
         TillCommand::Revoke(args) => revoke(args).await,
         TillCommand::Status(args) => status(&args),
-        TillCommand::Drain(args) => drain(args).await,
+        TillCommand::Drain(DrainArgs { journal: whose, sending }) => match open(&whose).await? {
+            Some((journal, url)) => send(&journal, &url, &whose, &sending).await,
+            None => Ok(sent_text(0, 0, 0)),
+        },
+        TillCommand::Retry(args) => retry(args).await,
+        TillCommand::Drop(args) => drop_refused(args).await,
         TillCommand::List(ShopArgs { shop, ask }) => {
             let tills = ask.shop.ask().await?.tills(shop).await?;
             print(&if ask.json { format!("{}\n", json!(tills)) } else { render::tills(&tills) });
@@ -53,39 +61,101 @@ fn status(args: &TillStatusArgs) -> Result<ExitCode, Failure> {
 }
 
 /// The address that a till posts to.
-pub async fn url(to: &Destination) -> Result<String, Failure> {
+pub async fn url(to: &Destination) -> Result<ShopUrl, Failure> {
     Ok(match &to.stage {
-        Some(stage) => Stage::find(&to.service.service, stage).await?.url()?.to_owned(),
+        Some(stage) => Stage::find(&to.service.service, stage).await?.url()?.parse()?,
         None => to.url.clone(),
     })
 }
 
-async fn drain(args: DrainArgs) -> Result<ExitCode, Failure> {
-    let url = url(&args.to).await?;
-    let till = Till::new(&url, args.shop.clone(), &args.till, Format::Sealed, Clock::system())?;
-    let (bar, patience) = (progress_bar(&args.till), Duration::from_secs(args.patience));
-    let (mut waited, mut wait, mut refused) = (0, 0, 0);
-    for path in TillFolder::named(&args.folder, &args.shop, &args.till).journals(&url)? {
-        let journal = Journal::open(&path, Clock::system())?;
-        let (before, known) = (journal.waiting() as u64, journal.refusals());
-        waited += before;
-        bar.set_length(waited);
-        let draining = Drain { till: &till, journal: &journal, rate: args.rate };
-        draining.until_empty(patience, &mut |sent| bar.inc(sent)).await?;
-        wait += journal.waiting() as u64;
-        refused += (journal.refusals() - known) as u64;
+/// The till's journal of sales to this address, if it has one.
+async fn open(whose: &JournalArgs) -> Result<Option<(Journal, ShopUrl)>, Failure> {
+    let url = url(&whose.to).await?;
+    let folder = TillFolder::named(&whose.folder, &whose.shop, &whose.till).journal(&url);
+    if !folder.is_dir() {
+        return Ok(None);
     }
+    let journal = Journal::open(&folder, Clock::system())?;
+    told_of(&journal.found, &whose.till);
+    Ok(Some((journal, url)))
+}
+
+/// Sends what waits.
+async fn send(
+    journal: &Journal,
+    url: &ShopUrl,
+    whose: &JournalArgs,
+    how: &SendingArgs,
+) -> Result<ExitCode, Failure> {
+    let mut till =
+        Till::new(&url.to_string(), whose.shop.clone(), &whose.till, Format::Sealed, Clock::system())?;
+    till.patience = Duration::from_secs(how.patience);
+    let bar = progress_bar(&whose.till);
+    let say = telling(&whose.till, &till, &bar);
+    bar.set_length(journal.waiting());
+    let (mut accepted, mut refused) = (0, 0);
+    let draining = Drain { till: &till, journal, rate: how.rate };
+    let mut sent = |sent: Sent| {
+        bar.inc(sent.count() as u64);
+        accepted += sent.accepted.len();
+        refused += sent.refused.len();
+    };
+    draining.until_empty(&mut sent, &mut |away| say(away)).await?;
     bar.finish_and_clear();
-    let accepted = waited - wait - refused;
+    Ok(sent_text(accepted, refused, journal.waiting()))
+}
+
+fn sent_text(accepted: usize, refused: usize, wait: u64) -> ExitCode {
     print(&format!("{accepted} accepted, {refused} refused, {wait} still wait\n"));
-    Ok(if wait + refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if refused == 0 && wait == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Refused sales of a journal: those that are named, or all.
+fn refused(journal: &Journal, named: Vec<SaleId>) -> Result<Vec<SaleId>, Failure> {
+    let all: Vec<SaleId> = journal.all_refused()?.into_iter().map(|refused| refused.sale_id).collect();
+    if let Some(other) = named.iter().find(|sale| !all.contains(sale)) {
+        return Err(format!(
+            "sale {other} is not among the {} refused ones; kassa till status shows them",
+            all.len()
+        )
+        .into());
+    }
+    Ok(if named.is_empty() { all } else { named })
+}
+
+async fn retry(
+    RetryRefusedArgs { journal: whose, sending, sales }: RetryRefusedArgs,
+) -> Result<ExitCode, Failure> {
+    let Some((journal, url)) = open(&whose).await? else { return Err(no_journal(&whose)) };
+    let sales = refused(&journal, sales)?;
+    let all = sales.len();
+    let again = journal.retry(sales).await?;
+    if again < all {
+        eprintln!("{}: of {} sales the body is gone, which cannot be sent", whose.till, all - again);
+    }
+    send(&journal, &url, &whose, &sending).await
+}
+
+async fn drop_refused(
+    DropRefusedArgs { journal: whose, why, sales, all: _ }: DropRefusedArgs,
+) -> Result<ExitCode, Failure> {
+    let Some((journal, _)) = open(&whose).await? else { return Err(no_journal(&whose)) };
+    let dropped = journal.drop_refused(refused(&journal, sales)?, why.into()).await?;
+    print(&format!("{dropped} refused sales are given up\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn no_journal(whose: &JournalArgs) -> Failure {
+    format!("{} of {} has no journal here; kassa till status shows those there are", whose.till, whose.shop)
+        .into()
 }
 
 async fn enroll(args: EnrollArgs) -> Result<ExitCode, Failure> {
     let TillArgs { shop: shop_id, till } = args.till;
+    let folder = TillFolder::new(&args.folder, &shop_id, &till);
     let key = || match &args.key {
         Some(file) => read_key(file),
-        None => Ok(TillFolder::new(&args.folder, &shop_id, &till).make_signer()?.key()),
+        None => Ok(folder.make_signer()?.key()),
     };
     if args.print {
         print(&format!("{}\n", json!(key()?)));
@@ -95,7 +165,15 @@ async fn enroll(args: EnrollArgs) -> Result<ExitCode, Failure> {
     let asked = args.ask.shop.ask().await?;
     let key = key()?;
     let enrolled = asked.enrol(&Enrolment { shop_id, till, key }, Clock::system().now()).await?;
-    let text = format!("Till {} of {} is enrolled: what it signs counts.\n", enrolled.till, enrolled.shop_id);
+    let mut text =
+        format!("Till {} of {} is enrolled: what it signs counts.\n", enrolled.till, enrolled.shop_id);
+    if args.jwk {
+        let jwk = folder.make_jwk()?;
+        text.push_str(&format!(
+            "Its private key is also in {}, for tills in other languages.\n",
+            jwk.display()
+        ));
+    }
     print(&if args.ask.json { format!("{}\n", json!(enrolled)) } else { text });
     Ok(ExitCode::SUCCESS)
 }

@@ -3,11 +3,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use kassa_bus::SaleId;
 
 use super::Till;
-use super::drain::{Answered, Drain, Step, settle};
+use super::answer::Answered;
+use super::drain::{Drain, Step, settle};
+use super::goods::Goods;
 use super::journal::{Journal, JournalError};
-use super::sell::{Goods, Pace, Summary, Tally, wait_for_turn};
+use super::sell::{Pace, SellError, Summary, Tally, wait_for_turn};
 
 /// A till as it stands in a shop: what it sells is in its journal before the shop hears of it, and it sells on whether
 /// the shop answers or not.
@@ -18,6 +21,8 @@ pub struct Counter {
     pub drain_rate: f64,
     /// Sales are only written down, and what waits is sent in order, until nothing does.
     behind: AtomicBool,
+    /// Nothing more is rung up.
+    rung_up: AtomicBool,
 }
 
 impl Counter {
@@ -25,25 +30,26 @@ impl Counter {
     pub fn new(till: Till, journal: Journal, drain_rate: f64) -> Self {
         till.count_on(journal.next_seq());
         let behind = AtomicBool::new(journal.waiting() > 0);
-        Self { till, journal, drain_rate, behind }
+        Self { till, journal, drain_rate, behind, rung_up: AtomicBool::new(false) }
     }
 
-    /// Rings up the sales and sends them, and says how it went. What the shop has not answered by the end, and for as long
-    /// as the till has patience, stays in the journal.
+    /// Rings up the sales and sends them, and says how it went, with some of those that were accepted. What the shop has not
+    /// answered by the end, and for as long as the till has patience, stays in the journal.
     ///
     /// # Errors
-    /// [`JournalError`]; what was rung up by then stays in the journal.
+    /// [`SellError`]; what was rung up by then stays in the journal.
     pub async fn sell(
         self: &Arc<Self>,
         goods: Arc<Goods>,
         pace: Pace,
         bar: ProgressBar,
-    ) -> Result<Summary, JournalError> {
+    ) -> Result<(Summary, Vec<SaleId>), SellError> {
+        // A till that was never online can seal nothing.
+        self.till.ready().await.map_err(SellError::NoKey)?;
         let (begun, tally) = (Instant::now(), Arc::new(Tally::new()));
         bar.set_length(pace.count);
-        let (next, rung_up) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let draining =
-            tokio::spawn(Arc::clone(self).drain(Arc::clone(&rung_up), Arc::clone(&tally), bar.clone()));
+        let next = Arc::new(AtomicU64::new(0));
+        let draining = tokio::spawn(Arc::clone(self).drain(Arc::clone(&tally), bar.clone()));
         let workers: Vec<_> = (0..pace.concurrency.max(1))
             .map(|_| {
                 let (counter, goods, tally, next, bar) =
@@ -62,26 +68,26 @@ impl Counter {
             .collect();
         let mut outcome = Ok(());
         for worker in workers {
-            outcome = outcome.and(worker.await.unwrap_or(Ok(())));
+            let ended = worker.await.map_err(SellError::from).and_then(|sold| Ok(sold?));
+            outcome = outcome.and(ended);
         }
-        rung_up.store(true, Ordering::SeqCst);
-        outcome = outcome.and(draining.await.unwrap_or(Ok(())));
+        self.rung_up.store(true, Ordering::SeqCst);
+        let drained = draining.await.map_err(SellError::from).and_then(|drained| Ok(drained?));
         bar.finish_with_message(tally.so_far(begun));
-        outcome?;
-        Ok(Summary { waiting: self.journal.waiting() as u64, ..tally.summary(begun) })
+        outcome.and(drained)?;
+        Ok((Summary { waiting: self.journal.waiting(), ..tally.summary(begun) }, tally.some()))
     }
 
     /// Rings one sale up, and posts it at once unless others wait before it.
     async fn one(&self, goods: &Goods, tally: &Tally, bar: &ProgressBar) -> Result<(), JournalError> {
-        self.journal.reserve().await?;
-        let sale = match self.till.ring_up(&goods.lines(self.till.format)).await {
+        let sale = match self.till.ring_up(goods.basket(self.till.format)).await {
             Ok(sale) => sale,
             Err(error) => {
                 tally.failed(&error.to_string());
                 return Ok(());
             }
         };
-        self.journal.ring_up(sale.seq, &sale).await?;
+        self.journal.ring_up(&sale).await?;
         if self.behind.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -90,12 +96,17 @@ impl Counter {
             Ok(answered) => {
                 let took = begun.elapsed();
                 // It may have been sent with those that waited, meanwhile.
-                if settle(&self.journal, &sale.sale_id, answered.clone()).await? {
-                    tally.answered(sale.sale_id.as_str(), &answered, took);
+                if settle(&self.journal, &sale.sale_id, &answered).await? {
+                    match answered {
+                        Answered::Accepted => tally.accepted(&sale.sale_id, took),
+                        Answered::Refused(refused) => tally.refused(&refused),
+                        Answered::Later => {}
+                    }
                     bar.inc(1);
                 }
             }
             Err(away) => {
+                (self.till.told)(&away);
                 tally.went_away(&away.why);
                 self.behind.store(true, Ordering::SeqCst);
             }
@@ -104,25 +115,26 @@ impl Counter {
     }
 
     /// Sends what waits whenever something does, until all is rung up and nothing waits, or patience is over.
-    async fn drain(
-        self: Arc<Self>,
-        rung_up: Arc<AtomicBool>,
-        tally: Arc<Tally>,
-        bar: ProgressBar,
-    ) -> Result<(), JournalError> {
+    async fn drain(self: Arc<Self>, tally: Arc<Tally>, bar: ProgressBar) -> Result<(), JournalError> {
         let drain = Drain { till: &self.till, journal: &self.journal, rate: self.drain_rate };
-        let (mut last, mut over) = (Instant::now(), false);
+        let (mut last, mut not_before, mut over) = (Instant::now(), Instant::now(), false);
         loop {
-            over |= rung_up.load(Ordering::SeqCst);
-            if over {
+            if !over && self.rung_up.load(Ordering::SeqCst) {
+                (over, last) = (true, Instant::now());
                 self.behind.store(true, Ordering::SeqCst);
             }
             if !self.behind.load(Ordering::SeqCst) {
-                last = Instant::now();
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
-            let refused = self.journal.refusals();
+            let wait = not_before.saturating_duration_since(Instant::now());
+            if over && last.elapsed() + wait > self.till.patience {
+                return Ok(());
+            }
+            if !wait.is_zero() {
+                tokio::time::sleep(wait.min(AGAIN)).await;
+                continue;
+            }
             match drain.step().await? {
                 Step::Empty if over => return Ok(()),
                 Step::Empty => {
@@ -130,17 +142,15 @@ impl Counter {
                     // Whoever rang up in between may have left it to us.
                     self.behind.store(self.journal.waiting() > 0, Ordering::SeqCst);
                 }
-                Step::Sent(count) => {
+                Step::Sent(sent) => {
                     last = Instant::now();
-                    tally.drained(count, &self.journal.refused_after(refused));
-                    bar.inc(count);
+                    tally.drained(&sent);
+                    bar.inc(sent.count() as u64);
                 }
                 Step::Away(away) => {
+                    (self.till.told)(&away);
                     tally.went_away(&away.why);
-                    if over && last.elapsed() >= self.till.patience {
-                        return Ok(());
-                    }
-                    tokio::time::sleep(away.at_least.max(AGAIN)).await;
+                    not_before = Instant::now() + away.at_least.max(AGAIN);
                 }
             }
         }
@@ -152,15 +162,3 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How long a shop that does not answer is left alone.
 const AGAIN: Duration = Duration::from_millis(500);
-
-impl Tally {
-    fn answered(&self, sale: &str, answered: &Answered, took: Duration) {
-        match answered {
-            Answered::Accepted => self.accepted(sale, took),
-            Answered::Refused { status, detail } => {
-                self.failed(&format!("the shop refused the sale: {status} {detail}"));
-            }
-            Answered::Later => {}
-        }
-    }
-}

@@ -3,39 +3,18 @@ use std::time::{Duration, Instant};
 use kassa_bus::{SaleId, ShopId};
 use kassa_pipeline::request::{MAX_BATCH, MAX_BATCH_BODY};
 use rand::Rng;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde::Serialize;
 
-use super::journal::{Journal, JournalError};
-use super::{Away, Prepared, Till, TillError};
+use super::answer::{Answered, Away, Refused};
+use super::journal::{Journal, JournalError, Refusal};
+use super::{Member, Prepared, Till};
 
 /// Bytes of sales in one request: what the shop takes, less what is around them.
 const BATCH_BYTES: usize = MAX_BATCH_BODY - 4 * 1024;
 
-/// The most that is waited before the shop is tried again.
+/// How long the shop is left alone at first, and at most, of the till's own accord.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
-/// What became of a sale, as far as the shop said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answered {
-    Accepted,
-    Refused {
-        status: u16,
-        detail: String,
-    },
-    /// It may be taken later.
-    Later,
-}
-
-/// What is sent of a sale in a batch.
-#[derive(Serialize, Deserialize)]
-struct Member<'a> {
-    #[serde(borrow)]
-    message_id: &'a RawValue,
-    #[serde(borrow)]
-    sealed: &'a RawValue,
-}
 
 /// The request of a batch, if all of these are sealed.
 fn batch(shop: &ShopId, sales: &[Prepared]) -> Option<String> {
@@ -44,25 +23,8 @@ fn batch(shop: &ShopId, sales: &[Prepared]) -> Option<String> {
         shop_id: &'a ShopId,
         sales: Vec<Member<'a>>,
     }
-    let members = sales.iter().map(|sale| serde_json::from_str(&sale.body).ok());
+    let members = sales.iter().map(Prepared::member);
     serde_json::to_string(&Batch { shop_id: shop, sales: members.collect::<Option<_>>()? }).ok()
-}
-
-/// What the answer to a batch says of each of its sales, in their order.
-fn answers(body: &Value, count: usize) -> Vec<Answered> {
-    let answer = |n: usize| {
-        let sale = &body["sales"][n];
-        match sale["status"].as_str() {
-            Some("accepted") => Answered::Accepted,
-            Some("refused") => Answered::Refused {
-                status: sale["problem"]["status"].as_u64().and_then(|s| u16::try_from(s).ok()).unwrap_or(400),
-                detail: sale["problem"]["detail"].as_str().unwrap_or("without saying why").to_owned(),
-            },
-            // Whatever is not said is asked again.
-            _ => Answered::Later,
-        }
-    };
-    (0..count).map(answer).collect()
 }
 
 /// Sends what waits in a journal, the oldest first.
@@ -75,12 +37,26 @@ pub struct Drain<'a> {
 
 /// Where draining stands.
 pub enum Step {
-    /// So many sales were answered for good.
-    Sent(u64),
+    /// These were answered for good, and not before.
+    Sent(Sent),
     /// Nothing waits.
     Empty,
     /// The shop cannot be reached, or wants it to be later.
     Away(Away),
+}
+
+/// Sales that were answered for good.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub accepted: Vec<SaleId>,
+    pub refused: Vec<Refused>,
+}
+
+impl Sent {
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.accepted.len() + self.refused.len()
+    }
 }
 
 impl Drain<'_> {
@@ -91,64 +67,66 @@ impl Drain<'_> {
     pub async fn step(&self) -> Result<Step, JournalError> {
         let oldest = self.journal.oldest(MAX_BATCH, BATCH_BYTES)?;
         let Some(first) = oldest.first() else { return Ok(Step::Empty) };
-        let is_sealed = |sale: &&Prepared| serde_json::from_str::<Member>(&sale.body).is_ok();
-        let sealed = oldest.iter().take_while(is_sealed).count();
+        let sealed = oldest.iter().take_while(|sale| sale.member().is_some()).count();
         let answered = match self.batch(&oldest[..sealed]).await {
-            Some(answered) => answered,
-            None => self.till.post_once(first).await.map(|answered| vec![answered]),
+            Ok(Some(answered)) => Ok(answered),
+            Ok(None) => self.till.post_once(first).await.map(|answered| vec![answered]),
+            Err(away) => Err(away),
         };
         let answered = match answered {
             Ok(answered) => answered,
             Err(away) => return Ok(Step::Away(away)),
         };
-        let (mut sent, mut for_good) = (0, false);
+        let (mut sent, mut for_good) = (Sent::default(), false);
         for (sale, answered) in oldest.iter().zip(answered) {
             for_good |= answered != Answered::Later;
-            sent += u64::from(settle(self.journal, &sale.sale_id, answered).await?);
+            if !settle(self.journal, &sale.sale_id, &answered).await? {
+                continue;
+            }
+            match answered {
+                Answered::Accepted => sent.accepted.push(sale.sale_id.clone()),
+                Answered::Refused(refused) => sent.refused.push(refused),
+                Answered::Later => {}
+            }
         }
         if !for_good {
             let why = "the shop takes none of these sales now".to_owned();
             return Ok(Step::Away(Away { why, at_least: Duration::from_secs(1) }));
         }
         #[expect(clippy::cast_precision_loss, reason = "a hundred, at most")]
-        tokio::time::sleep(Duration::from_secs_f64(sent as f64 / self.rate)).await;
+        tokio::time::sleep(Duration::from_secs_f64(sent.count() as f64 / self.rate)).await;
         Ok(Step::Sent(sent))
     }
 
     /// What is answered to these in one request; nothing if they are to be posted one by one.
-    async fn batch(&self, sales: &[Prepared]) -> Option<Result<Vec<Answered>, Away>> {
-        if sales.len() < 2 {
-            return None;
-        }
-        match self.till.send(&batch(&self.till.shop, sales)?, None).await {
-            Ok((_, answer)) => Some(Ok(answers(&answer, sales.len()))),
-            // Whoever refuses the request says nothing of each sale: an older shop knows no batches.
-            Err(TillError::Refused { .. }) => None,
-            Err(TillError::Away(away)) => Some(Err(away)),
-            Err(other) => Some(Err(Away { why: other.to_string(), at_least: Duration::ZERO })),
+    async fn batch(&self, sales: &[Prepared]) -> Result<Option<Vec<Answered>>, Away> {
+        match batch(&self.till.shop, sales) {
+            Some(body) if sales.len() > 1 => self.till.post_batch(&body, sales).await,
+            _ => Ok(None),
         }
     }
 
-    /// Goes on until nothing waits, or nothing was sent for so long.
+    /// Goes on until nothing waits, or nothing was sent for as long as the till has patience.
     ///
     /// # Errors
     /// [`JournalError`].
     pub async fn until_empty(
         &self,
-        patience: Duration,
-        sent: &mut (dyn FnMut(u64) + Send),
+        sent: &mut (dyn FnMut(Sent) + Send),
+        away: &mut (dyn FnMut(&Away) + Send),
     ) -> Result<(), JournalError> {
         let (mut last, mut backoff) = (Instant::now(), FIRST_WAIT);
         loop {
             match self.step().await? {
                 Step::Empty => return Ok(()),
-                Step::Sent(count) => {
+                Step::Sent(some) => {
                     (last, backoff) = (Instant::now(), FIRST_WAIT);
-                    sent(count);
+                    sent(some);
                 }
-                Step::Away(away) => {
-                    let wait = away.at_least.max(backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
-                    if last.elapsed() + wait > patience {
+                Step::Away(told) => {
+                    away(&told);
+                    let wait = told.at_least.max(backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
+                    if last.elapsed() + wait > self.till.patience {
                         return Ok(());
                     }
                     tokio::time::sleep(wait).await;
@@ -159,29 +137,26 @@ impl Drain<'_> {
     }
 }
 
-/// How long the shop is left alone at first.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-
 /// Writes an answer down, and says whether it was the first one for good.
 ///
 /// # Errors
 /// [`JournalError`].
-pub async fn settle(journal: &Journal, sale: &SaleId, answered: Answered) -> Result<bool, JournalError> {
+pub async fn settle(journal: &Journal, sale: &SaleId, answered: &Answered) -> Result<bool, JournalError> {
     match answered {
         Answered::Accepted => journal.accepted(sale).await,
-        Answered::Refused { status, detail } => journal.refused(sale, status, &detail).await,
+        Answered::Refused(Refused { status, detail }) => {
+            journal.refused(sale, Refusal { status: *status, detail: detail.clone() }).await
+        }
         Answered::Later => Ok(false),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn a_batch_holds_sealed_sales_only_and_its_answers_are_each_sales() {
+    fn a_batch_holds_sealed_sales_only() {
         let sale =
             |body: &str| Prepared { seq: 1, sale_id: "1-20261122".parse().unwrap(), body: body.into() };
         let sealed = sale(r#"{"shop_id":"A","message_id":"x","sealed":"y"}"#);
@@ -193,8 +168,5 @@ mod tests {
         );
         let classic = sale(r#"{"shop_id":"A","message_id":"x","content_base64":"y"}"#);
         assert!(batch(&shop, &[sealed, classic]).is_none());
-        let said = json!({"sales": [{"status": "accepted"}, {"status": "refused", "problem": {"status": 400, "detail": "no"}}, {"status": "unavailable"}]});
-        let refused = Answered::Refused { status: 400, detail: "no".into() };
-        assert_eq!(answers(&said, 4), [Answered::Accepted, refused, Answered::Later, Answered::Later]);
     }
 }

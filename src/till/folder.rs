@@ -1,3 +1,5 @@
+//! What a till keeps on its disk.
+
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -6,6 +8,8 @@ use std::path::{Path, PathBuf};
 use kassa_bus::jws::Signer;
 use kassa_bus::{ShopId, TillId};
 use zeroize::Zeroizing;
+
+use super::url::ShopUrl;
 
 /// What a till keeps on its disk: `<folder>/<shop>/<till>`, for its owner only.
 #[derive(Debug, Clone)]
@@ -29,6 +33,7 @@ pub enum FolderError {
 }
 
 const KEY: &str = "till.key";
+const JWK: &str = "till.jwk";
 const SHOP_KEY: &str = "shop.jwk";
 const PEM: &str = "PRIVATE KEY";
 
@@ -53,41 +58,17 @@ impl TillFolder {
 
     /// Where the journal is of sales that go to this URL. What is sealed for one shop at one address is no other's.
     #[must_use]
-    pub fn journal(&self, url: &str) -> PathBuf {
-        let address = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
+    pub fn journal(&self, url: &ShopUrl) -> PathBuf {
+        let url = url.to_string();
+        let address = url.split_once("://").map_or(&*url, |(_, rest)| rest);
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
         let name: String = address.chars().take(200).map(|c| if plain(c) { c } else { '_' }).collect();
         self.path.join(name.trim_start_matches('.'))
     }
 
-    /// The journals of sales that go to this URL, one for each process that sold at once.
-    ///
-    /// # Errors
-    /// [`FolderError::Io`].
-    pub fn journals(&self, url: &str) -> Result<Vec<PathBuf>, FolderError> {
-        let mut found = Vec::new();
-        let first = self.journal(url);
-        let name = first.file_name().unwrap_or_default().to_string_lossy();
-        let entries = match fs::read_dir(&self.path) {
-            Ok(entries) => entries,
-            Err(why) if why.kind() == ErrorKind::NotFound => return Ok(found),
-            Err(why) => return Err(failed(&self.path, why)),
-        };
-        for entry in entries {
-            let path = entry.map_err(|why| failed(&self.path, why))?.path();
-            let its = path.file_name().unwrap_or_default().to_string_lossy();
-            let beside = its.strip_prefix(&*name).is_some_and(|nth| nth.is_empty() || nth.starts_with('~'));
-            if beside && path.is_dir() {
-                found.push(path);
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-
     /// Where the public key is kept that the shop at this URL has.
     #[must_use]
-    pub fn key_file(&self, url: &str) -> PathBuf {
+    pub fn key_file(&self, url: &ShopUrl) -> PathBuf {
         self.journal(url).join(SHOP_KEY)
     }
 
@@ -139,9 +120,24 @@ impl TillFolder {
         self.make()?;
         let pkcs8 = Signer::new_key().map_err(|_| FolderError::NoRandomness)?;
         let text = Zeroizing::new(pem::encode(&pem::Pem::new(PEM, pkcs8.as_slice())));
-        let path = self.path.join(KEY);
-        // Written beside and linked: a crash leaves no half key, and of two who make one, one stays.
-        let beside = self.path.join(format!("{KEY}.{}", std::process::id()));
+        self.write_once(KEY, &text)?;
+        self.signer()?.ok_or_else(|| FolderError::NotAKey(self.path.join(KEY).display().to_string()))
+    }
+
+    /// Writes the key also as a JWK, which clients in other languages take, and says where.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn make_jwk(&self) -> Result<PathBuf, FolderError> {
+        let jwk = self.make_signer()?.private_jwk().map_err(|_| FolderError::NoRandomness)?;
+        self.write_once(JWK, &jwk)?;
+        Ok(self.path.join(JWK))
+    }
+
+    /// Written beside and linked: a crash leaves no half file, and of two who make one, one stays.
+    fn write_once(&self, name: &str, text: &str) -> Result<(), FolderError> {
+        let path = self.path.join(name);
+        let beside = self.path.join(format!("{name}.{}", std::process::id()));
         let written = || {
             let mut file =
                 OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
@@ -155,8 +151,7 @@ impl TillFolder {
                 linked => linked,
             }
         };
-        written().map_err(|why| failed(&path, why))?;
-        self.signer()?.ok_or_else(|| FolderError::NotAKey(path.display().to_string()))
+        written().map_err(|why| failed(&path, why))
     }
 }
 

@@ -1,29 +1,21 @@
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
-use kassa_bus::Line;
-use kassa_bus::amount::Amount;
-use kassa_pipeline::content;
-use kassa_pipeline::read_model::DeclaredItem;
+use kassa_bus::SaleId;
 use rand::Rng;
-use rand::seq::IndexedRandom;
 use serde::Serialize;
 
-use super::journal::Refusal;
-use super::{Format, Till, TillError};
-
-/// What to sell.
-pub enum Goods {
-    /// This sale, each time.
-    Lines(Vec<Line>),
-    /// Random lines of these items.
-    Random(Vec<DeclaredItem>),
-}
+use super::answer::Refused;
+use super::drain::Sent;
+use super::goods::Goods;
+use super::journal::JournalError;
+use super::outcome::Outcomes;
+use super::post::Posted;
+use super::{Till, TillError};
 
 /// How to sell it.
 #[derive(Debug, Clone, Copy)]
@@ -51,42 +43,23 @@ pub struct Summary {
     /// Rung up, and not answered yet: they are in the till's journal.
     #[serde(default)]
     pub waiting: u64,
+    /// What became of those that were accepted, as far as the shop was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<Outcomes>,
     /// The last sale that was accepted: something to ask about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_sale: Option<String>,
+    pub last_sale: Option<SaleId>,
 }
 
-/// Reads a sale from a file: the content as formats have it, `{"sales":[…]}`.
-///
-/// # Errors
-/// What is wrong with the file, in words.
-pub fn read_sale(file: &Path) -> Result<Vec<Line>, String> {
-    let json = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-    let content = content::parse(&json).map_err(|e| format!("{}: {e}", file.display()))?;
-    Ok(content.lines)
-}
-
-impl Goods {
-    /// Most sales are of a few items, one in fifty is a refund. A classic sale has room for one line.
-    pub(super) fn lines(&self, format: Format) -> Vec<Line> {
-        let items = match self {
-            Self::Lines(lines) => return lines.clone(),
-            Self::Random(items) => items,
-        };
-        let mut random = rand::rng();
-        let lines = if format == Format::Classic { 1 } else { random.random_range(1..=5) };
-        let sign = if random.random_ratio(1, 50) { -1 } else { 1 };
-        let chosen = items.choose_multiple(&mut random, lines).collect::<Vec<_>>();
-        chosen
-            .into_iter()
-            .map(|item| {
-                let pieces: i64 = sign * random.random_range(1..=4);
-                let price = (0..pieces.abs()).map(|_| item.price).sum::<Amount>();
-                let gross_turnover = if sign < 0 { -price } else { price };
-                Line { item_no: item.item_no, gross_number: Amount::from(pieces), gross_turnover }
-            })
-            .collect()
-    }
+/// Why selling ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum SellError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("nothing was rung up: {0}")]
+    NoKey(TillError),
+    #[error("a part of the till died, which is a mistake in it ({0}); what was rung up is in the journal")]
+    Died(#[from] tokio::task::JoinError),
 }
 
 /// A microsecond to an hour, to three digits.
@@ -101,11 +74,44 @@ pub(super) struct Tally {
     retries: AtomicU64,
     microseconds: Mutex<Histogram<u64>>,
     errors: Mutex<Vec<String>>,
-    last: Mutex<Option<String>>,
+    sample: Mutex<Sample>,
+}
+
+/// Some of the accepted sales, each as likely as any other.
+#[derive(Default)]
+struct Sample {
+    of: u64,
+    sales: Vec<SaleId>,
+    last: Option<SaleId>,
+}
+
+/// So many sales are asked about in the end, at most.
+const ASKED: usize = 1_000;
+
+impl Sample {
+    fn take(&mut self, sale: &SaleId) {
+        self.of += 1;
+        if self.sales.len() < ASKED {
+            self.sales.push(sale.clone());
+        } else if let Some(place) =
+            usize::try_from(rand::rng().random_range(0..self.of)).ok().and_then(|n| self.sales.get_mut(n))
+        {
+            *place = sale.clone();
+        }
+        self.last = Some(sale.clone());
+    }
 }
 
 /// Sells until the count is reached, and says how it went.
-pub async fn sell(till: Arc<Till>, goods: Arc<Goods>, pace: Pace, bar: ProgressBar) -> Summary {
+///
+/// # Errors
+/// [`SellError::Died`].
+pub async fn sell(
+    till: Arc<Till>,
+    goods: Arc<Goods>,
+    pace: Pace,
+    bar: ProgressBar,
+) -> Result<Summary, SellError> {
     let begun = Instant::now();
     let tally = Arc::new(Tally::new());
     bar.set_length(pace.count);
@@ -131,24 +137,26 @@ pub async fn sell(till: Arc<Till>, goods: Arc<Goods>, pace: Pace, bar: ProgressB
         })
         .collect();
     for worker in workers {
-        let _ = worker.await;
+        worker.await?;
     }
     bar.finish_with_message(tally.so_far(begun));
-    tally.summary(begun)
+    Ok(tally.summary(begun))
 }
 
 /// The n-th sale is due at its own time, however long those before it took.
 pub(super) async fn wait_for_turn(begun: Instant, n: u64, rate: Option<f64>) {
     #[expect(clippy::cast_precision_loss, reason = "a schedule, not an amount")]
-    if let Some(rate) = rate {
-        tokio::time::sleep_until((begun + Duration::from_secs_f64(n as f64 / rate)).into()).await;
+    let due = rate.and_then(|rate| Duration::try_from_secs_f64(n as f64 / rate).ok());
+    // What is due when no clock goes that far is due never, and a slow till has no such many.
+    if let Some(due) = due.and_then(|due| begun.checked_add(due)) {
+        tokio::time::sleep_until(due.into()).await;
     }
 }
 
-async fn one(till: &Till, goods: &Goods) -> Result<(String, super::Posted), TillError> {
-    let sale = till.ring_up(&goods.lines(till.format)).await?;
+async fn one(till: &Till, goods: &Goods) -> Result<(SaleId, Posted), TillError> {
+    let sale = till.ring_up(goods.basket(till.format)).await?;
     let posted = till.post(&sale).await?;
-    Ok((sale.sale_id.to_string(), posted))
+    Ok((sale.sale_id, posted))
 }
 
 impl Tally {
@@ -159,11 +167,11 @@ impl Tally {
             retries: AtomicU64::new(0),
             microseconds: Mutex::new(histogram()),
             errors: Mutex::default(),
-            last: Mutex::default(),
+            sample: Mutex::default(),
         }
     }
 
-    fn take(&self, outcome: Result<(String, super::Posted), TillError>) {
+    fn take(&self, outcome: Result<(SaleId, Posted), TillError>) {
         match outcome {
             Ok((sale, posted)) => {
                 self.retries.fetch_add(posted.retries.into(), Ordering::Relaxed);
@@ -173,11 +181,28 @@ impl Tally {
         }
     }
 
-    pub(super) fn accepted(&self, sale: &str, took: Duration) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn accepted(&self, sale: &SaleId, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.microseconds.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(sale.to_owned());
+        self.took(sale);
+    }
+
+    fn took(&self, sale: &SaleId) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.sample().take(sale);
+    }
+
+    fn sample(&self) -> MutexGuard<'_, Sample> {
+        self.sample.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sales to ask about.
+    pub(super) fn some(&self) -> Vec<SaleId> {
+        self.sample().sales.clone()
+    }
+
+    pub(super) fn refused(&self, Refused { status, detail }: &Refused) {
+        self.failed(&format!("the shop refused the sale: {status} {detail}"));
     }
 
     pub(super) fn failed(&self, why: &str) {
@@ -191,12 +216,10 @@ impl Tally {
         self.note(why);
     }
 
-    /// So many of those that waited were answered for good, some of them with no.
-    pub(super) fn drained(&self, count: u64, refused: &[Refusal]) {
-        self.accepted.fetch_add(count - (refused.len() as u64).min(count), Ordering::Relaxed);
-        for Refusal { status, detail, .. } in refused {
-            self.failed(&format!("the shop refused the sale: {status} {detail}"));
-        }
+    /// Some of those that waited were answered for good.
+    pub(super) fn drained(&self, sent: &Sent) {
+        sent.accepted.iter().for_each(|sale| self.took(sale));
+        sent.refused.iter().for_each(|refused| self.refused(refused));
     }
 
     fn note(&self, why: &str) {
@@ -226,7 +249,8 @@ impl Tally {
             p50_ms: micros.value_at_quantile(0.5) as f64 / 1000.0,
             p99_ms: micros.value_at_quantile(0.99) as f64 / 1000.0,
             errors: self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            last_sale: self.last.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            outcomes: None,
+            last_sale: self.sample().last.clone(),
         }
     }
 }

@@ -1,8 +1,10 @@
+//! What a till's journal tells people.
+
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::SaleId;
 use serde::Serialize;
 
-use super::journal::{Refusal, State};
+use super::journal::{Refused, State};
 use crate::show::table;
 
 /// How a till's journal stands.
@@ -20,11 +22,12 @@ pub struct JournalStatus {
     pub waiting: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest: Option<Oldest>,
-    pub refused: Vec<Refusal>,
-    /// Bytes at the end that were being written when the till died; they were not rung up.
-    pub torn_bytes: u64,
-    /// Entries that the disk has lost.
-    pub damaged: usize,
+    /// Refused, and neither sent again nor dropped.
+    pub refusals: u64,
+    /// The first thousand of those.
+    pub refused: Vec<Refused>,
+    /// Refused, and given up by somebody.
+    pub dropped: u64,
 }
 
 /// The sale that has waited longest.
@@ -38,7 +41,7 @@ pub struct Oldest {
 impl JournalStatus {
     #[must_use]
     pub fn of([shop, till, address]: [String; 3], state: &State, now: Timestamp) -> Self {
-        let oldest = state.oldest().map(|oldest| Oldest {
+        let oldest = state.oldest.as_ref().map(|oldest| Oldest {
             sale_id: oldest.sale_id.clone(),
             rung_up_at: oldest.at,
             waited_seconds: now.duration_since(oldest.at).as_secs().max(0),
@@ -48,12 +51,12 @@ impl JournalStatus {
             till,
             address,
             journalled: state.journalled,
-            sent: state.accepted,
-            waiting: state.waiting.len() as u64,
+            sent: state.sent,
+            waiting: state.waiting,
             oldest,
+            refusals: state.refusals,
             refused: state.refused.clone(),
-            torn_bytes: state.torn,
-            damaged: state.damaged,
+            dropped: state.dropped,
         }
     }
 }
@@ -78,24 +81,19 @@ pub fn text(tills: &[JournalStatus]) -> String {
             till.sent.to_string(),
             till.waiting.to_string(),
             waited,
-            till.refused.len().to_string(),
+            till.refusals.to_string(),
         ]);
-        for Refusal { sale_id, status, detail } in &till.refused {
+        for Refused { sale_id, refusal, kept } in &till.refused {
+            let gone = if *kept { "" } else { "; its body is gone" };
             more.push_str(&format!(
-                "{} {}: sale {sale_id} was refused: {status} {detail}\n",
-                till.shop, till.till
+                "{} {}: sale {sale_id} was refused: {} {}{gone}\n",
+                till.shop, till.till, refusal.status, refusal.detail
             ));
         }
-        if till.torn_bytes > 0 {
+        if till.refusals > 0 {
+            let which = format!("--shop {} --till {}", till.shop, till.till);
             more.push_str(&format!(
-                "{} {}: a sale was being written when the till stopped; it was not rung up\n",
-                till.shop, till.till
-            ));
-        }
-        if till.damaged > 0 {
-            more.push_str(&format!(
-                "{} {}: the disk has lost {} entries\n",
-                till.shop, till.till, till.damaged
+                "Refused sales are kept: kassa till retry {which} sends them again, kassa till drop {which} --why … gives them up\n"
             ));
         }
     }

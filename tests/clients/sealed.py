@@ -18,9 +18,10 @@ def send(request):
             with urlopen(request, timeout=30) as response:
                 return response.status, json.load(response)
         except HTTPError as error:
-            why, wait = f"{error.code} {error.read().decode()}", int(error.headers.get("Retry-After", 1))
-            if error.code < 500 and error.code != 429:
-                break  # the same request would be refused again
+            answer, after = error.read(65536), error.headers.get("Retry-After", "")
+            why, wait = f"{error.code} {answer.decode(errors='replace')}", min(int(after), 300) if after.isdecimal() else 1
+            if any(f'"urn:kassa:problem:{final}"'.encode() in answer for final in ("malformed", "unknown-shop", "too-large")):
+                break  # the same request would be refused again; whatever says anything else may not even be the shop
         except OSError as error:
             why = str(error)
         time.sleep(wait + random.random())  # chance keeps many tills from coming back at once

@@ -311,7 +311,7 @@ async fn on_aws_a_sale_that_was_never_published_is_sent_on_its_way_and_a_rejecte
     let till = Arc::new(till);
     // given a sale of which accept could only do the first half
     cloud.proxy.throttle("sns.PublishBatch", 1.0, 1);
-    let sale = till.ring_up(&line()).await.unwrap();
+    let sale = till.ring_up(line()).await.unwrap();
     let post = reqwest::Client::new().post(format!("{}/shop", cloud.url)).body(sale.body.clone()).send();
     assert_eq!(post.await.unwrap().status(), 503);
     cloud.proxy.calm();

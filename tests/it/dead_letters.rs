@@ -46,7 +46,7 @@ async fn ring_up(shop: &OpenShop) -> Prepared {
         gross_number: "1".parse().unwrap(),
         gross_turnover: "18.95".parse().unwrap(),
     };
-    till.unwrap().ring_up(&[line]).await.unwrap()
+    till.unwrap().ring_up(vec![line]).await.unwrap()
 }
 
 /// A sale that was accepted and that decrypt gave up: its event, and its message among the dead letters.

@@ -52,7 +52,7 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
         (cloud.client("kms.py", &["AMIS2", "kassa-local-"]).await, "AMIS2"),
     ];
     // The same sale twice is one sale.
-    let twice = till(&cloud, "AMIS1", Format::Sealed).ring_up(&lines("98", "18.95")).await.unwrap();
+    let twice = till(&cloud, "AMIS1", Format::Sealed).ring_up(lines("98", "18.95")).await.unwrap();
     for _ in 0..2 {
         assert_eq!(post(&cloud, twice.body.clone()).await.status(), 202);
     }
@@ -75,7 +75,7 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
     // What no key opens is a fact, with the key it was sealed with where that can be told.
     let mut misconfigured = till(&cloud, "AMIS1", Format::Sealed);
     misconfigured.key_of = "AMIS2".parse().unwrap();
-    let wrong_key = misconfigured.ring_up(&lines("98", "18.95")).await.unwrap();
+    let wrong_key = misconfigured.ring_up(lines("98", "18.95")).await.unwrap();
     assert_eq!(post(&cloud, wrong_key.body).await.status(), 202);
     let rejected = settled(&cloud, wrong_key.sale_id.as_str(), "AMIS1", "rejected").await;
     let why = &rejected["events"][1]["body"];
@@ -85,7 +85,7 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
     settled(&cloud, "1-20261122", "AMIS1", "rejected").await;
 
     // A key that is disabled is an error: the sale waits, and is recorded once the key is back.
-    let waiting = till(&cloud, "AMIS2", Format::Classic).ring_up(&lines("98", "18.95")).await.unwrap();
+    let waiting = till(&cloud, "AMIS2", Format::Classic).ring_up(lines("98", "18.95")).await.unwrap();
     cloud.boto("print(json.dumps(str(aws('kms').disable_key(KeyId=aws('kms').describe_key(KeyId='alias/kassa-local-AMIS2')['KeyMetadata']['KeyId']))))").await;
     assert_eq!(post(&cloud, waiting.body).await.status(), 200);
     let before = cloud.proxy.counts().get("kms.Decrypt").copied();
@@ -116,7 +116,7 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
     cloud.serverless(&["deploy", AGAIN_SOON, "--param", "logLevel=TRACE"]).await;
     let sold = cloud.kassa(&["sell", "--shop", "AMIS1", "--count", "20", "--stage", "local"]).await;
     cloud::succeeded("sell", &sold);
-    let marked = till(&cloud, "AMIS1", Format::Sealed).ring_up(&lines("90002", "7712345.67")).await.unwrap();
+    let marked = till(&cloud, "AMIS1", Format::Sealed).ring_up(lines("90002", "7712345.67")).await.unwrap();
     assert_eq!(post(&cloud, marked.body).await.status(), 202);
     settled(&cloud, marked.sale_id.as_str(), "AMIS1", "recorded").await;
     let right = |c: &Value| c["recorded"] == json!(recorded + 21) && c["mismatches"] == json!([]);
@@ -172,7 +172,7 @@ print('null')"#;
             let sell = |n: usize| {
                 let (till, cloud) = (till.clone(), cloud.clone());
                 async move {
-                    let sale = till.ring_up(&lines("90001", "7.25")).await.unwrap();
+                    let sale = till.ring_up(lines("90001", "7.25")).await.unwrap();
                     till.post(&sale).await.unwrap();
                     if n.is_multiple_of(5) {
                         let again = post(&cloud, sale.body.clone()).await.status().as_u16();

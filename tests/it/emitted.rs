@@ -88,7 +88,7 @@ fn lines(item: &str, number: &str, turnover: &str) -> Vec<Line> {
 }
 
 async fn sells(till: &Till, item: &str, number: &str, turnover: &str) -> Prepared {
-    let sale = till.ring_up(&lines(item, number, turnover)).await.unwrap();
+    let sale = till.ring_up(lines(item, number, turnover)).await.unwrap();
     till.post(&sale).await.unwrap();
     sale
 }
@@ -130,7 +130,7 @@ async fn poison(shop: &OpenShop) {
 async fn left_behind(shop: &OpenShop) {
     let then = Timestamp::now();
     let sale = till(shop, "AMIS1", Format::Sealed, Clock::from_fn(move || then));
-    let sale = sale.ring_up(&lines("98", "1", "18.95")).await.unwrap();
+    let sale = sale.ring_up(lines("98", "1", "18.95")).await.unwrap();
     let body: Value = serde_json::from_str(&sale.body).unwrap();
     let sealed = body["sealed"].as_str().unwrap().to_owned();
     let fact = Fact::Accepted(Accepted { envelope: Envelope::Sealed { sealed }, source: "127.0.0.1".into() });
@@ -150,7 +150,7 @@ async fn busy(shop: &OpenShop) {
     let first = sells(&classic, "98", "1", "18.95").await;
     counted(shop, Metric::Recorded, 4).await;
     // given another sale under the id of one
-    let mut other = classic.ring_up(&lines("98", "2", "37.90")).await.unwrap();
+    let mut other = classic.ring_up(lines("98", "2", "37.90")).await.unwrap();
     let mut body: Value = serde_json::from_str(&other.body).unwrap();
     body["message_id"] = Value::from(first.sale_id.to_string());
     other.body = body.to_string();

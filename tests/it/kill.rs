@@ -31,7 +31,7 @@ fn a_line() -> Vec<Line> {
 
 /// Sells until the shop dies, and notes each sale that was answered yes.
 async fn sell_until_killed(till: Till, yes: Arc<Mutex<HashSet<String>>>) {
-    while let Ok(sale) = till.ring_up(&a_line()).await {
+    while let Ok(sale) = till.ring_up(a_line()).await {
         match till.post(&sale).await {
             Ok(_) => yes.lock().unwrap().insert(sale.sale_id.to_string()),
             Err(_) => return,

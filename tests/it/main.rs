@@ -12,6 +12,7 @@ mod common;
 mod again; // what was left behind is sent on its way again, what was rejected is put through
 mod batch; // many sales in one request: each is answered for itself
 mod counted; // what is counted, is counted once
+mod outcome; // what a till is told of what became of its sale
 mod replayed; // an envelope that names no sale is one sale, under whatever ids it comes
 mod rotation; // a shop gets another key while its tills go on selling
 mod rules; // every rule of the pipeline
@@ -24,7 +25,10 @@ mod shop; // the shop as its users have it
 
 // Tills.
 mod clients; // clients that share no code with us
+mod impostor; // whatever answers in the shop's place is not believed
+mod journals; // what a till's journal goes through: old ones, damaged ones, doubled ones
 mod offline; // a till that is cut off loses nothing
+mod sell; // `kassa sell`, as whoever types it has it
 mod till; // a till against a shop that misbehaves
 
 // Subscribers.

@@ -282,7 +282,7 @@ impl Selling {
             let (stop, sold) = (stop.clone(), sold.clone());
             tokio::spawn(async move {
                 while !stop.load(Ordering::SeqCst) {
-                    let sale = till.ring_up(&line()).await.unwrap();
+                    let sale = till.ring_up(line()).await.unwrap();
                     till.post(&sale).await.unwrap();
                     sold.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(20)).await;

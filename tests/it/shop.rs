@@ -9,7 +9,7 @@ use kassa::shops::Shops;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::process::{Up, command, json, kassa};
+use crate::common::process::{Up, accepted, command, json, kassa};
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -145,7 +145,8 @@ fn questions_have_the_same_answers_open_and_closed() {
     let sold = json(&["sell", "--shop", "AMIS1", "--url", &up.url, "--count", "20", "--json"]);
     assert_eq!((&sold["accepted"], &sold["failed"]), (&20.into(), &0.into()));
     json(&["sell", "--shop", "AMIS2", "--url", &up.url, "--count", "5", "--format", "classic", "--json"]);
-    let wrong = json(&["sell", "--shop", "AMIS2", "--key-of", "AMIS1", "--url", &up.url, "--json"]);
+    let wrong =
+        accepted(&kassa(&["sell", "--shop", "AMIS2", "--key-of", "AMIS1", "--url", &up.url, "--json"]));
     up.settled();
     let id = sold["last_sale"].as_str().unwrap();
     let ask = || {
@@ -260,9 +261,8 @@ fn questions_about_what_is_not_there_say_so() {
     assert!(
         said(&["events", "--shop", "AMIS1", "--day", "yesterday", "--data", data]).contains("is not a day")
     );
-    assert!(said(&["sell", "--shop", "NOWHERE", "--url", &up.url]).is_empty());
-    let refused = kassa(&["sell", "--shop", "NOWHERE", "--url", &up.url]);
-    assert!(String::from_utf8(refused.stdout).unwrap().contains("404"));
+    let refused = said(&["sell", "--shop", "NOWHERE", "--url", &up.url]);
+    assert!(refused.contains("nothing was rung up") && refused.contains("no shop of this id"), "{refused}");
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn no_log_however_talkative_holds_anything_of_a_sale() {
             more,
         ]
         .concat();
-        assert_eq!(json(&args)["accepted"], 1);
+        assert_eq!(accepted(&kassa(&args))["accepted"], 1);
     }
     // and one that was posted in plaintext by mistake
     http(&up, "POST", "/shop", sale("31337.42").as_bytes());
@@ -385,7 +385,7 @@ fn no_log_however_talkative_holds_anything_of_a_sale() {
     let people: Vec<String> = people.map(ToString::to_string).collect();
     assert!(people.len() >= 4, "{people:?}");
     let (keys, of_tills) = (keys_in(&folder.path().join("keys")), keys_in(&tills));
-    assert!(keys.len() > 40 && of_tills.len() >= 2, "{} and {} lines", keys.len(), of_tills.len());
+    assert!(keys.len() > 40 && !of_tills.is_empty(), "{} and {} lines", keys.len(), of_tills.len());
     let keys = keys.into_iter().chain(of_tills);
     let sale =
         ["31337.42", "777313", "271828", "marked-till", "BEGIN PRIVATE KEY", secret].map(str::to_owned);

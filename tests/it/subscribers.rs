@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::process::{Up, json, kassa};
+use crate::common::process::{Up, accepted, json, kassa};
 
 /// A shop in which a minute takes half a second, and so on.
 const FAST: [&str; 6] = ["--set", "MINUTE=500ms", "--set", "GROUP_WAIT=1s", "--set", "RESOLVE_AFTER=4s"];
 
 /// Sells with the command, to the shop that is open.
 fn sell(up: &Up, more: &[&str]) {
-    let sold = kassa(&[&["sell", "--url", &up.url, "--shop", "AMIS1"], more].concat());
-    assert!(sold.status.success(), "{}", String::from_utf8_lossy(&sold.stderr));
+    accepted(&kassa(&[&["sell", "--url", &up.url, "--shop", "AMIS1", "--json"], more].concat()));
 }
 
 /// What the outbox has of shops, by channel: text messages and alerts. What the shop's own alarms say is of none.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::common::cloud::{self, Cloud};
 use crate::common::otlp::{CLIENT, CONSUMER, Collector, INTERNAL, PRODUCER, Receiver, SERVER, Seen};
-use crate::common::process::{Up, command, json};
+use crate::common::process::{Up, accepted, command, json};
 use crate::common::runtime_api::RuntimeApi;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -31,7 +31,7 @@ impl Shop {
     fn sell(&self, told: &[(&str, &str)], args: &[&str]) -> Value {
         let mut till = command(&["sell", "--shop", "AMIS1", "--json", "--url", &self.up.url]);
         let output = till.args(args).envs(told.iter().copied()).output().unwrap();
-        serde_json::from_str(&cloud::succeeded("sell", &output)).unwrap()
+        accepted(&output)
     }
 
     fn ask(&self, args: &[&str]) -> Value {

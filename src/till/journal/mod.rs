@@ -1,258 +1,357 @@
-/// What is written, and how it is read back.
-pub mod record;
-/// What is known of it.
-mod state;
-/// Writing it down, for all that ring up at once.
+//! A till's journal: each sale is on disk before the shop hears of it, so that neither an outage of the shop nor a crash of
+//! the till loses one. Sales are kept closed: nobody reads them there.
+
+pub mod old;
+mod store;
 mod writer;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use jiff::Timestamp;
 use kassa_bus::{Clock, SaleId};
-
-pub use record::{Entry, Read, encode, read};
-pub use state::{Refusal, State, Waiting};
+use serde::Serialize;
+use store::{Change, Store};
 use writer::Writer;
 
 use super::Prepared;
 
-/// A till's journal: each sale is on disk before the shop hears of it, so that neither an outage of the shop nor a crash
-/// of the till loses one. Sales are kept closed: nobody reads them there.
+/// A journal that is open. There is one for a till and the address its sales go to, and one process writes in it.
 pub struct Journal {
+    // In this order, so that whoever closes it last may write, and it is closed when another may open it.
+    reader: Mutex<Store>,
     writer: Writer,
-    file: File,
-    state: Mutex<State>,
+    path: PathBuf,
+    next_seq: u64,
+    /// What was found when it was opened.
+    pub found: Found,
     clock: Clock,
-    // Held, and with it the lock, until the journal is closed.
     _lock: File,
+}
+
+/// What is told of a journal when it is opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Sales that wait from before.
+    pub waiting: u64,
+    /// Journals that processes of older versions left beside it, and that are in it now.
+    pub taken_over: usize,
+    /// Places in those that could not be read.
+    pub unreadable: u64,
+    /// Where the damaged journal is kept, of which this is what could be read.
+    pub damaged: Option<PathBuf>,
+}
+
+/// A sale as it is rung up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rung {
+    pub seq: u64,
+    pub sale_id: SaleId,
+    pub at: Timestamp,
+    /// Closed, as it is posted.
+    pub body: Option<String>,
+}
+
+/// Why the shop refused a sale for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    pub status: u16,
+    pub detail: String,
+}
+
+/// A sale that the shop refused, and that is kept until somebody drops it or sends it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    pub sale_id: SaleId,
+    #[serde(flatten)]
+    pub refusal: Refusal,
+    /// Whether it can be sent again.
+    pub kept: bool,
+}
+
+/// The sale that has waited longest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oldest {
+    pub sale_id: SaleId,
+    pub at: Timestamp,
+}
+
+/// What is known of a journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Rung up so far.
+    pub journalled: u64,
+    /// Answered with yes.
+    pub sent: u64,
+    /// Not answered for good.
+    pub waiting: u64,
+    /// Refused, of which the first are in `refused`.
+    pub refusals: u64,
+    /// Refused, and given up.
+    pub dropped: u64,
+    pub oldest: Option<Oldest>,
+    pub refused: Vec<Refused>,
 }
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    #[error("{0} is in use by another till process; stop that, or choose another --till or --folder")]
-    InUse(String),
+    #[error("{path} is in use by another till process{by}; stop that, or choose another --till or --folder")]
+    InUse { path: String, by: String },
     #[error(
-        "the disk is full: {0} has no room for another sale, which was not rung up; make room and ring it up again"
+        "the disk is full, or fails: {path} has no room for another sale, which was not rung up; make room and ring it up again ({why})"
     )]
-    Full(String),
+    Full { path: String, why: String },
     #[error("{path}: {why}")]
-    Io { path: String, why: io::Error },
+    Io { path: String, why: String },
+    #[error(
+        "{0} is damaged; kassa sell or kassa till drain puts it aside and goes on with what can be read of it"
+    )]
+    Damaged(String),
 }
 
-const JOURNAL: &str = "journal";
+const JOURNAL: &str = "journal.db";
 const LOCK: &str = "lock";
 
-/// Processes of one till that sell at once, at most.
+/// As journals were called before they were SQLite's. Each process of a till had one of its own then, up to so many.
+const OLD: &str = "journal";
 const SIDE_BY_SIDE: u32 = 64;
 
-/// Of what is done with, so much is kept before the journal is written anew when it is opened.
-const SETTLED_BYTES: u64 = 256 * 1024;
-
-fn failed(path: &Path, why: io::Error) -> JournalError {
+fn failed(path: &Path, why: &rusqlite::Error) -> JournalError {
     let path = path.display().to_string();
-    match why.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            JournalError::Full(path)
+    match why {
+        why if store::is_full(why) => JournalError::Full { path, why: why.to_string() },
+        why if store::is_damage(why) => JournalError::Damaged(path),
+        why => JournalError::Io { path, why: why.to_string() },
+    }
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> JournalError {
+    move |why| {
+        let (path, why) = (path.display().to_string(), (why.kind(), why.to_string()));
+        match why {
+            (ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge, why) => {
+                JournalError::Full { path, why }
+            }
+            (_, why) => JournalError::Io { path, why },
         }
-        _ => JournalError::Io { path, why },
     }
 }
 
 impl Journal {
-    /// Opens the journal in a till's folder, which must be there. What was being written when the till died is cut off.
+    /// Opens the journal in this folder, which is made if it is not there. One that is damaged is put aside, and what can be
+    /// read of it goes on. What processes of older versions left in it and beside it is taken over.
     ///
     /// # Errors
     /// [`JournalError`].
     pub fn open(folder: &Path, clock: Clock) -> Result<Self, JournalError> {
-        let lock_path = folder.join(LOCK);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let lock = lock.map_err(|why| failed(&lock_path, why))?;
-        lock.try_lock().map_err(|_| JournalError::InUse(folder.display().to_string()))?;
+        fs::create_dir_all(folder).map_err(io(folder))?;
+        let lock = lock(folder)?;
         let path = folder.join(JOURNAL);
-        let (state, length) = Self::prepare(&path).map_err(|why| failed(&path, why))?;
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|why| failed(&path, why))?;
-        let writer = Writer::new(file.try_clone().map_err(|why| failed(&path, why))?, path, length);
-        Ok(Self { writer, file, state: Mutex::new(state), clock, _lock: lock })
+        let options = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        options.map_err(io(&path))?;
+        let mut found = Found::default();
+        let opened = match Store::open(&path) {
+            Err(why) if store::is_damage(&why) => store::salvage(&path, clock.now()).and_then(|aside| {
+                found.damaged = Some(aside);
+                Store::open(&path)
+            }),
+            opened => opened,
+        };
+        let mut store = opened.map_err(|why| failed(&path, &why))?;
+        take_over(folder, &mut store, &mut found)?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io(folder))?;
+        let counted = store.waiting().and_then(|waiting| Ok((waiting, store.next_seq()?)));
+        let (waiting, next_seq) = counted.map_err(|why| failed(&path, &why))?;
+        found.waiting = waiting;
+        let reader = Store::look(&path).map_err(|why| failed(&path, &why))?;
+        let gone = || JournalError::Io { path: path.display().to_string(), why: "is gone".into() };
+        let reader = Mutex::new(reader.ok_or_else(gone)?);
+        let writer = Writer::start(store, path.clone(), waiting).map_err(io(&path))?;
+        Ok(Self { writer, reader, path, next_seq, found, clock, _lock: lock })
     }
 
-    /// Opens a till's journal in this folder, or, where another process of the same till sells, in one beside it.
+    /// Looks at the journal in this folder, open or not, and changes nothing. Nothing if there is none.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn open_beside(folder: &Path, clock: &Clock) -> Result<Self, JournalError> {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut nth = 1;
-        loop {
-            let beside =
-                if nth == 1 { folder.to_owned() } else { folder.with_file_name(format!("{name}~{nth}")) };
-            std::fs::create_dir_all(&beside).map_err(|why| failed(&beside, why))?;
-            match Self::open(&beside, clock.clone()) {
-                Err(JournalError::InUse(_)) if nth < SIDE_BY_SIDE => nth += 1,
-                opened => return opened,
-            }
-        }
-    }
-
-    /// Looks at a till's journal, open or not, and changes nothing. Nothing if there is none.
-    ///
-    /// # Errors
-    /// [`JournalError::Io`].
     pub fn look(folder: &Path) -> Result<Option<State>, JournalError> {
         let path = folder.join(JOURNAL);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(State::of(&bytes))),
-            Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
-            Err(why) => Err(failed(&path, why)),
+        let state = Store::look(&path).and_then(|store| store.map(|store| store.state()).transpose());
+        match state.map_err(|why| failed(&path, &why))? {
+            Some(state) => Ok(Some(state)),
+            None => Ok(read_old(folder)?.map(|old| State::from(&old))),
         }
-    }
-
-    /// Reads what there is, cuts off a half-written end, and leaves out what is done with where that is much.
-    fn prepare(path: &Path) -> io::Result<(State, u64)> {
-        let file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
-        let bytes = std::fs::read(path)?;
-        let mut state = State::of(&bytes);
-        let mut length = state.end;
-        if state.settled_bytes(&bytes) > SETTLED_BYTES {
-            let anew = state.anew(&bytes);
-            let beside = path.with_extension("new");
-            std::fs::write(&beside, &anew)?;
-            File::open(&beside)?.sync_all()?;
-            std::fs::rename(&beside, path)?;
-            state = State { torn: state.torn, damaged: state.damaged, ..State::of(&anew) };
-            length = state.end;
-        } else if bytes.len() as u64 > length {
-            file.set_len(length)?;
-            file.sync_all()?;
-        }
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
-        Ok((state, length))
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of it now.
-    #[must_use]
-    pub fn now(&self) -> State {
-        self.state().clone()
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn state(&self) -> Result<State, JournalError> {
+        self.reader().state().map_err(|why| failed(&self.path, &why))
+    }
+
+    fn reader(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many sales wait for the shop's answer.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.state().waiting.len()
+    pub fn waiting(&self) -> u64 {
+        self.writer.waiting()
     }
 
-    /// The refusals after the first so many.
-    #[must_use]
-    pub fn refused_after(&self, known: usize) -> Vec<Refusal> {
-        self.state().refused.get(known..).map_or_else(Vec::new, <[Refusal]>::to_vec)
-    }
-
-    /// How many sales were refused.
-    #[must_use]
-    pub fn refusals(&self) -> usize {
-        self.state().refused.len()
-    }
-
-    /// The number of the next sale.
+    /// The number of the next sale, as of when it was opened.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
-        self.state().next_seq
-    }
-
-    /// Makes sure that there is room for a sale, before it is rung up.
-    ///
-    /// # Errors
-    /// [`JournalError::Full`].
-    pub async fn reserve(&self) -> Result<(), JournalError> {
-        self.writer.reserve().await
+        self.next_seq
     }
 
     /// Writes a sale down. It is on disk when this answers.
     ///
     /// # Errors
     /// [`JournalError`]; the sale is then not rung up.
-    pub async fn ring_up(&self, seq: u64, sale: &Prepared) -> Result<(), JournalError> {
-        let (sale_id, at) = (sale.sale_id.clone(), self.clock.now());
-        let entry = Entry::Sale { seq, sale_id: sale_id.clone(), at, body: sale.body.clone() };
-        let bytes = encode(&entry);
-        let length = bytes.len();
-        let place = self.writer.append(bytes, true).await?;
-        self.state().rung_up(seq, Waiting { sale_id, at, place, length });
-        Ok(())
+    pub async fn ring_up(&self, sale: &Prepared) -> Result<(), JournalError> {
+        let Prepared { seq, sale_id, body } = sale.clone();
+        let rung = Rung { seq, sale_id, at: self.clock.now(), body: Some(body) };
+        match self.writer.change(Change::RingUp(rung)).await? {
+            0 => {
+                let why = format!("sale {} is in it already", sale.sale_id);
+                Err(JournalError::Io { path: self.path.display().to_string(), why })
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Writes the shop's answer down, and says whether it was the first. It need not be on disk: a sale that is posted again
+    /// Writes the shop's yes down, and says whether it was the first. It need not be on disk: a sale that is posted again
     /// counts once.
     ///
     /// # Errors
     /// [`JournalError`].
     pub async fn accepted(&self, sale_id: &SaleId) -> Result<bool, JournalError> {
-        if !self.waits(sale_id) {
-            return Ok(false);
-        }
-        self.writer.append(encode(&Entry::Accepted { sale_id: sale_id.clone() }), false).await?;
-        Ok(self.state().accepted(sale_id))
-    }
-
-    fn waits(&self, sale_id: &SaleId) -> bool {
-        self.state().seqs.contains_key(sale_id)
+        Ok(self.writer.change(Change::Accepted(sale_id.clone())).await? > 0)
     }
 
     /// Writes down that the shop refused a sale for good, and why; and says whether it was the first answer.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub async fn refused(&self, sale_id: &SaleId, status: u16, detail: &str) -> Result<bool, JournalError> {
-        if !self.waits(sale_id) {
-            return Ok(false);
-        }
-        let (sale_id, detail) = (sale_id.clone(), detail.to_owned());
-        let entry = Entry::Refused { sale_id: sale_id.clone(), status, detail: detail.clone() };
-        self.writer.append(encode(&entry), true).await?;
-        self.state().refused(Refusal { sale_id, status, detail });
-        Ok(true)
+    pub async fn refused(&self, sale_id: &SaleId, refusal: Refusal) -> Result<bool, JournalError> {
+        Ok(self.writer.change(Change::Refused(sale_id.clone(), refusal)).await? > 0)
+    }
+
+    /// Has refused sales wait again, and says how many do.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn retry(&self, sales: Vec<SaleId>) -> Result<usize, JournalError> {
+        self.writer.change(Change::Retry(sales)).await
+    }
+
+    /// Gives refused sales up, and says how many. Why is kept, and their bodies are not.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn drop_refused(&self, sales: Vec<SaleId>, why: String) -> Result<usize, JournalError> {
+        self.writer.change(Change::Drop { sales, at: self.clock.now(), why }).await
+    }
+
+    /// Every refused sale.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn all_refused(&self) -> Result<Vec<Refused>, JournalError> {
+        self.reader().refused(usize::MAX).map_err(|why| failed(&self.path, &why))
     }
 
     /// The oldest sales that wait, in the order they were rung up, up to so many and to so many bytes of requests.
     ///
     /// # Errors
-    /// [`JournalError::Io`].
+    /// [`JournalError`].
     pub fn oldest(&self, most: usize, bytes: usize) -> Result<Vec<Prepared>, JournalError> {
-        let waiting: Vec<Waiting> = self.state().waiting.values().take(most).cloned().collect();
-        let (mut sales, mut size) = (Vec::new(), 0);
-        for Waiting { place, length, .. } in waiting {
-            let mut buffer = vec![0; length];
-            self.file.read_exact_at(&mut buffer, place).map_err(|why| failed(self.writer.path(), why))?;
-            let Some((_, _, Entry::Sale { seq, sale_id, body, .. })) = read(&buffer).entries.pop() else {
-                let path = self.writer.path().display().to_string();
-                return Err(JournalError::Io { path, why: ErrorKind::InvalidData.into() });
-            };
-            size += body.len();
-            if size > bytes && !sales.is_empty() {
-                break;
-            }
-            sales.push(Prepared { seq, sale_id, body });
-        }
-        Ok(sales)
+        self.reader().oldest(most, bytes).map_err(|why| failed(&self.path, &why))
     }
+}
+
+impl From<&old::Old> for State {
+    fn from(old: &old::Old) -> Self {
+        let of = |refused: bool| old.open.iter().filter(move |(_, refusal)| refusal.is_some() == refused);
+        let told = of(true).filter_map(|(sale, refusal)| {
+            let (sale_id, kept) = (sale.sale_id.clone(), sale.body.is_some());
+            Some(Refused { sale_id, refusal: refusal.clone()?, kept })
+        });
+        let oldest = of(false).next().map(|(sale, _)| Oldest { sale_id: sale.sale_id.clone(), at: sale.at });
+        Self {
+            journalled: old.journalled,
+            sent: old.sent,
+            waiting: of(false).count() as u64,
+            refusals: of(true).count() as u64,
+            dropped: 0,
+            oldest,
+            refused: told.take(store::TOLD).collect(),
+        }
+    }
+}
+
+/// Takes a journal for this process alone, and says in it who that is.
+fn lock(folder: &Path) -> Result<File, JournalError> {
+    let path = folder.join(LOCK);
+    let options =
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+    let mut lock = options.map_err(io(&path))?;
+    if lock.try_lock().is_err() {
+        let mut pid = String::new();
+        let _ = (&mut lock).take(20).read_to_string(&mut pid);
+        let by = if pid.is_empty() { String::new() } else { format!(" (process {pid})") };
+        return Err(JournalError::InUse { path: folder.display().to_string(), by });
+    }
+    // Of whoever dies here, the number is not known.
+    let _ = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
+    Ok(lock)
+}
+
+fn read_old(folder: &Path) -> Result<Option<old::Old>, JournalError> {
+    let path = folder.join(OLD);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(old::read(&bytes))),
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(io(&path)(why)),
+    }
+}
+
+/// Takes over the old journal in this folder, and those beside it of processes that are gone. Each is removed once all of it
+/// is on disk here.
+fn take_over(folder: &Path, store: &mut Store, found: &mut Found) -> Result<(), JournalError> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let beside = (2..=SIDE_BY_SIDE).map(|nth| folder.with_file_name(format!("{name}~{nth}")));
+    for old_folder in std::iter::once(folder.to_owned()).chain(beside) {
+        let Some(old) = read_old(&old_folder)? else { continue };
+        let another = old_folder != folder;
+        // Whoever has it open is of an older version, and is waited for.
+        let _held = if another { Some(lock(&old_folder)?) } else { None };
+        store.take_over(&old).map_err(|why| failed(&folder.join(JOURNAL), &why))?;
+        found.taken_over += 1;
+        found.unreadable += old.damaged;
+        fs::remove_file(old_folder.join(OLD)).map_err(io(&old_folder))?;
+        if another {
+            fs::remove_dir_all(&old_folder).map_err(io(&old_folder))?;
+        }
+    }
+    Ok(())
 }
 
 /// The journals of a folder of tills: shop, till, the address its sales go to, and where it is.
 ///
 /// # Errors
 /// If a folder cannot be read.
-pub fn journals(folder: &Path) -> io::Result<Vec<([String; 3], PathBuf)>> {
-    let folders = |path: &Path| -> io::Result<Vec<(String, PathBuf)>> {
+pub fn journals(folder: &Path) -> std::io::Result<Vec<([String; 3], PathBuf)>> {
+    let folders = |path: &Path| -> std::io::Result<Vec<(String, PathBuf)>> {
         let mut found = Vec::new();
-        match std::fs::read_dir(path) {
+        match fs::read_dir(path) {
             Ok(entries) => {
                 for entry in entries {
                     let entry = entry?;

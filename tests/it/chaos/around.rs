@@ -31,6 +31,7 @@ impl Surroundings {
             Around::FullTill => self.tills.machine.full(true),
             Around::CutLine => self.line.becomes(Is::Cut),
             Around::LoseAnswers => self.line.becomes(Is::Deaf),
+            Around::Impostor(which) => self.line.becomes(Is::Impostor(which)),
             Around::Warehouse(fault, times) => depot.road.will_be(std::iter::repeat_n(fault, times)),
             Around::KillWarehouse => depot.is_killed(),
         }
@@ -39,7 +40,7 @@ impl Surroundings {
     pub fn ends(&self, fault: Around) {
         match fault {
             Around::FullTill => self.tills.machine.full(false),
-            Around::CutLine | Around::LoseAnswers => self.line.becomes(Is::Open),
+            Around::CutLine | Around::LoseAnswers | Around::Impostor(_) => self.line.becomes(Is::Open),
             Around::KillTill | Around::Warehouse(..) | Around::KillWarehouse => {}
         }
     }
@@ -64,17 +65,18 @@ impl Surroundings {
         self.said.append(&mut self.tills.said);
     }
 
-    /// The numbers of the sales that tills rang up.
-    pub fn rung_up(&self) -> Vec<String> {
+    /// How many sales tills rang up, ever.
+    pub fn rung_up(&self) -> u64 {
         let (rung_up, refused) = self.tills.journalled();
         assert!(refused.is_empty(), "{refused:?}");
         rung_up
     }
 
     pub fn is_told_of(&self, tally: &mut Tally) {
-        let (connections, answers) = self.line.lost();
+        let [connections, answers, forged] = self.line.lost();
         tally.count("= tills' writes that found no room", self.tills.machine.done().writes);
         tally.count("= connections that broke", connections);
         tally.count("= answers that were lost", answers);
+        tally.count("= answers that were not the shop's", forged);
     }
 }

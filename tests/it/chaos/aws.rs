@@ -27,7 +27,7 @@ pub struct Deployed {
     depot: Depot,
     around: Surroundings,
     /// What tills rang up, in all rounds.
-    rung_up: Vec<String>,
+    rung_up: u64,
     /// What strangers were answered yes for, in all rounds.
     answered: Vec<Answered>,
     /// And what became of all.
@@ -82,7 +82,7 @@ impl Deployed {
             cloud,
             depot,
             around,
-            rung_up: Vec::new(),
+            rung_up: 0,
             answered: Vec::new(),
             ends: Ends::default(),
             read: 0,
@@ -99,9 +99,8 @@ impl Deployed {
         self.suffers(&round, &mut chance, seed, tally).await;
         self.answered.extend(strangers.await.unwrap());
         self.recovers(round.ending, tally).await;
-        self.rung_up.extend(self.around.rung_up());
-        self.around.tills.begin_anew();
-        self.ends = hold(&self.cloud, &self.rung_up, &self.answered, &self.depot.client).await;
+        self.rung_up = self.around.rung_up();
+        self.ends = hold(&self.cloud, self.rung_up, &self.answered, &self.depot.client).await;
         self.was_silent();
     }
 
@@ -193,7 +192,7 @@ print('null')"
     /// What came of all rounds.
     pub fn is_told_of(&self, tally: &mut Tally) {
         self.around.is_told_of(tally);
-        tally.came_of(self.rung_up.len(), self.answered.len(), self.ends);
+        tally.came_of(self.rung_up, self.answered.len(), self.ends);
         let injected = self.cloud.proxy.injected();
         for (what, times) in [
             ("= calls to AWS throttled", injected.refused),

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use super::strangers::{Answered, Due, MARKS};
+use super::tills::SHOP;
 use crate::common::road::{loaded, recorded_lines};
 
 /// Within this, everything must have come right once all is well.
@@ -59,8 +60,8 @@ pub struct Ends {
     pub rejected: u64,
 }
 
-/// What was promised of a shop that has come right, after all of these were answered yes.
-pub async fn hold(shop: &impl Asked, rung_up: &[String], answered: &[Answered], warehouse: &Client) -> Ends {
+/// What was promised of a shop that has come right, after tills rang up so many, and all of these were answered yes.
+pub async fn hold(shop: &impl Asked, rung_up: u64, answered: &[Answered], warehouse: &Client) -> Ends {
     let events = shop.events();
     let mut ends: BTreeMap<String, Vec<(Due, &str)>> = BTreeMap::new();
     for event in &events {
@@ -72,16 +73,17 @@ pub async fn hold(shop: &impl Asked, rung_up: &[String], answered: &[Answered], 
         }
     }
     // each sale that was answered yes has the end that is due, once
-    let strangers = answered.iter().map(|Answered { sale_ids, due }| (&sale_ids[..], *due));
-    let of_tills = rung_up.iter().map(|sale_id| (std::slice::from_ref(sale_id), Due::Recorded));
-    for (sale_ids, due) in of_tills.chain(strangers) {
+    for Answered { sale_ids, due } in answered {
         let ends: Vec<_> = sale_ids.iter().filter_map(|sale_id| ends.get(sale_id)).flatten().collect();
         assert_eq!(
-            ends.iter().filter(|(end, _)| *end == due).count(),
+            ends.iter().filter(|(end, _)| end == due).count(),
             1,
             "one of {sale_ids:?} is due {due:?}: {ends:?}"
         );
     }
+    // and all that was rung up is recorded, and nothing else, where nobody else sells
+    let of_tills = events.iter().filter(|event| event.kind == "recorded" && event.shop_id.as_str() == SHOP);
+    assert_eq!(of_tills.count() as u64, rung_up, "recorded of what was rung up");
     // and so has each that came without its answer; a rejection has a reason
     for (sale_id, ends) in &ends {
         assert_eq!(ends.len(), 1, "{sale_id}: {ends:?}");

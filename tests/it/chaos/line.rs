@@ -1,4 +1,4 @@
-//! The network between tills and their shop, which can be cut, or lose what the shop answers.
+//! The network between tills and their shop, which can be cut, lose what the shop answers, or have something else answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,49 @@ pub enum Is {
     Cut,
     /// What tills ask arrives; what they are answered does not.
     Deaf,
+    /// This of [`IMPOSTORS`] answers in the shop's place.
+    Impostor(usize),
 }
+
+/// What proxies, log-in pages and other people's services answer: status, content type and more headers, body.
+pub const IMPOSTORS: [(&str, &str, &str); 20] = [
+    ("200 OK", "content-type: text/html", "<html>Welcome, please log in</html>"),
+    ("200 OK", "content-type: application/json", r#"{"login":"required"}"#),
+    ("200 OK", "content-type: application/json", "null"),
+    ("200 OK", "content-type: application/json", r#"{"status":"accepted"}"#),
+    (
+        "202 Accepted",
+        "content-type: application/json",
+        r#"{"sale_id":"019394e8-6c00-7000-8000-000000000001","status":"accepted"}"#,
+    ),
+    (
+        "202 Accepted",
+        "content-type: application/json",
+        r#"{"sales":[{"sale_id":"019394e8-6c00-7000-8000-000000000001","status":"accepted"}]}"#,
+    ),
+    ("202 Accepted", "content-type: application/json", "\"OK\""),
+    ("204 No Content", "x-by: proxy", ""),
+    ("302 Found", "location: /", ""),
+    ("307 Temporary Redirect", "location: http://127.0.0.1:9/shop", ""),
+    (
+        "400 Bad Request",
+        "content-type: application/problem+json",
+        r#"{"type":"about:blank","status":400,"detail":"no"}"#,
+    ),
+    (
+        "400 Bad Request",
+        "content-type: application/json",
+        r#"{"type":"urn:kassa:problem:malformed","status":400,"detail":"no"}"#,
+    ),
+    ("401 Unauthorized", "www-authenticate: Basic", ""),
+    ("403 Forbidden", "content-type: text/html", "<html>blocked</html>"),
+    ("404 Not Found", "content-type: application/json", r#"{"message":"Not Found"}"#),
+    ("407 Proxy Authentication Required", "proxy-authenticate: Basic", ""),
+    ("410 Gone", "content-type: text/plain", "gone"),
+    ("413 Content Too Large", "content-type: text/html", ""),
+    ("451 Unavailable For Legal Reasons", "content-type: text/html", ""),
+    ("503 Service Unavailable", "retry-after: 1", ""),
+];
 
 /// How it is, and where it leads.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +77,7 @@ pub struct Line {
 struct Lost {
     connections: AtomicU64,
     answers: AtomicU64,
+    forged: AtomicU64,
 }
 
 impl Line {
@@ -58,9 +101,10 @@ impl Line {
         self.state.send_modify(|state| state.shop = shop);
     }
 
-    /// Connections that broke and answers that were lost so far.
-    pub fn lost(&self) -> (u64, u64) {
-        (self.lost.connections.load(Ordering::SeqCst), self.lost.answers.load(Ordering::SeqCst))
+    /// Connections that broke, answers that were lost, and answers that were not the shop's, so far.
+    pub fn lost(&self) -> [u64; 3] {
+        let Lost { connections, answers, forged } = &*self.lost;
+        [connections, answers, forged].map(|count| count.load(Ordering::SeqCst))
     }
 }
 
@@ -83,6 +127,9 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>, lost: Arc<
 }
 
 async fn carry(mut till: TcpStream, shop: SocketAddr, is: Is, lost: &Lost) {
+    if let Is::Impostor(which) = is {
+        return forge(till, IMPOSTORS[which], lost).await;
+    }
     let Ok(mut shop) = TcpStream::connect(shop).await else { return };
     let ((mut asked, mut heard), (mut answered, mut told)) = (till.split(), shop.split());
     let answers = async {
@@ -99,4 +146,32 @@ async fn carry(mut till: TcpStream, shop: SocketAddr, is: Is, lost: &Lost) {
         _ = copy(&mut asked, &mut told) => {}
         () = answers => {}
     }
+}
+
+/// Answers one request, whatever it asks.
+async fn forge(mut till: TcpStream, (status, header, body): (&str, &str, &str), lost: &Lost) {
+    let (mut asked, mut bytes) = (Vec::new(), vec![0; 16 * 1024]);
+    while !is_whole(&asked) {
+        match till.read(&mut bytes).await {
+            Ok(read @ 1..) => asked.extend_from_slice(&bytes[..read]),
+            _ => return,
+        }
+    }
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\n{header}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    if till.write_all(answer.as_bytes()).await.is_ok() {
+        lost.forged.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether these bytes are a request with all of its body.
+fn is_whole(asked: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(asked);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    body.len() >= length.unwrap_or(0)
 }

@@ -9,7 +9,7 @@ mod around;
 mod aws;
 mod books;
 mod depot;
-mod line;
+pub mod line;
 mod machine;
 mod one_machine;
 mod plan;

@@ -54,8 +54,8 @@ impl Premises {
         let answered = strangers.await.unwrap();
         trade.recovers(round.ending, &self.depot, tally).await;
         let rung_up = trade.around.rung_up();
-        let ends = hold(&trade, &rung_up, &answered, &self.depot.client).await;
-        tally.came_of(rung_up.len(), answered.len(), ends);
+        let ends = hold(&trade, rung_up, &answered, &self.depot.client).await;
+        tally.came_of(rung_up, answered.len(), ends);
         trade.was_silent();
         trade.is_told_of(tally);
         tally.count("= deliveries to the warehouse that met a fault", self.depot.road.met());

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::line::IMPOSTORS;
 use crate::common::road;
 
 /// Something that goes wrong.
@@ -25,6 +26,8 @@ pub enum Around {
     FullTill,
     CutLine,
     LoseAnswers,
+    /// Something else answers tills in the shop's place.
+    Impostor(usize),
     /// The next deliveries to the warehouse meet that.
     Warehouse(road::Fault, usize),
     KillWarehouse,
@@ -63,7 +66,7 @@ pub enum OnAws {
 
 impl Fault for Around {
     fn draw(chance: &mut StdRng) -> Self {
-        match chance.random_range(0..7) {
+        match chance.random_range(0..9) {
             0 => Self::KillTill,
             1 => Self::FullTill,
             2 => Self::CutLine,
@@ -73,7 +76,8 @@ impl Fault for Around {
                 let fault = [Broken, Busy, Lost, Unanswered][chance.random_range(0..4)];
                 Self::Warehouse(fault, chance.random_range(1..5))
             }
-            _ => Self::KillWarehouse,
+            6 => Self::KillWarehouse,
+            _ => Self::Impostor(chance.random_range(0..IMPOSTORS.len())),
         }
     }
 
@@ -83,6 +87,7 @@ impl Fault for Around {
             Self::FullTill => "tills' disks full",
             Self::CutLine => "network cut",
             Self::LoseAnswers => "network loses answers",
+            Self::Impostor(_) => "something else answers tills",
             Self::Warehouse(road::Fault::Broken, _) => "warehouse broken",
             Self::Warehouse(road::Fault::Busy, _) => "warehouse busy",
             Self::Warehouse(road::Fault::Lost, _) => "warehouse hangs",

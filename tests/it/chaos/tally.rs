@@ -14,8 +14,8 @@ impl Tally {
     }
 
     /// How many sales there were, of tills and of strangers, and what became of them.
-    pub fn came_of(&mut self, rung_up: usize, answered: usize, ends: Ends) {
-        self.count("sales rung up by tills", rung_up as u64);
+    pub fn came_of(&mut self, rung_up: u64, answered: usize, ends: Ends) {
+        self.count("sales rung up by tills", rung_up);
         self.count("strangers' sales answered yes", answered as u64);
         self.count("sales recorded", ends.recorded);
         self.count("sales rejected", ends.rejected);

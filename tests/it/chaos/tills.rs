@@ -1,11 +1,10 @@
 //! The tills that keep journals: `kassa sell`, on a machine of their own and over a line of their own.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::Instant;
 
-use kassa::till::journal::{Entry, journals, read};
+use kassa::till::journal::{Journal, journals};
 
 use super::books::PATIENCE;
 use super::machine::Machine;
@@ -24,8 +23,11 @@ pub struct Tills {
     pub said: Vec<u8>,
 }
 
+/// The shop in which nobody else sells.
+pub const SHOP: &str = "AMIS1";
+
 /// The first signs.
-const TILLS: [(&str, &str, &str); 2] = [("AMIS1", "till-1", "sealed"), ("AMIS2", "till-2", "classic")];
+const TILLS: [(&str, &str, &str); 2] = [(SHOP, "till-1", "sealed"), (SHOP, "till-2", "classic")];
 
 /// A command that enrols the first: where the shop is has to be added.
 pub fn enrol(folder: &Path) -> [&str; 8] {
@@ -89,32 +91,15 @@ impl Tills {
         Ok(())
     }
 
-    /// Begins new journals, once all is sent that was in the old ones.
-    pub fn begin_anew(&self) {
+    /// How many sales they rang up, ever, and what was refused.
+    pub fn journalled(&self) -> (u64, Vec<String>) {
+        let (mut rung_up, mut refused) = (0, Vec::new());
         for (_, folder) in journals(&self.folder).unwrap() {
-            fs::remove_file(folder.join("journal")).unwrap();
+            let state = Journal::look(&folder).unwrap().unwrap_or_default();
+            rung_up += state.journalled;
+            refused.extend(state.refused.iter().map(|refused| format!("{refused:?}")));
         }
-    }
-
-    /// The numbers of the sales in their journals, and what was refused.
-    pub fn journalled(&self) -> (Vec<String>, Vec<String>) {
-        let (mut sales, mut refused) = (Vec::new(), Vec::new());
-        for (_, folder) in journals(&self.folder).unwrap() {
-            for (_, _, entry) in read(&fs::read(folder.join("journal")).unwrap()).entries {
-                match entry {
-                    Entry::Sale { sale_id, .. } => sales.push(sale_id.to_string()),
-                    Entry::Refused { sale_id, status, detail } => {
-                        refused.push(format!("{sale_id}: {status} {detail}"));
-                    }
-                    Entry::Accepted { .. } => {}
-                    // A journal that was written anew has no sale any more that was answered.
-                    Entry::Before { journalled, .. } => {
-                        assert_eq!(journalled, 0, "more than a journal's worth");
-                    }
-                }
-            }
-        }
-        (sales, refused)
+        (rung_up, refused)
     }
 }
 

@@ -158,7 +158,7 @@ pub async fn sealed(cloud: &Cloud) -> Prepared {
 pub async fn sealed_with(cloud: &Cloud, till: &str, line: Line) -> Prepared {
     let till =
         Till::new(&cloud.url, "AMIS1".parse().unwrap(), till, Format::Sealed, Clock::system()).unwrap();
-    till.ring_up(&[line]).await.unwrap()
+    till.ring_up(vec![line]).await.unwrap()
 }
 
 /// The message that decrypt gets for a sale.

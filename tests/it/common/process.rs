@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// `kassa up`, stopped by whoever started it.
 pub struct Up {
@@ -44,6 +44,14 @@ pub fn json(args: &[&str]) -> Value {
     let output = kassa(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// What `kassa sell --json` said, of which the shop accepted every sale, whatever became of them then.
+#[track_caller]
+pub fn accepted(sold: &Output) -> Value {
+    let told: Value = serde_json::from_slice(&sold.stdout).unwrap_or_else(|_| panic!("{sold:?}"));
+    assert_eq!((&told["failed"], &told["waiting"]), (&json!(0), &json!(0)), "{sold:?}");
+    told
 }
 
 impl Up {

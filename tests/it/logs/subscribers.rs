@@ -17,7 +17,7 @@ use crate::common::function::{Function, origin, scheduled_event, sqs_event};
 
 /// What the auditor and the alerter get of a sale that was encrypted with another shop's key.
 async fn rejected(till: &Till, shop: &str, format: Format) -> String {
-    let sale = till.ring_up(&[marked()]).await.unwrap();
+    let sale = till.ring_up(vec![marked()]).await.unwrap();
     let request: Value = serde_json::from_str(&sale.body).unwrap();
     let text = |name: &str| request[name].as_str().unwrap().to_owned();
     let (closed, sealed_with) = match format {
