@@ -4,6 +4,8 @@ mod again;
 mod dead_letters;
 /// What is said of the shops' keys.
 mod key;
+/// What is said of what was lost.
+mod restore;
 /// What is said of sales that are to be sold.
 mod sell;
 /// What is said of tills.
@@ -23,6 +25,7 @@ use crate::warehouse::TopicArn;
 pub use again::{ReconcileArgs, RejectedArgs, RetryArgs};
 pub use dead_letters::{DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
+pub use restore::{After, RestoreArgs};
 pub use sell::{Destination, SellArgs};
 pub use till::{
     DRAIN_RATE, DrainArgs, DropRefusedArgs, EnrollArgs, JournalArgs, RetryRefusedArgs, RevokeArgs,
@@ -64,6 +67,7 @@ const EXAMPLES: &str = "Examples:
   kassa check --json                            do the books balance?
   kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
   kassa stock --stage dev                       ask the shop on AWS
+  kassa restore --stage prod                    could it be restored? Rehearse it
   kassa warehouse --database postgres://kassa@localhost/warehouse
                                                 be the warehouse: load its sales into Postgres
   kassa completions bash > ~/.local/share/bash-completion/completions/kassa
@@ -137,6 +141,8 @@ Examples:
   kassa rebuild
   kassa rebuild --stage dev")]
     Rebuild(AskArgs),
+    /// Rehearse a deployed stage's point-in-time recovery, or put back what the stage has lost
+    Restore(RestoreArgs),
     /// Show how it goes with the warehouse: delivering, failing since when, or stopped
     #[command(
         after_help = "A warehouse that answered 410 Gone gets nothing more until it is resumed, or has another URL. \

@@ -4,6 +4,8 @@ mod again;
 mod dead_letters;
 /// The shops' keys.
 mod key;
+/// What was lost, and how it comes back.
+mod restore;
 /// A till that sells.
 mod sell;
 /// Tills, their keys and their journals.
@@ -135,6 +137,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(&if ask.json { format!("{}\n", json!(rebuilt)) } else { render::rebuilt(&rebuilt) });
             Ok(ExitCode::SUCCESS)
         }
+        Command::Restore(args) => restore::restore(args).await,
         Command::Status(args) => watching::status(args).await,
         Command::Console(args) => watching::console(args).await,
         Command::Outbox(args) => outbox(args).await,

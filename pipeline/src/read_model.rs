@@ -138,6 +138,21 @@ impl ReadModel {
         shards.map(|(shard, row)| Ok((shard.to_owned(), position(row)?))).collect()
     }
 
+    /// Forgets how far each shard has come, and that a rebuild was going on: in a table that was restored beside another
+    /// stream, they are of shards that there are none of. Says how many rows that were.
+    ///
+    /// # Errors
+    /// [`TableError`]; some may be forgotten.
+    pub async fn forget_positions(&self) -> Result<usize, TableError> {
+        let rows = self.table.rows(PROJECTION).await?;
+        for row in &rows {
+            let row = key(PROJECTION, text(row, "record_type").unwrap_or_default());
+            let delete = self.table.client.delete_item().table_name(&*self.table.name).set_key(Some(row));
+            delete.send().await.map_err(TableError::unavailable("forget a position"))?;
+        }
+        Ok(rows.len())
+    }
+
     /// Adds sums to their rows and moves the shard's checkpoint, both or neither.
     ///
     /// A row's `last_at` only grows: on the rare occasion that another shard, or an earlier batch, brought a later

@@ -64,6 +64,16 @@ impl ReadRow {
     }
 }
 
+/// Whether a rebuild makes this row from the events alone: a day's, and that of an item that nobody declared.
+#[must_use]
+pub fn is_made_by_rebuild(item: &Item) -> bool {
+    match text(item, "record_type").and_then(Row::parse) {
+        Some(Row::Day(_)) => true,
+        Some(Row::Item(_)) => !item.contains_key("item_description"),
+        None => false,
+    }
+}
+
 /// Rows that are neither an item's nor a day's are not the read models'.
 pub(crate) fn from_item(shop: &ShopId, item: &Item) -> Result<Option<ReadRow>, TableError> {
     let record_type = text(item, "record_type").unwrap_or_default().to_owned();

@@ -17,6 +17,8 @@ mod keys;
 /// What stands in a stage's place in a build for one machine.
 #[cfg(not(feature = "aws"))]
 mod no_stage;
+/// Point-in-time recovery, rehearsed and used.
+pub mod restore;
 /// A deployed stage, found by its name.
 #[cfg(feature = "aws")]
 mod stage;

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use kassa_bus::Publisher;
 
+use super::restore::{Progress, Restore, RestoreError, Restored};
 use super::{StageError, StageName};
 use crate::monitor::Monitor;
 use crate::questions::Books;
@@ -47,6 +48,14 @@ impl Stage {
     }
 
     pub async fn books(&self) -> Result<Books, StageError> {
+        match *self {}
+    }
+
+    pub async fn restore(&self, _: Restore, _: Progress<'_>) -> Result<Restored, RestoreError> {
+        match *self {}
+    }
+
+    pub async fn discard_copies(&self, _: Progress<'_>) -> Result<Vec<String>, RestoreError> {
         match *self {}
     }
 }

@@ -35,7 +35,7 @@ fn capital(name: &str) -> String {
 }
 
 /// Parts in which a table on AWS is scanned side by side.
-const SEGMENTS: i32 = 4;
+pub(super) const SEGMENTS: i32 = 4;
 
 impl Stage {
     /// Finds the stage's stack, with the credentials and region of the environment or the profile.
@@ -70,7 +70,7 @@ impl Stage {
         Ok(Self { stack, config, outputs })
     }
 
-    fn output(&self, output: &'static str) -> Result<&str, StageError> {
+    pub(super) fn output(&self, output: &'static str) -> Result<&str, StageError> {
         let value = self.outputs.get(output).map(String::as_str);
         value.ok_or_else(|| StageError::NoOutput { stack: self.stack.clone(), output })
     }
@@ -134,12 +134,21 @@ impl Stage {
     /// [`StageError`].
     pub async fn books(&self) -> Result<Books, StageError> {
         let (events, shops) = (self.output("EventsTable")?, self.output("ShopsTable")?);
-        let dynamodb = aws_sdk_dynamodb::Client::new(&self.config);
-        let described = dynamodb.describe_table().table_name(events).send().await;
+        let described = self.dynamodb().describe_table().table_name(events).send().await;
         let described = described
             .map_err(|error| StageError::Unreachable { stack: self.stack.clone(), why: chain(&error) })?;
         let stream = described.table.and_then(|table| table.latest_stream_arn);
         let stream = stream.ok_or_else(|| StageError::NoStream(events.to_owned()))?;
+        Ok(self.books_of(events, shops, stream))
+    }
+
+    pub(super) fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        aws_sdk_dynamodb::Client::new(&self.config)
+    }
+
+    /// Those in two tables, with the stream of the first: its own, or copies of them.
+    pub(super) fn books_of(&self, events: &str, shops: &str, stream: String) -> Books {
+        let dynamodb = self.dynamodb();
         // One that is switched off has no table.
         let documents = kassa_subscribers::all().into_iter().filter_map(|entry| {
             let table = self.outputs.get(&format!("{}Table", capital(entry.name)))?;
@@ -147,7 +156,7 @@ impl Stage {
         });
         let documents = documents.collect();
         let streams = aws_sdk_dynamodbstreams::Client::new(&self.config);
-        Ok(Books {
+        Books {
             events: EventStore::new(dynamodb.clone(), events, Appends::Single),
             registry: Registry::new(dynamodb.clone(), shops),
             read_model: ReadModel::new(dynamodb, shops),
@@ -155,6 +164,6 @@ impl Stage {
             segments: SEGMENTS,
             documents,
             dead_letters: Arc::new(SqsOffice::new(aws_sdk_sqs::Client::new(&self.config), &self.stack)),
-        })
+        }
     }
 }

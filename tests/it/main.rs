@@ -64,6 +64,7 @@ mod bootstraps; // the real bootstraps over a stand-in of the Runtime API
 mod contracts; // one suite per port, over each of its adapters
 mod deployed; // the shop on an emulated AWS, through its own HTTP API
 mod deployed_dashboards; // its dashboards and alarms
+mod deployed_restore; // its tables as they were: rehearsed, and put back
 mod deployed_status; // its `kassa status`
 mod deployed_subscribers; // its subscribers: functions, queues, tables, rights
 mod template; // the compiled template: what the emulator ignores

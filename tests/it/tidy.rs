@@ -107,6 +107,8 @@ fn the_aws_sdk_is_named_only_in_adapters_and_bootstraps() {
         "src/cloud/changes.rs",
         "src/cloud/dead_letters.rs",
         "src/cloud/keys.rs",
+        "src/cloud/restore/compare.rs",
+        "src/cloud/restore/table.rs",
         "src/cloud/stage.rs",
         "src/embedded/dead_letters.rs",
         "src/embedded/dynamodb.rs",
