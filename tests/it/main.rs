@@ -67,6 +67,7 @@ mod deployed_dashboards; // its dashboards and alarms
 mod deployed_restore; // its tables as they were: rehearsed, and put back
 mod deployed_status; // its `kassa status`
 mod deployed_subscribers; // its subscribers: functions, queues, tables, rights
+mod deployed_upgrade; // a stage that an earlier version wrote
 mod template; // the compiled template: what the emulator ignores
 
 // Whatever breaks all of that.

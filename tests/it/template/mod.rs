@@ -6,6 +6,7 @@ mod messages;
 mod monitoring;
 mod package;
 mod subscribers;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
