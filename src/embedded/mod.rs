@@ -10,6 +10,8 @@ mod host;
 mod http;
 /// RSA keys in files.
 mod keys;
+/// What subscribers do every minute.
+mod minutes;
 /// `kassa up`: from a data folder to an open shop, and back.
 mod open;
 /// The shop's listener for questions.
@@ -18,10 +20,12 @@ mod operator;
 mod outbox;
 /// Queues that outlive the process.
 mod queues;
-/// Publishing again what was accepted and not settled.
+/// Finishing what an earlier process left.
 mod recover;
 /// Showing the console what was rejected.
 mod shown;
+/// The pipeline's stages, as they are here.
+mod stages;
 /// Tables, keys and stages of one data folder.
 mod store;
 /// The event store's stream, of which `project` lives.
@@ -32,6 +36,7 @@ pub use dead_letters::LocalOffice;
 pub use dynamodb::{Sync, Tables};
 pub use host::LocalHost;
 pub use keys::FileKeys;
-pub use open::{OpenShop, Stages, Up, UpError};
+pub use open::{OpenShop, Up, UpError};
+pub use stages::Stages;
 pub use store::{MONITOR, OUTBOX, Store, StoreError};
 pub use stream::{LocalStream, SHARD};

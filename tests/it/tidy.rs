@@ -201,7 +201,8 @@ fn configuration_is_read_once_in_the_command_and_at_a_functions_start() {
 
 #[test]
 fn the_stages_are_files_of_their_own_and_the_shop_starts_each() {
-    let open = fs::read_to_string(root().join("src/embedded/open.rs")).unwrap();
+    let embedded = |name: &str| fs::read_to_string(root().join("src/embedded").join(name)).unwrap();
+    let stages = embedded("stages.rs");
     for (file, stage) in [
         ("accept", "Accept"),
         ("decrypt", "Decrypt"),
@@ -215,9 +216,9 @@ fn the_stages_are_files_of_their_own_and_the_shop_starts_each() {
             text.contains(&format!("pub const NAME: &str = \"{file}\";")),
             "{file}.rs names its function"
         );
-        assert!(open.contains(stage), "the embedded shop starts {stage}");
+        assert!(stages.contains(stage), "the embedded shop starts {stage}");
     }
-    assert!(open.contains("kassa_subscribers::all()"));
+    assert!(embedded("open.rs").contains("kassa_subscribers::all()"));
 }
 
 #[test]
