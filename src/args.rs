@@ -1,5 +1,7 @@
 /// What is said of sales that are to go their way again.
 mod again;
+/// What is said of backups.
+mod backup;
 /// What queues put aside.
 mod dead_letters;
 /// What is said of the shops' keys.
@@ -21,6 +23,7 @@ use crate::embedded::Sync;
 use crate::warehouse::TopicArn;
 
 pub use again::{ReconcileArgs, RejectedArgs, RetryArgs};
+pub use backup::{BackupArgs, RestoreArgs};
 pub use dead_letters::{DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
 pub use sell::{Destination, SellArgs};
@@ -61,6 +64,7 @@ const EXAMPLES: &str = "Examples:
   kassa status --watch                          is the shop all right?
   kassa console --stage prod                    the same, and more, in a browser
   kassa check --json                            do the books balance?
+  kassa backup /mnt/backup/2026-11-22           a copy that can be opened again, while the shop sells
   kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
   kassa stock --stage dev                       ask the shop on AWS
   kassa warehouse --database postgres://kassa@localhost/warehouse
@@ -136,6 +140,10 @@ Examples:
   kassa rebuild
   kassa rebuild --stage dev")]
     Rebuild(AskArgs),
+    /// Back up the shop on this machine, while it is open or closed
+    Backup(BackupArgs),
+    /// Make a shop of a backup
+    Restore(RestoreArgs),
     /// Show how it goes with the warehouse: delivering, failing since when, or stopped
     #[command(
         after_help = "A warehouse that answered 410 Gone gets nothing more until it is resumed, or has another URL. \

@@ -1,3 +1,5 @@
+//! RSA keys in files.
+
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -17,6 +19,7 @@ use kassa_bus::{ShopId, Thumbprint};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use crate::custody::KeepKeys;
 use crate::plan::MakeKeys;
 use crate::rotation::RotateKeys;
 
@@ -48,6 +51,9 @@ const PEM: &str = "PRIVATE KEY";
 
 /// How the files of keys end that are not disabled.
 const ENDING: &str = "pem";
+
+/// And those that are.
+const RETIRED: &str = "retired";
 
 impl FileKeys {
     /// Keys in this folder, which is made if it is not there.
@@ -101,8 +107,13 @@ impl FileKeys {
         let present = self.present(shop)?;
         match kid {
             Some(kid) if present.public.kid() != kid => {
-                let named =
-                    self.load_once((shop.clone(), Some(kid.clone())), || load(&self.path_of(shop, kid)));
+                let named = self.load_once((shop.clone(), Some(kid.clone())), || {
+                    let path = self.path_of(shop, kid);
+                    load(&path).and_then(|key| match key.public.kid() {
+                        there if there == kid => Ok(key),
+                        there => Err(unusable(&path, &format!("is the key {there}"))),
+                    })
+                });
                 named.map_err(|error| match error {
                     // The shop has a key, only not this one.
                     KeyError::NoSuchKey => KeyError::DoesNotOpen,
@@ -110,6 +121,18 @@ impl FileKeys {
                 })
             }
             _ => Ok(present),
+        }
+    }
+
+    /// Whether the key of this name is there, and can be used.
+    ///
+    /// # Errors
+    /// [`KeyError::Unavailable`] if it is there, and cannot.
+    pub fn has(&self, shop: &ShopId, kid: &Thumbprint) -> Result<bool, KeyError> {
+        match self.key(shop, Some(kid)) {
+            Ok(_) => Ok(true),
+            Err(KeyError::NoSuchKey | KeyError::DoesNotOpen) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -156,6 +179,7 @@ impl FileKeys {
     }
 
     fn make_next(&self, shop: &ShopId, known: &[Thumbprint]) -> std::io::Result<Thumbprint> {
+        private_folder(&self.named(shop))?;
         if let Some(left) = self.left(shop, known)? {
             return Ok(left);
         }
@@ -180,13 +204,18 @@ impl FileKeys {
 
     fn disable(&self, shop: &ShopId, kid: &Thumbprint) -> std::io::Result<()> {
         let path = self.path_of(shop, kid);
-        match fs::rename(&path, path.with_extension("retired")) {
+        match fs::rename(&path, path.with_extension(RETIRED)) {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             renamed => renamed.and_then(|()| sync(&self.named(shop)))?,
         }
         self.forget(shop);
         Ok(())
     }
+}
+
+/// Whether a file is a shop's key by its name, not one that is still being made.
+pub(super) fn is_key(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending == ENDING || ending == RETIRED)
 }
 
 fn private_folder(folder: &Path) -> std::io::Result<()> {
@@ -243,16 +272,21 @@ impl Key {
     }
 }
 
+fn unusable(path: &Path, why: &str) -> KeyError {
+    KeyError::unavailable(format!("{} {why}", path.display()))
+}
+
 fn load(path: &Path) -> Result<Key, KeyError> {
-    let unavailable = |why: &str| KeyError::unavailable(format!("{}: {why}", path.display()));
+    let unavailable = |why: &str| unusable(path, why);
     let text = match fs::read_to_string(path) {
         Ok(text) => Zeroizing::new(text),
         Err(e) if e.kind() == ErrorKind::NotFound => return Err(KeyError::NoSuchKey),
-        Err(e) => return Err(unavailable(&e.to_string())),
+        Err(e) => return Err(unavailable(&format!("cannot be read: {e}"))),
     };
-    let mode = fs::metadata(path).map_err(|e| unavailable(&e.to_string()))?.permissions().mode();
+    let mode =
+        fs::metadata(path).map_err(|e| unavailable(&format!("cannot be read: {e}")))?.permissions().mode();
     if mode & 0o077 != 0 {
-        return Err(unavailable("others can read this key; run chmod 600 on it"));
+        return Err(unavailable("can be read by others; run chmod 600 on it"));
     }
     let not_a_key = |()| unavailable("is not an RSA private key in PKCS#8 PEM");
     let pem = pem::parse(text.as_bytes()).map_err(|_| not_a_key(()))?;
@@ -264,6 +298,16 @@ fn load(path: &Path) -> Result<Key, KeyError> {
         private: OaepPrivateDecryptingKey::new(private).map_err(|_| not_a_key(()))?,
         public: PublicKey::new(&components.n, &components.e).map_err(|_| not_a_key(()))?,
     })
+}
+
+impl KeepKeys for FileKeys {
+    fn place(&self, shop: &ShopId) -> String {
+        self.path(shop).display().to_string()
+    }
+
+    fn put_back(&self, _: &ShopId) -> String {
+        "Put it back from a backup: there, the folder `keys` has the same files".into()
+    }
 }
 
 #[async_trait]

@@ -1,9 +1,15 @@
+/// A backup of a shop, and a shop of a backup.
+mod backup;
 /// The data folder: layout, lock, and who has it open.
 mod data;
+/// The file that is the shop's tables: whether it is whole, and a copy of it.
+mod database;
 /// Where dead letters are kept.
 mod dead_letters;
 /// `DynamoDB` in this process: dynoxide behind the AWS SDK.
 mod dynamodb;
+/// Whether the files of keys are all that the registry knows.
+mod examine;
 /// What a subscriber may ask of the shop.
 mod host;
 /// The shop's listener for tills.
@@ -31,9 +37,12 @@ mod store;
 /// The event store's stream, of which `project` lives.
 mod stream;
 
+pub use backup::{BackupError, Doing, Listed, Manifest, backup, restore};
 pub use data::{DataFolder, Occupant, OpenError};
+pub use database::DatabaseError;
 pub use dead_letters::LocalOffice;
 pub use dynamodb::{Sync, Tables};
+pub use examine::examine;
 pub use host::LocalHost;
 pub use keys::FileKeys;
 pub use open::{OpenShop, Up, UpError};

@@ -14,7 +14,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::data::{DataFolder, Occupant, OpenError};
+use super::database;
 use super::dynamodb::Sync;
+use super::examine::examine;
 use super::host::LocalHost;
 use super::http::Door;
 use super::keys::FileKeys;
@@ -24,6 +26,7 @@ use super::store::{MONITOR, Store, StoreError};
 use super::stream::Reporter;
 use super::{minutes, operator, recover};
 use crate::console::{self, Access, Feed, Sight};
+use crate::custody::CustodyError;
 use crate::listener;
 use crate::monitor::alarms::Alarms;
 use crate::monitor::collect::{Collector, Parts};
@@ -54,6 +57,8 @@ pub enum UpError {
     Data(#[from] OpenError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error("{name} does not start")]
@@ -100,7 +105,7 @@ pub struct OpenShop {
     resuming: JoinHandle<()>,
     projections: Vec<JoinHandle<()>>,
     // Held, and with it the lock, until the shop is closed.
-    _folder: DataFolder,
+    folder: DataFolder,
 }
 
 /// How long closing waits for what is still on its way. What is left is published again at the next
@@ -120,6 +125,9 @@ impl OpenShop {
         let store = Store::open(Some(&folder.database()), up.sync).await?;
         let failed = |why| UpError::Keys { folder: folder.keys(), why };
         let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);
+        for (shop, kid) in examine(&keys, &store.registry, up.clock.now()).await? {
+            tracing::warn!(%shop, %kid, "a key of long ago is gone; what it sealed and was not opened cannot be opened");
+        }
         let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
         plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
 
@@ -216,7 +224,7 @@ impl OpenShop {
             ending,
             resuming,
             projections,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -246,6 +254,10 @@ impl OpenShop {
         }
         self.tracer.close(LAST_EXPORT).await;
         self.exporting.abort();
+        // Whoever copies the file of a shop that is closed has the shop.
+        if let Err(why) = database::checkpoint(&self.folder.database()) {
+            tracing::warn!(%why, "the database's last writes stay in its log, shop.db-wal");
+        }
         self.bus.outstanding()
     }
 }

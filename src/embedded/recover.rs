@@ -22,8 +22,8 @@ const SURELY_PUBLISHED: SignedDuration = SignedDuration::from_mins(15);
 /// What an earlier process did not finish.
 pub(super) async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>, metrics: Metrics) {
     match store.read_model.is_held().await {
-        Ok(false) => {}
-        Ok(true) => match questions.rebuild(&|_, _| {}).await {
+        Ok(false) if !store.rows_are_lost() => {}
+        Ok(_) => match questions.rebuild(&|_, _| {}).await {
             Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "finished an interrupted rebuild"),
             Err(error) => tracing::error!(%error, "cannot finish an interrupted rebuild; run kassa rebuild"),
         },

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use kassa::custody::KeepKeys;
 use kassa::plan::MakeKeys;
 use kassa::questions::Status;
 use kassa::rotation::{KeyState, Retirement, RotateKeys, Rotation, RotationError, ShownKey, retire, rotate};
@@ -35,7 +36,9 @@ fn now(world: &World) -> Timestamp {
 }
 
 async fn rotated(world: &World, registry: &Registry, keys: &dyn RotateKeys) -> Result<(), RotationError> {
-    rotate(keys, registry, &Rotation { shop_id: shop(), overlap: DAY }, now(world)).await.map(drop)
+    rotate(keys, registry, &Rotation { shop_id: shop(), overlap: DAY, lost: false }, now(world))
+        .await
+        .map(drop)
 }
 
 async fn shown(world: &World) -> Vec<ShownKey> {
@@ -162,6 +165,16 @@ impl ShopKeys for CutOff<'_> {
 
     async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
         self.keys.public_key(shop).await
+    }
+}
+
+impl KeepKeys for CutOff<'_> {
+    fn place(&self, shop: &ShopId) -> String {
+        self.keys.place(shop)
+    }
+
+    fn put_back(&self, shop: &ShopId) -> String {
+        self.keys.put_back(shop)
     }
 }
 

@@ -1,0 +1,48 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::DATA;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "All that was accepted before it began is in it, with the shops' keys: keep it where nobody else can read. \
+It is checked as a shop that is to be opened, and has its name only once it is whole. A copy of the folder by other means is no backup: \
+while the shop writes, it is of several moments at once, and may not open. Tills keep what they have sold and not sent themselves.
+
+Examples:
+  kassa backup /mnt/backup/2026-11-22
+  kassa backup /mnt/backup/2026-11-22 --data /srv/shop --json"
+)]
+pub struct BackupArgs {
+    /// The folder to make, which is not there yet
+    #[arg(value_name = "FOLDER")]
+    pub to: PathBuf,
+    /// The shop's folder
+    #[arg(long, default_value = DATA, value_name = "FOLDER")]
+    pub data: PathBuf,
+    /// Print what is in it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Nothing is replaced: where a shop is, move it away first. The backup stays as it is. What was accepted after it \
+was made is not in it; see that the shop it was made of is not opened again beside it.
+
+Examples:
+  kassa restore /mnt/backup/2026-11-22
+  kassa restore /mnt/backup/2026-11-22 --data /srv/shop"
+)]
+pub struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "FOLDER")]
+    pub from: PathBuf,
+    /// The shop's folder, which is not there yet
+    #[arg(long, default_value = DATA, value_name = "FOLDER")]
+    pub data: PathBuf,
+    /// Print what is in it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
