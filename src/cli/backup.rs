@@ -46,8 +46,9 @@ fn told(as_json: bool, manifest: &Manifest, text: impl FnOnce() -> String) {
 
 /// Draws nothing where stderr is no terminal.
 fn bar() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{spinner} {prefix} {bar:30.green} {bytes}/{total_bytes}, {bytes_per_sec}");
+    let style = ProgressStyle::with_template(
+        "{spinner} {prefix} {bar:30.green} {bytes}/{total_bytes}, {bytes_per_sec}",
+    );
     let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     // Checking takes a while and cannot say how much of it is done.
     bar.enable_steady_tick(Duration::from_millis(200));

@@ -239,7 +239,9 @@ fn write_new_key(file: &Path) -> std::io::Result<()> {
         .map_err(|_| std::io::Error::other("no randomness"))?;
     let der: Pkcs8V1Der = key.as_der().map_err(|_| std::io::Error::other("the key cannot be encoded"))?;
     let text = Zeroizing::new(pem::encode(&pem::Pem::new(PEM, der.as_ref())));
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(file)?;
+    // Of whoever was killed while writing it.
+    let _ = fs::remove_file(file);
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

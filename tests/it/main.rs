@@ -18,8 +18,10 @@ mod rules; // every rule of the pipeline
 mod signed; // what tills sign, what nobody signed, and what somebody forged
 
 // The shop on one machine, through the command.
+mod backup; // a backup of a shop that sells, and a shop of a backup
 mod edge; // whoever wants to do harm: slow, large, malformed, too many; and TLS
 mod local_bus; // the bus in one process: what each subscription may rely on
+mod opening; // whatever state a data folder is in, the shop opens or says what is wrong
 mod shop; // the shop as its users have it
 
 // Tills.

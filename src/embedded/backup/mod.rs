@@ -10,7 +10,7 @@ mod restore;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -120,8 +120,8 @@ fn unfinished(to: &Path) -> Result<tempfile::TempDir, BackupError> {
     let beside = parent(to);
     fs::create_dir_all(beside).map_err(BackupError::io(beside))?;
     let name = to.file_name().unwrap_or_default().to_string_lossy();
-    // Only its owner may look in: keys are in it.
-    let folder = tempfile::Builder::new().prefix(&format!("{name}.unfinished-")).tempdir_in(beside);
+    let (prefix, its_owners) = (format!("{name}.unfinished-"), fs::Permissions::from_mode(0o700));
+    let folder = tempfile::Builder::new().prefix(&prefix).permissions(its_owners).tempdir_in(beside);
     folder.map_err(BackupError::io(beside))
 }
 
