@@ -8,7 +8,8 @@ use super::DATA;
 #[command(
     after_help = "All that was accepted before it began is in it, with the shops' keys: keep it where nobody else can read. \
 It is checked as a shop that is to be opened, and has its name only once it is whole. A copy of the folder by other means is no backup: \
-while the shop writes, it is of several moments at once, and may not open. Tills keep what they have sold and not sent themselves.
+while the shop writes, it is of several moments at once, and may not open. What is called FOLDER.unfinished-… is left of one that was \
+killed, and can be deleted. Tills keep what they have sold and not sent themselves.
 
 Examples:
   kassa backup /mnt/backup/2026-11-22

@@ -112,8 +112,8 @@ impl KeepKeys for KmsKeyMaker {
 
     fn put_back(&self, shop: &ShopId) -> String {
         format!(
-            "Name the key again, with `aws kms create-alias` or `aws kms update-alias` --alias-name {}; KMS tags each with its \
-             kassa:shop, and keeps one that is to be deleted for days (`aws kms cancel-key-deletion`)",
+            "Name it again (`aws kms create-alias` or `update-alias --alias-name {}`); one that is to be deleted is kept for days \
+             (`aws kms cancel-key-deletion`)",
             self.keys.alias(shop)
         )
     }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::key_file::is_key;
+
 /// A data folder that is ours alone while this lives.
 ///
 /// ```text
@@ -146,6 +148,13 @@ impl DataFolder {
             self.lock.write_all(&text)
         });
         written.map_err(|why| OpenError::Io { folder: self.path.clone(), why })
+    }
+
+    /// Whether there are keys and no tables: a shop that was never opened has neither.
+    #[must_use]
+    pub fn lost_its_database(&self) -> bool {
+        let keys = fs::read_dir(self.keys()).into_iter().flatten().flatten();
+        !self.database().exists() && keys.into_iter().any(|entry| is_key(&entry.path()))
     }
 
     #[must_use]

@@ -1,24 +1,19 @@
 //! RSA keys in files.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rsa::{
-    KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
-    PublicKeyComponents,
-};
-use aws_lc_rs::signature::KeyPair as _;
 use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_bus::{ShopId, Thumbprint};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use super::key_file::{ENDING, Key, RETIRED, load, unusable, write_new_key};
 use crate::custody::KeepKeys;
 use crate::plan::MakeKeys;
 use crate::rotation::RotateKeys;
@@ -41,19 +36,6 @@ struct Job {
     ciphertext: Vec<u8>,
     done: oneshot::Sender<Result<Zeroizing<Vec<u8>>, KeyError>>,
 }
-
-struct Key {
-    private: OaepPrivateDecryptingKey,
-    public: PublicKey,
-}
-
-const PEM: &str = "PRIVATE KEY";
-
-/// How the files of keys end that are not disabled.
-const ENDING: &str = "pem";
-
-/// And those that are.
-const RETIRED: &str = "retired";
 
 impl FileKeys {
     /// Keys in this folder, which is made if it is not there.
@@ -213,11 +195,6 @@ impl FileKeys {
     }
 }
 
-/// Whether a file is a shop's key by its name, not one that is still being made.
-pub(super) fn is_key(file: &Path) -> bool {
-    file.extension().is_some_and(|ending| ending == ENDING || ending == RETIRED)
-}
-
 fn private_folder(folder: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
@@ -231,19 +208,6 @@ fn sync(folder: &Path) -> std::io::Result<()> {
 fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::rename(from, to)?;
     to.parent().map_or(Ok(()), sync)
-}
-
-/// Makes a key in a file that has no name yet, so that a crash leaves no half one.
-fn write_new_key(file: &Path) -> std::io::Result<()> {
-    let key = PrivateDecryptingKey::generate(KeySize::Rsa2048)
-        .map_err(|_| std::io::Error::other("no randomness"))?;
-    let der: Pkcs8V1Der = key.as_der().map_err(|_| std::io::Error::other("the key cannot be encoded"))?;
-    let text = Zeroizing::new(pem::encode(&pem::Pem::new(PEM, der.as_ref())));
-    // Of whoever was killed while writing it.
-    let _ = fs::remove_file(file);
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// As many as there are cores: more would only take turns.
@@ -262,44 +226,6 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
         // Whoever asked may have gone away.
         let _ = done.send(key.decrypt(&ciphertext));
     }
-}
-
-impl Key {
-    fn decrypt(&self, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let mut plaintext = Zeroizing::new(vec![0; self.private.min_output_size()]);
-        let decrypted = self.private.decrypt(&OAEP_SHA256_MGF1SHA256, ciphertext, &mut plaintext, None);
-        let length = decrypted.map_err(|_| KeyError::DoesNotOpen)?.len();
-        plaintext.truncate(length);
-        Ok(plaintext)
-    }
-}
-
-fn unusable(path: &Path, why: &str) -> KeyError {
-    KeyError::unavailable(format!("{} {why}", path.display()))
-}
-
-fn load(path: &Path) -> Result<Key, KeyError> {
-    let unavailable = |why: &str| unusable(path, why);
-    let text = match fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Err(KeyError::NoSuchKey),
-        Err(e) => return Err(unavailable(&format!("cannot be read: {e}"))),
-    };
-    let mode =
-        fs::metadata(path).map_err(|e| unavailable(&format!("cannot be read: {e}")))?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(unavailable("can be read by others; run chmod 600 on it"));
-    }
-    let not_a_key = |()| unavailable("is not an RSA private key in PKCS#8 PEM");
-    let pem = pem::parse(text.as_bytes()).map_err(|_| not_a_key(()))?;
-    let der = Zeroizing::new(pem.into_contents());
-    let pair = KeyPair::from_pkcs8(&der).map_err(|_| not_a_key(()))?;
-    let components = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
-    let private = PrivateDecryptingKey::from_pkcs8(&der).map_err(|_| not_a_key(()))?;
-    Ok(Key {
-        private: OaepPrivateDecryptingKey::new(private).map_err(|_| not_a_key(()))?,
-        public: PublicKey::new(&components.n, &components.e).map_err(|_| not_a_key(()))?,
-    })
 }
 
 impl KeepKeys for FileKeys {

@@ -14,6 +14,8 @@ mod examine;
 mod host;
 /// The shop's listener for tills.
 mod http;
+/// One private key in a file.
+mod key_file;
 /// RSA keys in files.
 mod keys;
 /// What subscribers do every minute.

@@ -122,6 +122,12 @@ impl OpenShop {
     /// [`UpError`].
     pub async fn open(up: Up) -> Result<Self, UpError> {
         let mut folder = DataFolder::create(&up.data).await?;
+        if folder.lost_its_database() {
+            tracing::warn!(
+                folder = %folder.path().display(),
+                "there are keys and no shop.db: the shop begins anew; if it was lost, close the shop and restore a backup"
+            );
+        }
         let store = Store::open(Some(&folder.database()), up.sync).await?;
         let failed = |why| UpError::Keys { folder: folder.keys(), why };
         let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -71,19 +71,29 @@ fn accepted(data: &Path) -> HashSet<String> {
     accepted.map(|event| event["sale_id"].as_str().unwrap().to_owned()).collect()
 }
 
+/// A till that sells until the test is over, however it ends.
+struct Selling(Child);
+
+impl Drop for Selling {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_backup_of_a_shop_that_sells_opens_with_all_that_was_accepted_before_it_began() {
     let folder = folder();
     let data = folder.path().join("shop");
     let up = Up::start_with(&data, &["--sync", "normal"]);
-    let sell = ["sell", "--shop", "AMIS1", "--url", &up.url, "--concurrency", "32", "--rate", "400"];
+    let sell = ["sell", "--shop", "AMIS1", "--url", &up.url, "--concurrency", "32", "--rate", "100"];
     let mut selling = command(&[&sell[..], &["--count", "1000000"]].concat());
-    let mut selling = selling.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    for round in 0..4 {
+    let _selling = Selling(selling.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    for round in 0..3 {
         // given a shop that sells, and gets another key meanwhile
         let before = loop {
             match accepted(&data) {
-                before if before.len() > 100 * round => break before,
+                before if before.len() > 50 * round => break before,
                 _ => std::thread::sleep(Duration::from_millis(50)),
             }
         };
@@ -111,8 +121,6 @@ fn a_backup_of_a_shop_that_sells_opens_with_all_that_was_accepted_before_it_bega
         let sold = asked(&["sell", "--shop", "AMIS1", "--url", &again.url, "--count", "2", "--json"]);
         assert_eq!(sold["accepted"], 2);
     }
-    selling.kill().unwrap();
-    selling.wait().unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{
     BackupError, DATABASE, DataFolder, Doing, FORMAT, KEYS, Manifest, Progress, copy, database, finish,
     folders, make_folder, read, unfinished, verify,
 };
-use crate::embedded::keys::is_key;
+use crate::embedded::key_file::is_key;
 
 /// How often it is begun anew because a key was being rotated.
 const TRIES: u32 = 3;
