@@ -29,22 +29,24 @@ pub enum Wrong {
     Other(Thumbprint),
 }
 
+/// A shop's present key is not the one that the registry knows.
+#[derive(Debug)]
+pub struct WrongKey {
+    pub shop_id: ShopId,
+    /// The one that it knows.
+    pub kid: Thumbprint,
+    pub wrong: Wrong,
+    /// Whose the one is that is there.
+    pub owner: Option<ShopId>,
+    pub place: String,
+    pub put_back: String,
+}
+
 /// Why a shop's keys are not those that the registry knows.
 #[derive(Debug, thiserror::Error)]
 pub enum CustodyError {
-    #[error(
-        "{place} {is}, and {shop_id} has the key {kid}: what tills sealed with that opens with no other. {put_back}. If it is \
-         lost for good, `kassa key rotate --shop {shop_id} --lost` makes another",
-        is = Is(wrong, owner.as_ref())
-    )]
-    Present {
-        shop_id: ShopId,
-        kid: Thumbprint,
-        wrong: Wrong,
-        owner: Option<ShopId>,
-        place: String,
-        put_back: String,
-    },
+    #[error("{0}")]
+    Present(Box<WrongKey>),
     #[error(
         "the key {kid} of {shop_id} is gone, and opens what tills sealed until {until:.0}. {put_back}. If it is lost for good, \
          `kassa key retire --shop {shop_id} --kid {kid} --now` rejects what still comes"
@@ -56,15 +58,21 @@ pub enum CustodyError {
     Table(#[from] TableError),
 }
 
-struct Is<'a>(&'a Wrong, Option<&'a ShopId>);
-
-impl fmt::Display for Is<'_> {
+impl fmt::Display for WrongKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0, self.1) {
-            (Wrong::Gone, _) => f.write_str("is gone"),
-            (Wrong::Other(kid), Some(owner)) => write!(f, "is {kid}, a key of {owner}"),
-            (Wrong::Other(kid), None) => write!(f, "is {kid}, which is no key the registry knows"),
+        let Self { shop_id, kid, wrong, owner, place, put_back } = self;
+        match (wrong, owner) {
+            (Wrong::Gone, _) => write!(f, "{place} is gone")?,
+            (Wrong::Other(there), Some(owner)) => write!(f, "{place} is {there}, a key of {owner}")?,
+            (Wrong::Other(there), None) => {
+                write!(f, "{place} is {there}, which is no key the registry knows")?;
+            }
         }
+        write!(
+            f,
+            ", and {shop_id} has the key {kid}: what tills sealed with that opens with no other. {put_back}. If it is lost for \
+             good, `kassa key rotate --shop {shop_id} --lost` makes another"
+        )
     }
 }
 
@@ -104,14 +112,14 @@ pub async fn present(
         Wrong::Gone => None,
         Wrong::Other(kid) => registry.owner(kid).await?,
     };
-    Err(CustodyError::Present {
+    Err(CustodyError::Present(Box::new(WrongKey {
         shop_id: shop_id.clone(),
         kid: known.kid.clone(),
         wrong,
         owner,
         place: keys.place(shop_id),
         put_back: keys.put_back(shop_id),
-    })
+    })))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(super) async fn backup(BackupArgs { to, data, json }: BackupArgs) -> Result<
 pub(super) async fn restore(RestoreArgs { from, data, json }: RestoreArgs) -> Result<ExitCode, Failure> {
     let bar = bar();
     let made = embedded::restore(&from, &data, Clock::system().now(), &|doing, done, of| {
-        show(&bar, doing, done, of)
+        show(&bar, doing, done, of);
     })
     .await;
     bar.finish_and_clear();

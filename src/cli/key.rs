@@ -18,9 +18,12 @@ pub(super) async fn key(command: KeyCommand) -> Result<ExitCode, Failure> {
         }
         KeyCommand::Rotate(RotateArgs { shop: shop_id, overlap, lost, ask }) => {
             let rotated = ask.shop.ask().await?.rotate(&Rotation { shop_id, overlap, lost }, now).await?;
-            let shown = || match lost {
-                true => format!("Tills of {} now get the key {}.\n", rotated.shop_id, rotated.to),
-                false => render::rotated(&rotated, &ask.shop.reach()),
+            let shown = || {
+                if lost {
+                    format!("Tills of {} now get the key {}.\n", rotated.shop_id, rotated.to)
+                } else {
+                    render::rotated(&rotated, &ask.shop.reach())
+                }
             };
             print(&if ask.json { format!("{}\n", json!(rotated)) } else { shown() });
         }

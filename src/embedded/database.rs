@@ -46,7 +46,7 @@ pub struct Made {
 /// Looks whether there is a database, or room for one. Writes nothing, so that what is damaged stays as it is for whoever
 /// would save something of it.
 ///
-/// SQLite would take a log that it cannot read for one that was never written, and a file that is empty for one that was never
+/// `SQLite` would take a log that it cannot read for one that was never written, and a file that is empty for one that was never
 /// used, and delete the log beside it, with the sales in it.
 ///
 /// # Errors
@@ -76,9 +76,10 @@ pub fn inspect(file: &Path, tables: &[String]) -> Result<(), DatabaseError> {
     connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(failed)?;
     let there = there(&connection).map_err(failed)?;
     let is_ours = |name: &String| name == "_tables" || tables.contains(name);
-    match there.is_empty() || there.iter().any(is_ours) {
-        true => Ok(()),
-        false => Err(DatabaseError::Foreign { file: file.to_owned() }),
+    if there.is_empty() || there.iter().any(is_ours) {
+        Ok(())
+    } else {
+        Err(DatabaseError::Foreign { file: file.to_owned() })
     }
 }
 
@@ -210,7 +211,7 @@ pub fn copy(from: &Path, to: &Path, progress: &dyn Fn(u64, u64)) -> Result<(), D
     copy().map_err(|error| DatabaseError::from_sqlite(from, &error))
 }
 
-/// The log that SQLite keeps beside a database.
+/// The log that `SQLite` keeps beside a database.
 #[must_use]
 pub fn log_of(file: &Path) -> PathBuf {
     beside(file, "-wal")
@@ -265,12 +266,12 @@ fn bytes_by_header(header: &[u8]) -> Option<u64> {
     (number(24)? == number(92)?).then_some(u64::from(number(28)?) * size)
 }
 
-/// Whether a log begins as SQLite begins one (4.1 of the same page). Where nothing was ever synced, a crash leaves zeros.
+/// Whether a log begins as `SQLite` begins one (4.1 of the same page). Where nothing was ever synced, a crash leaves zeros.
 fn begins_a_log(head: &[u8]) -> bool {
     matches!(head, [0x37, 0x7f, 0x06, 0x82 | 0x83, ..]) || head.iter().all(|byte| *byte == 0)
 }
 
-/// The names of the tables there are, but SQLite's own.
+/// The names of the tables there are, but `SQLite`'s own.
 fn there(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     texts(connection, "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
 }

@@ -122,20 +122,7 @@ impl OpenShop {
     /// [`UpError`].
     pub async fn open(up: Up) -> Result<Self, UpError> {
         let mut folder = DataFolder::create(&up.data).await?;
-        if folder.lost_its_database() {
-            tracing::warn!(
-                folder = %folder.path().display(),
-                "there are keys and no shop.db: the shop begins anew; if it was lost, close the shop and restore a backup"
-            );
-        }
-        let store = Store::open(Some(&folder.database()), up.sync).await?;
-        let failed = |why| UpError::Keys { folder: folder.keys(), why };
-        let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);
-        for (shop, kid) in examine(&keys, &store.registry, up.clock.now()).await? {
-            tracing::warn!(%shop, %kid, "a key of long ago is gone; what it sealed and was not opened cannot be opened");
-        }
-        let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
-        plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
+        let (store, keys, plan) = ready(&folder, &up).await?;
 
         let metrics = Metrics::default();
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
@@ -266,6 +253,26 @@ impl OpenShop {
         }
         self.bus.outstanding()
     }
+}
+
+/// Tables and keys, as `shops.toml` declares them, and what was changed for that.
+async fn ready(folder: &DataFolder, up: &Up) -> Result<(Store, Arc<FileKeys>, Plan), UpError> {
+    if folder.lost_its_database() {
+        tracing::warn!(
+            folder = %folder.path().display(),
+            "there are keys and no shop.db: the shop begins anew; if it was lost, close the shop and restore a backup"
+        );
+    }
+    let store = Store::open(Some(&folder.database()), up.sync).await?;
+    let failed = |why| UpError::Keys { folder: folder.keys(), why };
+    let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);
+    let now = up.clock.now();
+    for (shop, kid) in examine(&keys, &store.registry, now).await? {
+        tracing::warn!(%shop, %kid, "a key of long ago is gone; what it sealed and was not opened cannot be opened");
+    }
+    let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
+    plan.carry_out(&*keys, &store.registry, &store.read_model, now).await?;
+    Ok((store, keys, plan))
 }
 
 /// Asked of a shop that is open, whose bus takes back what its queues gave up.

@@ -166,7 +166,7 @@ fn a_database_that_is_damaged_is_called_that() {
             "rubbish" => fs::write(&file, random(bytes.len())).unwrap(),
             "a few bytes" => fs::write(&file, "hello").unwrap(),
             "cut off" => {
-                File::options().write(true).open(&file).unwrap().set_len(bytes.len() as u64 / 2).unwrap()
+                File::options().write(true).open(&file).unwrap().set_len(bytes.len() as u64 / 2).unwrap();
             }
             "cut off in its first page" => fs::write(&file, &bytes[..1000]).unwrap(),
             "overwritten" => {

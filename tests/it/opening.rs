@@ -143,7 +143,7 @@ fn whatever_is_missing_of_any_table_is_made_and_nothing_else_is_lost() {
                 // what is gone with all that was sold is named
                 "kassa-local-events" if lost => assert_ne!(check["mismatches"], json!([]), "{half:?}"),
                 "kassa-local-shops" if lost => {
-                    assert_eq!(check["mismatches"], json!([]), "{half:?}: {check}")
+                    assert_eq!(check["mismatches"], json!([]), "{half:?}: {check}");
                 }
                 _ => assert_eq!(
                     (&check["recorded"], &check["mismatches"]),

@@ -186,7 +186,7 @@ fn read(
         each(part)?;
         bytes += read as u64;
     }
-    let sha256 = hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hash.finish().as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     Ok(Listed { name: name.to_owned(), bytes, sha256 })
 }
 
@@ -202,6 +202,12 @@ fn copy(from: &Path, to: &Path, name: &str, mut progress: impl FnMut(u64)) -> Re
     Ok(listed)
 }
 
+/// Of a manifest, what any form of it has.
+#[derive(Deserialize)]
+struct Form {
+    format: u32,
+}
+
 impl Manifest {
     /// The manifest of a backup, if this folder is one.
     fn read(folder: &Path) -> Result<Self, BackupError> {
@@ -213,11 +219,6 @@ impl Manifest {
             }
             Err(why) => return Err(BackupError::Io { path: file, why }),
         };
-        // A newer form is told as such, whatever else it has.
-        #[derive(Deserialize)]
-        struct Form {
-            format: u32,
-        }
         let wrong = |why: String| BackupError::Manifest { file: file.clone(), why };
         let unreadable =
             |e: serde_json::Error| wrong(format!("the manifest is damaged ({e}); take another backup"));
