@@ -36,13 +36,6 @@ impl DatabaseError {
     }
 }
 
-/// Tables that were missing and were made, by name.
-pub struct Made {
-    pub tables: Vec<String>,
-    /// Whether others were there that held rows: what these held is lost then.
-    pub lost: bool,
-}
-
 /// Looks whether there is a database, or room for one. Writes nothing, so that what is damaged stays as it is for whoever
 /// would save something of it.
 ///
@@ -114,11 +107,17 @@ pub fn lacks(file: &Path, tables: &[String]) -> Result<bool, DatabaseError> {
 /// Makes what is missing as it is in `template`, all of it or nothing: a table is two things, what is known of it and its
 /// rows, and whoever is killed between the two leaves one that can neither be used nor made.
 ///
-/// A stream whose events are lost says nothing, and is emptied.
+/// Gives the tables that were lost, and are empty now: where others hold rows, those that something was known of, and those
+/// of `old`, which every version had. A stream whose events are lost says nothing, and is emptied.
 ///
 /// # Errors
 /// [`DatabaseError`].
-pub fn complete(file: &Path, template: &Path, stream_of: (&str, &str)) -> Result<Made, DatabaseError> {
+pub fn complete(
+    file: &Path,
+    template: &Path,
+    old: &[&String],
+    (events, stream): (&str, &str),
+) -> Result<Vec<String>, DatabaseError> {
     let complete = || {
         let mut connection = open(file)?;
         connection.execute("ATTACH ?1 AS template", [template.to_string_lossy()])?;
@@ -128,7 +127,9 @@ pub fn complete(file: &Path, template: &Path, stream_of: (&str, &str)) -> Result
         };
         let of_tables = there(&change)?.into_iter().filter(|table| !table.starts_with('_'));
         let used: Vec<bool> = of_tables.map(|table| rows(&table)).collect::<rusqlite::Result<_>>()?;
-        let lost = used.contains(&true);
+        let known = known(&change)?;
+        let is_lost =
+            |table: &String| used.contains(&true) && (known.contains(table) || old.contains(&table));
         let missing = pairs(
             &change,
             "SELECT name, sql FROM template.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' \
@@ -145,13 +146,12 @@ pub fn complete(file: &Path, template: &Path, stream_of: (&str, &str)) -> Result
             "INSERT INTO main._tables ({columns}) SELECT {columns} FROM template._tables \
              WHERE table_name NOT IN (SELECT table_name FROM main._tables)"
         ))?;
-        let (events, stream) = stream_of;
-        let tables: Vec<String> = missing.into_iter().map(|(name, _)| name).collect();
-        if lost && tables.iter().any(|table| table == events) {
+        let lost: Vec<String> = missing.into_iter().map(|(name, _)| name).filter(is_lost).collect();
+        if lost.iter().any(|table| table == events) {
             change.execute_batch(&format!("DELETE FROM main.\"{stream}\""))?;
         }
         change.commit()?;
-        Ok(Made { tables, lost })
+        Ok(lost)
     };
     complete().map_err(|error| DatabaseError::from_sqlite(file, &error))
 }

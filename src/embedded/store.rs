@@ -30,7 +30,7 @@ pub struct Store {
     pub registry: Registry,
     pub read_model: ReadModel,
     pub stream: LocalStream,
-    /// Tables that were missing though others held something, and were made anew, empty.
+    /// Tables that were lost, and were made anew, empty.
     pub lost: Vec<String>,
 }
 
@@ -91,12 +91,10 @@ impl Store {
             let whole = Embedded::open(None, sync, tables.clone())?;
             whole.make_tables(owners).await?;
             whole.write_to(&template)?;
-            let made = database::complete(file, &template, (&tables.events, &tables.changes));
+            let old = [&tables.events, &tables.shops, &tables.changes];
+            let completed = database::complete(file, &template, &old, (&tables.events, &tables.changes));
             let _ = fs::remove_file(&template);
-            let made = made?;
-            if made.lost {
-                lost = made.tables;
-            }
+            lost = completed?;
         }
         for table in &lost {
             tracing::error!(
