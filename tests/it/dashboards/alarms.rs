@@ -136,7 +136,7 @@ fn the_runbook_has_a_section_for_each_alarm_that_begins_with_its_command() {
     for link in runbook.split("](#").skip(1) {
         let to = link.split_once(')').unwrap().0;
         let section = |name: &&&str| name.to_lowercase().replace(' ', "-") == to;
-        let known = named.contains_key(to) || others.iter().any(|name| section(name));
+        let known = named.contains_key(to) || others.iter().any(section);
         assert!(known, "the runbook links to {to}");
     }
 }
