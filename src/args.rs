@@ -1,5 +1,7 @@
 /// What is said of sales that are to go their way again.
 mod again;
+/// What is said of backups.
+mod backup;
 /// What queues put aside.
 mod dead_letters;
 /// What is said of the shops' keys.
@@ -23,6 +25,7 @@ use crate::embedded::Sync;
 use crate::warehouse::TopicArn;
 
 pub use again::{ReconcileArgs, RejectedArgs, RetryArgs};
+pub use backup::BackupArgs;
 pub use dead_letters::{DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
 pub use restore::{After, RestoreArgs};
@@ -65,6 +68,7 @@ const EXAMPLES: &str = "Examples:
   kassa status --watch                          is the shop all right?
   kassa console --stage prod                    the same, and more, in a browser
   kassa check --json                            do the books balance?
+  kassa backup /mnt/backup/2026-11-22           a copy that can be opened again, while the shop sells
   kassa apply --stage dev --dry-run             what would shops.toml change on AWS?
   kassa stock --stage dev                       ask the shop on AWS
   kassa restore --stage prod                    could it be restored? Rehearse it
@@ -141,7 +145,9 @@ Examples:
   kassa rebuild
   kassa rebuild --stage dev")]
     Rebuild(AskArgs),
-    /// Rehearse a deployed stage's point-in-time recovery, or put back what the stage has lost
+    /// Back up the shop on this machine, while it is open or closed
+    Backup(BackupArgs),
+    /// Make a shop of a backup; of a deployed stage, rehearse its point-in-time recovery, or put back what it has lost
     Restore(RestoreArgs),
     /// Show how it goes with the warehouse: delivering, failing since when, or stopped
     #[command(

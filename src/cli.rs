@@ -1,5 +1,7 @@
 /// Sales that are to go their way again.
 mod again;
+/// Backups, and what becomes of them.
+mod backup;
 /// What queues put aside.
 mod dead_letters;
 /// The shops' keys.
@@ -137,6 +139,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(&if ask.json { format!("{}\n", json!(rebuilt)) } else { render::rebuilt(&rebuilt) });
             Ok(ExitCode::SUCCESS)
         }
+        Command::Backup(args) => backup::backup(args).await,
         Command::Restore(args) => restore::restore(args).await,
         Command::Status(args) => watching::status(args).await,
         Command::Console(args) => watching::console(args).await,

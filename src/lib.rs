@@ -10,6 +10,8 @@ pub mod cloud;
 pub mod console;
 /// What AWS asks for it: measured units times list prices.
 pub mod cost;
+/// Whether the keys that are there are those that the registry knows.
+pub mod custody;
 /// What was given up by a queue, and what somebody does about it.
 pub mod dead_letters;
 /// The guided tour.

@@ -1,3 +1,5 @@
+//! What must change for the shops to be as `shops.toml` declares them.
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -15,6 +17,7 @@ use kassa_pipeline::read_model::{DeclaredItem, ReadModel};
 use kassa_pipeline::row::ReadRow;
 use serde::Serialize;
 
+use crate::custody::{self, CustodyError, KeepKeys};
 use crate::shops::{DeclaredShop, Shops};
 
 /// Why the shops could not be applied.
@@ -23,12 +26,14 @@ pub enum ApplyError {
     #[error("the key of {shop_id}")]
     Key { shop_id: ShopId, source: KeyError },
     #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error(transparent)]
     Table(#[from] TableError),
 }
 
 /// Keys that can be made for shops that have none.
 #[async_trait]
-pub trait MakeKeys: ShopKeys {
+pub trait MakeKeys: KeepKeys {
     /// Makes the shop's key. An adapter MUST NOT replace or delete one that is there.
     async fn make(&self, shop: &ShopId) -> Result<(), KeyError>;
 }
@@ -40,7 +45,7 @@ pub enum Change {
     MakeKey {
         shop_id: ShopId,
     },
-    /// The key is in use under the shop's name, but not in the registry.
+    /// There is a key under the shop's name, and the registry knows of none.
     RegisterKey {
         shop_id: ShopId,
         kid: Thumbprint,
@@ -119,14 +124,14 @@ impl Plan {
     /// [`ApplyError`].
     pub async fn make(
         shops: &Shops,
-        keys: &dyn ShopKeys,
+        keys: &dyn KeepKeys,
         registry: &Registry,
         read_model: &ReadModel,
     ) -> Result<Self, ApplyError> {
         let mut changes = Vec::new();
         for shop in &shops.shops {
-            let kid = key_of(keys, &shop.id).await?;
             let registered = registry.shop(&shop.id).await?;
+            let kid = custody::present(keys, registry, &shop.id, registered.as_deref()).await?;
             changes.extend(kid.is_none().then(|| Change::MakeKey { shop_id: shop.id.clone() }));
             changes.extend(shop_change(shop, registered.as_deref()));
             if let (Some(kid), Some(registered)) = (kid, registered)

@@ -1,3 +1,5 @@
+//! Another key for a shop, and the end of an old one.
+
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::keys::KeyError;
@@ -29,6 +31,9 @@ pub trait RotateKeys: MakeKeys {
 pub struct Rotation {
     pub shop_id: ShopId,
     pub overlap: SignedDuration,
+    /// The present key is gone for good: it opens nothing from now on.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 /// Which old key is to be disabled.
@@ -57,6 +62,10 @@ pub enum RotationError {
     NoKey(ShopId),
     #[error("{0} has no key {1}; `kassa key list` shows which it has")]
     NoSuchKey(ShopId, Thumbprint),
+    #[error("the key {1} of {0} is not lost: it is where it belongs")]
+    NotLost(ShopId, Thumbprint),
+    #[error("{0} is there, and is no key that is lost; move it away first")]
+    InTheWay(String),
     #[error("{0} is what tills of {1} seal with; rotate it first")]
     InUse(Thumbprint, ShopId),
     #[error(
@@ -110,7 +119,7 @@ pub fn shown(shop: &Shop, now: Timestamp) -> Vec<ShownKey> {
 }
 
 /// The key that is to take the present one's place: it stands before it, and is no older.
-fn coming(shop: &Shop) -> Option<&ShopKey> {
+pub(crate) fn coming(shop: &Shop) -> Option<&ShopKey> {
     let (present, others) = shop.keys.split_last()?;
     others.last().filter(|key| key.since >= present.since && key.ended().is_none())
 }
@@ -128,15 +137,27 @@ pub async fn rotate(
     rotation: &Rotation,
     now: Timestamp,
 ) -> Result<Rotated, RotationError> {
-    let Rotation { shop_id, overlap } = rotation;
+    let Rotation { shop_id, overlap, lost } = rotation;
     let failed = |source| RotationError::Key { shop_id: shop_id.clone(), source };
     let no_key = || RotationError::NoKey(shop_id.clone());
     let mut shop = Shop::clone(&*registry.afresh(shop_id).await?.ok_or_else(no_key)?);
     let present = shop.present_key().ok_or_else(no_key)?.clone();
+    if *lost {
+        match keys.public_key(shop_id).await {
+            Err(KeyError::NoSuchKey) => {}
+            Ok(there) if *there.kid() == present.kid => {
+                return Err(RotationError::NotLost(shop_id.clone(), present.kid));
+            }
+            // It may be somebody's only one.
+            Ok(_) | Err(_) => return Err(RotationError::InTheWay(keys.place(shop_id))),
+        }
+    }
     let to = if let Some(coming) = coming(&shop) {
         coming.kid.clone()
     } else {
-        keys.name_present(shop_id).await.map_err(failed)?;
+        if !lost {
+            keys.name_present(shop_id).await.map_err(failed)?;
+        }
         let known: Vec<_> = shop.keys.iter().map(|key| key.kid.clone()).collect();
         let next = keys.make_next(shop_id, &known).await.map_err(failed)?;
         // Never older than the present one, whosever clock that was by.
@@ -146,10 +167,11 @@ pub async fn rotate(
         next
     };
     keys.promote(shop_id, &to).await.map_err(failed)?;
-    let until = now.saturating_add(*overlap).unwrap_or(Timestamp::MAX);
+    let until = if *lost { now } else { now.saturating_add(*overlap).unwrap_or(Timestamp::MAX) };
     let (mut next, mut others): (Vec<_>, Vec<_>) = shop.keys.drain(..).partition(|key| key.kid == to);
     if let Some(before) = others.last_mut() {
         before.until = Some(until);
+        before.retired = lost.then_some(now);
     }
     others.append(&mut next);
     shop.keys = others;

@@ -18,8 +18,11 @@ was sealed with the old one is opened for as long as the overlap says: a till th
 late. With less than an hour, tills that keep a key as long as they may are turned away. Then retire it. Cut off, ask \
 again: it goes on where it was. No key is ever deleted.
 
+A key that is gone, and in no backup, is told with --lost: what it sealed and was not opened is rejected, and the shop opens again.
+
 Examples:
   kassa key rotate --shop AMIS1
+  kassa key rotate --shop AMIS1 --lost
   kassa key rotate --shop AMIS1 --overlap 30d --stage prod"
     )]
     Rotate(RotateArgs),
@@ -42,6 +45,9 @@ pub struct RotateArgs {
     /// How long sales sealed with the old key are still opened, as 12h or 30d
     #[arg(long, default_value = "14d", value_name = "TIME", value_parser = back)]
     pub overlap: SignedDuration,
+    /// The present key is gone for good: go on without it
+    #[arg(long, conflicts_with = "overlap")]
+    pub lost: bool,
     #[command(flatten)]
     pub ask: AskArgs,
 }

@@ -16,9 +16,15 @@ pub(super) async fn key(command: KeyCommand) -> Result<ExitCode, Failure> {
             let shown = || render::keys(&keys, &ask.shop.reach());
             print(&if ask.json { format!("{}\n", json!(keys)) } else { shown() });
         }
-        KeyCommand::Rotate(RotateArgs { shop: shop_id, overlap, ask }) => {
-            let rotated = ask.shop.ask().await?.rotate(&Rotation { shop_id, overlap }, now).await?;
-            let shown = || render::rotated(&rotated, &ask.shop.reach());
+        KeyCommand::Rotate(RotateArgs { shop: shop_id, overlap, lost, ask }) => {
+            let rotated = ask.shop.ask().await?.rotate(&Rotation { shop_id, overlap, lost }, now).await?;
+            let shown = || {
+                if lost {
+                    format!("Tills of {} now get the key {}.\n", rotated.shop_id, rotated.to)
+                } else {
+                    render::rotated(&rotated, &ask.shop.reach())
+                }
+            };
             print(&if ask.json { format!("{}\n", json!(rotated)) } else { shown() });
         }
         KeyCommand::Retire(RetireArgs { shop: shop_id, kid, now: at_once, ask }) => {

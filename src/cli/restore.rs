@@ -2,21 +2,38 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Failure, events_bar, print};
-use crate::args::{After, RestoreArgs, SERVICE};
-use crate::cloud::Stage;
+use super::{Failure, backup, events_bar, print};
+use crate::args::{After, RestoreArgs, SERVICE, Service};
 use crate::cloud::restore::{BesideStage, PutBack, Restore, Restored, Step, Then};
+use crate::cloud::{Stage, StageName};
 use crate::questions::render;
 
 pub(super) async fn restore(args: RestoreArgs) -> Result<ExitCode, Failure> {
-    let stage = Stage::find(&args.service.service, &args.stage).await?;
+    match (&args.stage, args.from) {
+        (Some(name), _) => {
+            let stage = Stage::find(&args.service.service, name).await?;
+            rehearse(stage, &reach(name, &args.service), args.at, args.after, args.json).await
+        }
+        (None, Some(from)) => backup::restore(&from, &args.data, args.json).await,
+        (None, None) => Err("say which backup, or which --stage".into()),
+    }
+}
+
+async fn rehearse(
+    stage: Stage,
+    reach: &str,
+    at: Option<Timestamp>,
+    after: After,
+    json: bool,
+) -> Result<ExitCode, Failure> {
     let bar = Bar::new();
-    if args.after.discard {
+    if after.discard {
         let removed = stage.discard_copies(&|step| bar.shows(step)).await?;
         bar.finish();
-        print(&if args.json {
+        print(&if json {
             format!("{}\n", json!({"removed": removed}))
         } else if removed.is_empty() {
             format!("{} has no copies.\n", stage.stack())
@@ -25,31 +42,27 @@ pub(super) async fn restore(args: RestoreArgs) -> Result<ExitCode, Failure> {
         });
         return Ok(ExitCode::SUCCESS);
     }
-    let then = match args.after {
+    let then = match after {
         After { put_back: true, .. } => Then::PutBack,
         After { keep: true, .. } => Then::Keep,
         After { .. } => Then::Remove,
     };
-    let restored = stage.restore(Restore { at: args.at, then }, &|step| bar.shows(step)).await;
+    let restored = stage.restore(Restore { at, then }, &|step| bar.shows(step)).await;
     bar.finish();
     let restored = restored.inspect_err(|_| {
         eprintln!(
             "What was restored so far stays: the same command goes on with it, kassa restore{} --discard removes it.",
-            reach(&args)
+            reach
         );
     })?;
-    print(&if args.json {
-        format!("{}\n", json!(restored))
-    } else {
-        text(&restored, stage.stack(), &reach(&args))
-    });
+    print(&if json { format!("{}\n", json!(restored)) } else { text(&restored, stage.stack(), reach) });
     Ok(if restored.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn reach(args: &RestoreArgs) -> String {
-    match args.service.service.as_str() {
-        SERVICE => format!(" --stage {}", args.stage),
-        service => format!(" --stage {} --service {service}", args.stage),
+fn reach(stage: &StageName, service: &Service) -> String {
+    match service.service.as_str() {
+        SERVICE => format!(" --stage {stage}"),
+        service => format!(" --stage {stage} --service {service}"),
     }
 }
 

@@ -1,13 +1,17 @@
+//! The shops' keys in KMS, where they can be made and rotated as well.
+
 use async_trait::async_trait;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::error::{BuildError, SdkError};
 use aws_sdk_kms::operation::create_alias::CreateAliasError;
+use aws_sdk_kms::operation::update_alias::UpdateAliasError;
 use aws_sdk_kms::types::{KeySpec, KeyUsageType, Tag};
 use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_bus::kms::KmsKeys;
 use kassa_bus::{ShopId, Thumbprint};
 use zeroize::Zeroizing;
 
+use crate::custody::KeepKeys;
 use crate::plan::MakeKeys;
 use crate::rotation::RotateKeys;
 
@@ -101,6 +105,20 @@ impl KmsKeyMaker {
     }
 }
 
+impl KeepKeys for KmsKeyMaker {
+    fn place(&self, shop: &ShopId) -> String {
+        self.keys.alias(shop)
+    }
+
+    fn put_back(&self, shop: &ShopId) -> String {
+        format!(
+            "Name it again (`aws kms create-alias` or `update-alias --alias-name {}`); one that is to be deleted is kept for days \
+             (`aws kms cancel-key-deletion`)",
+            self.keys.alias(shop)
+        )
+    }
+}
+
 #[async_trait]
 impl MakeKeys for KmsKeyMaker {
     async fn make(&self, shop: &ShopId) -> Result<(), KeyError> {
@@ -127,8 +145,14 @@ impl RotateKeys for KmsKeyMaker {
 
     async fn promote(&self, shop: &ShopId, kid: &Thumbprint) -> Result<(), KeyError> {
         let key_id = self.key_id(&self.keys.alias_of(shop, kid)).await?;
-        let moved = self.client.update_alias().alias_name(self.keys.alias(shop)).target_key_id(key_id);
-        moved.send().await.map(|_| ()).map_err(KeyError::unavailable)
+        let moved = self.client.update_alias().alias_name(self.keys.alias(shop)).target_key_id(&key_id);
+        match moved.send().await {
+            // The alias was lost, and with it the key before.
+            Err(error) if error.as_service_error().is_some_and(UpdateAliasError::is_not_found_exception) => {
+                self.name(&key_id, self.keys.alias(shop)).await
+            }
+            moved => moved.map(|_| ()).map_err(KeyError::unavailable),
+        }
     }
 
     async fn disable(&self, shop: &ShopId, kid: &Thumbprint) -> Result<(), KeyError> {

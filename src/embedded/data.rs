@@ -1,3 +1,5 @@
+//! The data folder: layout, lock, and who has it open.
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -5,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use super::key_file::is_key;
 
 /// A data folder that is ours alone while this lives.
 ///
@@ -19,6 +23,15 @@ pub struct DataFolder {
     path: PathBuf,
     lock: File,
 }
+
+/// The tables, in a data folder and in a backup.
+pub(super) const DATABASE: &str = "shop.db";
+
+/// The folder of keys, in a data folder and in a backup.
+pub(super) const KEYS: &str = "keys";
+
+/// What a backup has and a shop has not.
+pub(super) const MANIFEST: &str = "backup.json";
 
 /// Whoever has a data folder open, and where it answers questions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +54,8 @@ pub enum OpenError {
     Busy { folder: PathBuf },
     #[error("there is no shop in {}; `kassa up --data {0}` opens one", folder.display())]
     Nothing { folder: PathBuf },
+    #[error("{} is a backup, and stays as it is; `kassa restore {0}` makes a shop of it", folder.display())]
+    Backup { folder: PathBuf },
     #[error("cannot use {} as data folder: {why}", folder.display())]
     Io { folder: PathBuf, why: std::io::Error },
 }
@@ -55,6 +70,7 @@ impl DataFolder {
     /// [`OpenError::Open`] or [`OpenError::Busy`] if somebody else has it.
     pub async fn create(path: &Path) -> Result<Self, OpenError> {
         let io = |why| OpenError::Io { folder: path.to_owned(), why };
+        no_backup(path)?;
         fs::create_dir_all(path).map_err(io)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io)?;
         Self::lock_patiently(path).await
@@ -65,10 +81,21 @@ impl DataFolder {
     /// # Errors
     /// As [`DataFolder::create`], and [`OpenError::Nothing`].
     pub async fn existing(path: &Path) -> Result<Self, OpenError> {
-        if !path.join("shop.db").is_file() {
-            return Err(OpenError::Nothing { folder: path.to_owned() });
-        }
+        Self::has_shop(path)?;
         Self::lock_patiently(path).await
+    }
+
+    /// Whether there is a shop in a folder, open or closed.
+    ///
+    /// # Errors
+    /// [`OpenError::Nothing`], or [`OpenError::Backup`].
+    pub fn has_shop(path: &Path) -> Result<(), OpenError> {
+        no_backup(path)?;
+        if path.join(DATABASE).exists() {
+            Ok(())
+        } else {
+            Err(OpenError::Nothing { folder: path.to_owned() })
+        }
     }
 
     /// Who has it and does not say where is just opening it, or asks a closed shop something: soon that is over.
@@ -123,18 +150,29 @@ impl DataFolder {
         written.map_err(|why| OpenError::Io { folder: self.path.clone(), why })
     }
 
+    /// Whether there are keys and no tables: a shop that was never opened has neither.
+    #[must_use]
+    pub fn lost_its_database(&self) -> bool {
+        let keys = fs::read_dir(self.keys()).into_iter().flatten().flatten();
+        !self.database().exists() && keys.into_iter().any(|entry| is_key(&entry.path()))
+    }
+
     #[must_use]
     pub fn database(&self) -> PathBuf {
-        self.path.join("shop.db")
+        self.path.join(DATABASE)
     }
 
     #[must_use]
     pub fn keys(&self) -> PathBuf {
-        self.path.join("keys")
+        self.path.join(KEYS)
     }
 
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn no_backup(path: &Path) -> Result<(), OpenError> {
+    if path.join(MANIFEST).exists() { Err(OpenError::Backup { folder: path.to_owned() }) } else { Ok(()) }
 }

@@ -1,3 +1,5 @@
+//! `DynamoDB` in this process: dynoxide behind the AWS SDK.
+
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +65,26 @@ impl Tables {
     pub fn documents(owner: &str) -> String {
         format!("kassa-local-{owner}")
     }
+
+    /// Each table with its partition and sort key, those of these owners' documents among them.
+    fn keys(&self, owners: &[&str]) -> Vec<(String, &'static str, &'static str)> {
+        let Self { events, shops, changes, dead_letters, queues } = self;
+        let keys = [
+            (events.clone(), "stream", "event"),
+            (shops.clone(), "shop_id", "record_type"),
+            (changes.clone(), "table", "sequence"),
+            (dead_letters.clone(), "queue", "id"),
+            (queues.clone(), "queue", "place"),
+        ];
+        let documents = owners.iter().map(|owner| (Self::documents(owner), "group", "name"));
+        keys.into_iter().chain(documents).collect()
+    }
+
+    /// The names of all, those of these owners' documents among them.
+    #[must_use]
+    pub fn names(&self, owners: &[&str]) -> Vec<String> {
+        self.keys(owners).into_iter().map(|(name, ..)| name).collect()
+    }
 }
 
 /// `DynamoDB` in this process: answers the AWS SDK's requests with dynoxide, no socket in between.
@@ -117,30 +139,29 @@ impl Embedded {
         Client::from_conf(config)
     }
 
-    /// Makes the tables that are not there yet, those for these owners' documents among them, and finds the
-    /// end of the stream.
+    /// Makes all tables, those for these owners' documents among them, where there is none yet.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn prepare(&self, client: &Client, documents: &[&str]) -> Result<(), TableError> {
-        let Tables { events, shops, changes, dead_letters, queues } = &self.0.tables;
-        let documents = documents.iter().map(|owner| (Tables::documents(owner), "group", "name"));
-        let keys = [
-            (events.clone(), "stream", "event"),
-            (shops.clone(), "shop_id", "record_type"),
-            (changes.clone(), "table", "sequence"),
-            (dead_letters.clone(), "queue", "id"),
-            (queues.clone(), "queue", "place"),
-        ];
-        let there = client.list_tables().send().await.map_err(TableError::unavailable("list the tables"))?;
-        for (table, partition, sort) in keys.into_iter().chain(documents) {
-            if !there.table_names().contains(&table) {
-                create(client, &table, partition, sort).await?;
-            }
+    pub async fn make_tables(&self, owners: &[&str]) -> Result<(), TableError> {
+        let client = self.client();
+        for (table, partition, sort) in self.0.tables.keys(owners) {
+            create(&client, &table, partition, sort).await?;
         }
-        let last = super::stream::last_sequence(client, changes, events).await?;
-        *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = last + 1;
         Ok(())
+    }
+
+    /// Writes all there is into a file.
+    ///
+    /// # Errors
+    /// If it cannot be written, or is there already.
+    pub fn write_to(&self, file: &Path) -> Result<(), DynoxideError> {
+        self.0.db.vacuum_into(&file.to_string_lossy())
+    }
+
+    /// Has the stream go on after this sequence number.
+    pub fn goes_on_after(&self, last: u64) {
+        *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = last + 1;
     }
 
     #[must_use]

@@ -1,22 +1,20 @@
+//! RSA keys in files.
+
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rsa::{
-    KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
-    PublicKeyComponents,
-};
-use aws_lc_rs::signature::KeyPair as _;
 use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_bus::{ShopId, Thumbprint};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use super::key_file::{ENDING, Key, RETIRED, load, unusable, write_new_key};
+use crate::custody::KeepKeys;
 use crate::plan::MakeKeys;
 use crate::rotation::RotateKeys;
 
@@ -38,16 +36,6 @@ struct Job {
     ciphertext: Vec<u8>,
     done: oneshot::Sender<Result<Zeroizing<Vec<u8>>, KeyError>>,
 }
-
-struct Key {
-    private: OaepPrivateDecryptingKey,
-    public: PublicKey,
-}
-
-const PEM: &str = "PRIVATE KEY";
-
-/// How the files of keys end that are not disabled.
-const ENDING: &str = "pem";
 
 impl FileKeys {
     /// Keys in this folder, which is made if it is not there.
@@ -101,8 +89,13 @@ impl FileKeys {
         let present = self.present(shop)?;
         match kid {
             Some(kid) if present.public.kid() != kid => {
-                let named =
-                    self.load_once((shop.clone(), Some(kid.clone())), || load(&self.path_of(shop, kid)));
+                let named = self.load_once((shop.clone(), Some(kid.clone())), || {
+                    let path = self.path_of(shop, kid);
+                    load(&path).and_then(|key| match key.public.kid() {
+                        there if there == kid => Ok(key),
+                        there => Err(unusable(&path, &format!("is the key {there}"))),
+                    })
+                });
                 named.map_err(|error| match error {
                     // The shop has a key, only not this one.
                     KeyError::NoSuchKey => KeyError::DoesNotOpen,
@@ -110,6 +103,18 @@ impl FileKeys {
                 })
             }
             _ => Ok(present),
+        }
+    }
+
+    /// Whether the key of this name is there, and can be used.
+    ///
+    /// # Errors
+    /// [`KeyError::Unavailable`] if it is there, and cannot.
+    pub fn has(&self, shop: &ShopId, kid: &Thumbprint) -> Result<bool, KeyError> {
+        match self.key(shop, Some(kid)) {
+            Ok(_) => Ok(true),
+            Err(KeyError::NoSuchKey | KeyError::DoesNotOpen) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -156,6 +161,7 @@ impl FileKeys {
     }
 
     fn make_next(&self, shop: &ShopId, known: &[Thumbprint]) -> std::io::Result<Thumbprint> {
+        private_folder(&self.named(shop))?;
         if let Some(left) = self.left(shop, known)? {
             return Ok(left);
         }
@@ -180,7 +186,7 @@ impl FileKeys {
 
     fn disable(&self, shop: &ShopId, kid: &Thumbprint) -> std::io::Result<()> {
         let path = self.path_of(shop, kid);
-        match fs::rename(&path, path.with_extension("retired")) {
+        match fs::rename(&path, path.with_extension(RETIRED)) {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             renamed => renamed.and_then(|()| sync(&self.named(shop)))?,
         }
@@ -204,17 +210,6 @@ fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
     to.parent().map_or(Ok(()), sync)
 }
 
-/// Makes a key in a file that has no name yet, so that a crash leaves no half one.
-fn write_new_key(file: &Path) -> std::io::Result<()> {
-    let key = PrivateDecryptingKey::generate(KeySize::Rsa2048)
-        .map_err(|_| std::io::Error::other("no randomness"))?;
-    let der: Pkcs8V1Der = key.as_der().map_err(|_| std::io::Error::other("the key cannot be encoded"))?;
-    let text = Zeroizing::new(pem::encode(&pem::Pem::new(PEM, der.as_ref())));
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(file)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
 /// As many as there are cores: more would only take turns.
 fn rsa_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -233,37 +228,14 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
     }
 }
 
-impl Key {
-    fn decrypt(&self, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let mut plaintext = Zeroizing::new(vec![0; self.private.min_output_size()]);
-        let decrypted = self.private.decrypt(&OAEP_SHA256_MGF1SHA256, ciphertext, &mut plaintext, None);
-        let length = decrypted.map_err(|_| KeyError::DoesNotOpen)?.len();
-        plaintext.truncate(length);
-        Ok(plaintext)
+impl KeepKeys for FileKeys {
+    fn place(&self, shop: &ShopId) -> String {
+        self.path(shop).display().to_string()
     }
-}
 
-fn load(path: &Path) -> Result<Key, KeyError> {
-    let unavailable = |why: &str| KeyError::unavailable(format!("{}: {why}", path.display()));
-    let text = match fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Err(KeyError::NoSuchKey),
-        Err(e) => return Err(unavailable(&e.to_string())),
-    };
-    let mode = fs::metadata(path).map_err(|e| unavailable(&e.to_string()))?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(unavailable("others can read this key; run chmod 600 on it"));
+    fn put_back(&self, _: &ShopId) -> String {
+        "Put it back from a backup: there, the folder `keys` has the same files".into()
     }
-    let not_a_key = |()| unavailable("is not an RSA private key in PKCS#8 PEM");
-    let pem = pem::parse(text.as_bytes()).map_err(|_| not_a_key(()))?;
-    let der = Zeroizing::new(pem.into_contents());
-    let pair = KeyPair::from_pkcs8(&der).map_err(|_| not_a_key(()))?;
-    let components = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
-    let private = PrivateDecryptingKey::from_pkcs8(&der).map_err(|_| not_a_key(()))?;
-    Ok(Key {
-        private: OaepPrivateDecryptingKey::new(private).map_err(|_| not_a_key(()))?,
-        public: PublicKey::new(&components.n, &components.e).map_err(|_| not_a_key(()))?,
-    })
 }
 
 #[async_trait]

@@ -1,41 +1,32 @@
+//! `kassa up`: from a data folder to an open shop, and back.
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kassa_bus::keys::ShopKeys;
-use kassa_bus::local::{LocalBus, Redelivery, STACK, invoked};
+use kassa_bus::local::{LocalBus, Redelivery, STACK};
 use kassa_bus::table::TableError;
-use kassa_bus::{
-    Clock, Host, Metrics, Publisher, SettingError, Settings, Source, Subscription, Tracer, trace,
-};
-use kassa_pipeline::accept::Accept;
-use kassa_pipeline::decrypt::Decrypt;
-use kassa_pipeline::first_use::FirstUse;
-use kassa_pipeline::opener::Opener;
-use kassa_pipeline::process::Process;
-use kassa_pipeline::project::Project;
-use kassa_pipeline::rates::Rates;
-use kassa_pipeline::reconcile::Reconcile;
-use kassa_pipeline::reject::Reject;
-use kassa_pipeline::unsettled::Finder;
-use kassa_pipeline::watch::Watch;
+use kassa_bus::{Clock, Host, Metrics, SettingError, Settings, Source, Subscription, Tracer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 
 use super::data::{DataFolder, Occupant, OpenError};
+use super::database;
 use super::dynamodb::Sync;
+use super::examine::examine;
 use super::host::LocalHost;
 use super::http::Door;
 use super::keys::FileKeys;
 use super::shown::Shown;
+use super::stages::Stages;
 use super::store::{MONITOR, Store, StoreError};
 use super::stream::Reporter;
-use super::{operator, recover};
+use super::{minutes, operator, recover};
 use crate::console::{self, Access, Feed, Sight};
+use crate::custody::CustodyError;
 use crate::listener;
 use crate::monitor::alarms::Alarms;
 use crate::monitor::collect::{Collector, Parts};
@@ -66,6 +57,8 @@ pub enum UpError {
     Data(#[from] OpenError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error("{name} does not start")]
@@ -112,7 +105,7 @@ pub struct OpenShop {
     resuming: JoinHandle<()>,
     projections: Vec<JoinHandle<()>>,
     // Held, and with it the lock, until the shop is closed.
-    _folder: DataFolder,
+    folder: DataFolder,
 }
 
 /// How long closing waits for what is still on its way. What is left is published again at the next
@@ -129,11 +122,7 @@ impl OpenShop {
     /// [`UpError`].
     pub async fn open(up: Up) -> Result<Self, UpError> {
         let mut folder = DataFolder::create(&up.data).await?;
-        let store = Store::open(Some(&folder.database()), up.sync).await?;
-        let failed = |why| UpError::Keys { folder: folder.keys(), why };
-        let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);
-        let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
-        plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
+        let (store, keys, plan) = ready(&folder, &up).await?;
 
         let metrics = Metrics::default();
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
@@ -172,7 +161,7 @@ impl OpenShop {
         };
         let plugged = plugged(&host)?;
         let ticking = others.iter().chain(&plugged).filter(|s| s.every_minute);
-        let ticking = tick_every(minute, ticking, &metrics, &tracer);
+        let ticking = minutes::tick_every(minute, ticking, &metrics, &tracer);
         let working = bus.start(others, plugged, &store.kept(&up.clock));
         let monitor = Collector::open(watching(&host, &bus)?).await?;
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
@@ -210,7 +199,7 @@ impl OpenShop {
         folder.announce(&occupant)?;
 
         let exporting = tokio::spawn(tracer.clone().run());
-        let resuming = tokio::spawn(resume(questions, store.clone(), bus.clone(), metrics.clone()));
+        let resuming = tokio::spawn(recover::resume(questions, store.clone(), bus.clone(), metrics.clone()));
         Ok(Self {
             occupant,
             applied: plan,
@@ -228,7 +217,7 @@ impl OpenShop {
             ending,
             resuming,
             projections,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -258,8 +247,32 @@ impl OpenShop {
         }
         self.tracer.close(LAST_EXPORT).await;
         self.exporting.abort();
+        // Whoever copies the file of a shop that is closed has the shop.
+        if let Err(why) = database::checkpoint(&self.folder.database()) {
+            tracing::warn!(%why, "the database's last writes stay in its log, shop.db-wal");
+        }
         self.bus.outstanding()
     }
+}
+
+/// Tables and keys, as `shops.toml` declares them, and what was changed for that.
+async fn ready(folder: &DataFolder, up: &Up) -> Result<(Store, Arc<FileKeys>, Plan), UpError> {
+    if folder.lost_its_database() {
+        tracing::warn!(
+            folder = %folder.path().display(),
+            "there are keys and no shop.db: the shop begins anew; if it was lost, close the shop and restore a backup"
+        );
+    }
+    let store = Store::open(Some(&folder.database()), up.sync).await?;
+    let failed = |why| UpError::Keys { folder: folder.keys(), why };
+    let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);
+    let now = up.clock.now();
+    for (shop, kid) in examine(&keys, &store.registry, now).await? {
+        tracing::warn!(%shop, %kid, "a key of long ago is gone; what it sealed and was not opened cannot be opened");
+    }
+    let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
+    plan.carry_out(&*keys, &store.registry, &store.read_model, now).await?;
+    Ok((store, keys, plan))
 }
 
 /// Asked of a shop that is open, whose bus takes back what its queues gave up.
@@ -290,102 +303,6 @@ async fn seed(feed: Arc<Feed>, questions: Arc<Questions>, clock: Clock) {
     }
 }
 
-/// What an earlier process did not finish.
-async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>, metrics: Metrics) {
-    match store.read_model.is_held().await {
-        Ok(false) => {}
-        Ok(true) => match questions.rebuild(&|_, _| {}).await {
-            Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "finished an interrupted rebuild"),
-            Err(error) => tracing::error!(%error, "cannot finish an interrupted rebuild; run kassa rebuild"),
-        },
-        Err(error) => tracing::error!(%error, "cannot see whether a rebuild was interrupted"),
-    }
-    match recover::recover(&store.events, &*bus, &metrics).await {
-        Ok(0) => {}
-        Ok(republished) => tracing::info!(republished, "left by an earlier process, published again"),
-        Err(error) => {
-            tracing::error!(%error, "cannot look for accepted sales that are not settled; restart to try again");
-        }
-    }
-}
-
-/// What stages are made of.
-pub struct Stages<'a> {
-    pub store: &'a Store,
-    pub keys: Arc<dyn ShopKeys>,
-    pub publisher: Arc<dyn Publisher>,
-    pub clock: &'a Clock,
-    pub metrics: &'a Metrics,
-    pub settings: &'a Settings,
-}
-
-impl Stages<'_> {
-    /// The stage behind the listener.
-    ///
-    /// # Errors
-    /// [`SettingError`].
-    pub fn accept(&self) -> Result<Accept, SettingError> {
-        Ok(Accept {
-            rates: Rates::told(self.settings)?,
-            store: self.store.events.clone(),
-            registry: self.store.registry.clone(),
-            keys: self.keys.clone(),
-            publisher: self.publisher.clone(),
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
-        })
-    }
-
-    /// Every stage that hangs on a topic, on the stream or on the clock.
-    ///
-    /// # Errors
-    /// [`SettingError`].
-    pub fn subscriptions(&self) -> Result<Vec<Subscription>, SettingError> {
-        let reject = Reject {
-            store: self.store.events.clone(),
-            publisher: self.publisher.clone(),
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
-        };
-        let decrypt = Decrypt {
-            opener: Opener::new(self.store.registry.clone(), self.keys.clone(), self.metrics.clone()),
-            first_use: FirstUse { store: self.store.events.clone(), clock: self.clock.clone() },
-            publisher: self.publisher.clone(),
-            reject: reject.clone(),
-            metrics: self.metrics.clone(),
-        };
-        let process = Process {
-            store: self.store.events.clone(),
-            registry: self.store.registry.clone(),
-            reject,
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
-        };
-        let project = Project::new(self.store.read_model.clone(), self.metrics.clone(), self.clock.clone());
-        let watch = Watch::new(
-            self.store.registry.clone(),
-            self.store.read_model.clone(),
-            Finder { store: self.store.events.clone() },
-            self.clock.clone(),
-            self.metrics.clone(),
-        );
-        let reconcile = Reconcile::told(
-            self.settings,
-            Finder { store: self.store.events.clone() },
-            self.store.shops(),
-            self.publisher.clone(),
-            (self.clock.clone(), self.metrics.clone()),
-        )?;
-        Ok(vec![
-            decrypt.subscription(),
-            process.subscription(),
-            project.subscription(),
-            watch.subscription(),
-            reconcile.subscription(),
-        ])
-    }
-}
-
 /// Every subscriber that its settings do not switch off.
 fn plugged(host: &LocalHost) -> Result<Vec<Subscription>, UpError> {
     let made = kassa_subscribers::all()
@@ -404,35 +321,6 @@ fn watching(host: &LocalHost, bus: &Arc<LocalBus>) -> Result<Parts, UpError> {
         documents: host.store.documents(MONITOR, host.clock.clone()),
         clock: host.clock.clone(),
     })
-}
-
-/// Each subscriber does every minute what it has to.
-fn tick_every<'a>(
-    minute: Duration,
-    subscriptions: impl Iterator<Item = &'a Subscription>,
-    metrics: &Metrics,
-    tracer: &Tracer,
-) -> JoinSet<()> {
-    let tick = |subscription: &Subscription| {
-        let (name, subscriber) = (subscription.name, Arc::clone(&subscription.subscriber));
-        let (metrics, tracer) = (metrics.clone(), tracer.clone());
-        async move {
-            let mut minutes = tokio::time::interval(minute);
-            minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                minutes.tick().await;
-                let begun = Instant::now();
-                let span = trace::minute(&tracer, name, None);
-                let outcome = span.within(subscriber.tick()).await;
-                let outcome = span.ends("minute", outcome);
-                invoked(&metrics, name, begun.elapsed(), outcome.is_ok());
-                if let Err(why) = outcome {
-                    tracing::error!(subscriber = name, %why, "what is due this minute failed");
-                }
-            }
-        }
-    };
-    subscriptions.map(tick).collect()
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), UpError> {

@@ -1,4 +1,9 @@
+//! Finishing what an earlier process left: a rebuild that was cut off, sales that were accepted and not settled.
+
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
+use kassa_bus::local::LocalBus;
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Message, Metrics, Publisher, Retry, Topic};
 use kassa_pipeline::event::{Event, REJECTED, StoredEvent};
@@ -7,18 +12,36 @@ use kassa_pipeline::reconcile::reconcile_all;
 use kassa_pipeline::reject;
 use kassa_pipeline::unsettled::Finder;
 
+use super::store::Store;
+use crate::questions::Questions;
+
 /// A rejection is published right after it was appended. What was appended this long before the last event
 /// was published, or else the store stood still in between, and with it the time of the last event.
 const SURELY_PUBLISHED: SignedDuration = SignedDuration::from_mins(15);
 
+/// What an earlier process did not finish.
+pub(super) async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>, metrics: Metrics) {
+    match store.read_model.is_held().await {
+        Ok(false) if !store.rows_are_lost() => {}
+        Ok(_) => match questions.rebuild(&|_, _| {}).await {
+            Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "finished an interrupted rebuild"),
+            Err(error) => tracing::error!(%error, "cannot finish an interrupted rebuild; run kassa rebuild"),
+        },
+        Err(error) => tracing::error!(%error, "cannot see whether a rebuild was interrupted"),
+    }
+    match recover(&store.events, &*bus, &metrics).await {
+        Ok(0) => {}
+        Ok(republished) => tracing::info!(republished, "left by an earlier process, published again"),
+        Err(error) => {
+            tracing::error!(%error, "cannot look for accepted sales that are not settled; restart to try again");
+        }
+    }
+}
+
 /// Publishes again what an earlier process may not have come to, and says how many messages: every envelope
 /// that was accepted and neither recorded nor rejected, and the last rejections. What is on its way already
 /// is published twice, which changes nothing.
-pub(super) async fn recover(
-    store: &EventStore,
-    publisher: &dyn Publisher,
-    metrics: &Metrics,
-) -> Result<u64, Retry> {
+async fn recover(store: &EventStore, publisher: &dyn Publisher, metrics: &Metrics) -> Result<u64, Retry> {
     let finder = Finder { store: store.clone() };
     let mut rejections = LastRejections::default();
     let see = |event: &StoredEvent| rejections.see(event);

@@ -1,3 +1,6 @@
+//! Tables, keys and stages of one data folder.
+
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,10 +14,11 @@ use kassa_bus::{Clock, Documents};
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 
+use super::database::{self, DatabaseError};
 use super::dead_letters::{LocalDeadLetters, LocalOffice};
 use super::dynamodb::{Embedded, Sync, Tables};
 use super::queues::LocalQueues;
-use super::stream::LocalStream;
+use super::stream::{self, LocalStream, SHARD};
 use crate::questions::Books;
 
 /// The tables of one embedded shop, open.
@@ -26,15 +30,24 @@ pub struct Store {
     pub registry: Registry,
     pub read_model: ReadModel,
     pub stream: LocalStream,
+    /// Tables that were lost, and were made anew, empty.
+    pub lost: Vec<String>,
 }
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    #[error(transparent)]
+    File(#[from] DatabaseError),
     #[error("cannot open the shop's database")]
     Database(#[from] dynoxide::DynoxideError),
     #[error(transparent)]
     Table(#[from] TableError),
+}
+
+/// Whose documents are kept.
+fn owners() -> Vec<&'static str> {
+    kassa_subscribers::all().iter().map(|entry| entry.name).chain([OUTBOX, MONITOR]).collect()
 }
 
 /// Appends that share one transaction and its fsync at most: what a transaction takes, less one for the
@@ -53,20 +66,69 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn open(file: Option<&Path>, sync: Sync) -> Result<Self, StoreError> {
-        let tables = Tables::local();
-        let embedded = Embedded::open(file, sync, tables.clone())?;
+        let (tables, owners) = (Tables::local(), owners());
+        let Some(file) = file else {
+            let embedded = Embedded::open(None, sync, tables.clone())?;
+            embedded.make_tables(&owners).await?;
+            return Self::on(&embedded, tables, Vec::new()).await;
+        };
+        database::inspect(file, &tables.names(&owners))?;
+        let opened = Self::open_file(file, sync, tables, &owners).await;
+        // What fails here fails for want of a whole file: it is worth reading all of it to say so.
+        opened.map_err(|error| match database::verify(file) {
+            Err(damaged @ DatabaseError::Damaged { .. }) => damaged.into(),
+            _ => error,
+        })
+    }
+
+    async fn open_file(file: &Path, sync: Sync, tables: Tables, owners: &[&str]) -> Result<Self, StoreError> {
+        let embedded = Embedded::open(Some(file), sync, tables.clone())?;
+        let template = file.with_extension("new");
+        // Whoever made it was killed.
+        let _ = fs::remove_file(&template);
+        let mut lost = Vec::new();
+        if database::lacks(file, &tables.names(owners))? {
+            let whole = Embedded::open(None, sync, tables.clone())?;
+            whole.make_tables(owners).await?;
+            whole.write_to(&template)?;
+            let old = [&tables.events, &tables.shops, &tables.changes];
+            let completed = database::complete(file, &template, &old, (&tables.events, &tables.changes));
+            let _ = fs::remove_file(&template);
+            lost = completed?;
+        }
+        for table in &lost {
+            tracing::error!(
+                table,
+                "the table was missing and was made anew, empty; if it held anything, restore a backup"
+            );
+        }
+        Self::on(&embedded, tables, lost).await
+    }
+
+    async fn on(embedded: &Embedded, tables: Tables, lost: Vec<String>) -> Result<Self, StoreError> {
         let client = embedded.client();
-        let owners: Vec<&str> =
-            kassa_subscribers::all().iter().map(|entry| entry.name).chain([OUTBOX, MONITOR]).collect();
-        embedded.prepare(&client, &owners).await?;
+        let read_model = ReadModel::new(client.clone(), tables.shops.as_str());
+        let stream = LocalStream::new(client.clone(), tables.clone(), embedded.recent());
+        // Where the stream was lost, the projection has still come as far as it had.
+        let taken = read_model.checkpoint(SHARD).await?;
+        embedded.goes_on_after(stream.last().await?.max(taken.as_ref().map_or(0, stream::row)));
         Ok(Self {
             events: EventStore::new(client.clone(), tables.events.as_str(), Appends::Grouped(GROUP)),
             registry: Registry::new(client.clone(), tables.shops.as_str()),
-            read_model: ReadModel::new(client.clone(), tables.shops.as_str()),
-            stream: LocalStream::new(client.clone(), tables.clone(), embedded.recent()),
+            read_model,
+            stream,
+            lost,
             tables,
             client,
         })
+    }
+
+    /// Whether the rows are not what the events say, because a table was lost that they are made from or kept in.
+    #[must_use]
+    pub fn rows_are_lost(&self) -> bool {
+        let lost = |table: &String| self.lost.contains(table);
+        // Without events, rows are the last there is of what they said.
+        !lost(&self.tables.events) && (lost(&self.tables.shops) || lost(&self.tables.changes))
     }
 
     /// The table of the registry and the read models.

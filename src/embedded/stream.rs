@@ -1,3 +1,5 @@
+//! The event store's stream, of which `project` lives.
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -149,6 +151,24 @@ impl LocalStream {
         Ok(keys)
     }
 
+    /// The newest row's number, or 0.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn last(&self) -> Result<u64, TableError> {
+        let last = self
+            .client
+            .query()
+            .table_name(&self.tables.changes)
+            .limit(1)
+            .scan_index_forward(false)
+            .key_condition_expression("#table = :table")
+            .expression_attribute_names("#table", "table")
+            .expression_attribute_values(":table", s(&self.tables.events));
+        let last = last.send().await.map_err(TableError::unavailable("read the end of the stream"))?;
+        last.items().first().map_or(Ok(0), sequence)
+    }
+
     /// Feeds a subscriber of the stream until `closing`, then until the stream is at its end.
     pub async fn run(
         self,
@@ -251,6 +271,11 @@ fn whole(checkpoint: &Position) -> u64 {
     number(&checkpoint.sequence).saturating_sub(checkpoint.partial.is_some().into())
 }
 
+/// The stream's row that a checkpoint stands in.
+pub(super) fn row(checkpoint: &Position) -> u64 {
+    number(&checkpoint.sequence) / PER_ROW
+}
+
 fn number(sequence: &Sequence) -> u64 {
     sequence.0.parse().unwrap_or(0)
 }
@@ -263,18 +288,4 @@ pub(super) fn sort_key(sequence: u64) -> String {
 fn sequence(row: &Item) -> Result<u64, TableError> {
     let wrong = || TableError::Attribute { row: "of the stream".into(), attribute: "sequence" };
     text(row, "sequence").and_then(|t| t.parse().ok()).ok_or_else(wrong)
-}
-
-/// The newest row's sequence number, or 0.
-pub(super) async fn last_sequence(client: &Client, changes: &str, events: &str) -> Result<u64, TableError> {
-    let last = client
-        .query()
-        .table_name(changes)
-        .limit(1)
-        .scan_index_forward(false)
-        .key_condition_expression("#table = :table")
-        .expression_attribute_names("#table", "table")
-        .expression_attribute_values(":table", s(events));
-    let last = last.send().await.map_err(TableError::unavailable("read the end of the stream"))?;
-    last.items().first().map_or(Ok(0), sequence)
 }

@@ -41,7 +41,7 @@ pub enum Ask {
 pub enum AskError {
     #[error(transparent)]
     Data(#[from] OpenError),
-    #[error("cannot open the shop's tables: {0}")]
+    #[error("the shop's tables cannot be asked: {0}")]
     Store(String),
     #[error("cannot open the keys in {folder}: {why}")]
     Keys { folder: String, why: std::io::Error },
@@ -65,7 +65,11 @@ impl Ask {
             Ok(folder) => {
                 let store = Store::open(Some(&folder.database()), Sync::Full).await;
                 let store = store.map_err(|e| AskError::Store(chain(&e)))?;
-                Ok(Self::Closed(Box::new(Questions::new(store.books())), folder))
+                let questions = Box::new(Questions::new(store.books()));
+                if store.rows_are_lost() {
+                    questions.rebuild(&|_, _| {}).await?;
+                }
+                Ok(Self::Closed(questions, folder))
             }
             Err(OpenError::Open { by, .. }) => Ok(Self::Open(Box::new(Remote::of(*by)))),
             Err(error) => Err(error.into()),

@@ -123,7 +123,7 @@ async fn a_stage_of_fc5a417_ends_what_was_on_its_way_and_sells_on() {
     // Given three sales that it had accepted, of which one is nowhere, one is in a queue closed, and one opened,
     let mut accepted_sales = Vec::new();
     for _ in 0..3 {
-        accepted_sales.push(accepted(&cloud, &till("till-5").ring_up(&lines).await.unwrap()).await);
+        accepted_sales.push(accepted(&cloud, &till("till-5").ring_up(&*lines).await.unwrap()).await);
     }
     let [lost, closed, opened] = &accepted_sales[..] else { panic!("three") };
     publish(&cloud, "ToDecryptTopic", &closed.to_decrypt()).await;
@@ -146,7 +146,7 @@ async fn a_stage_of_fc5a417_ends_what_was_on_its_way_and_sells_on() {
     // Subscribers go on with what they knew: one more of a failure that is known already.
     let mut wrong = till("till-4");
     wrong.key_of = "AMIS2".parse().unwrap();
-    let sale = wrong.ring_up(&lines).await.unwrap();
+    let sale = wrong.ring_up(&*lines).await.unwrap();
     wrong.post(&sale).await.unwrap();
     cloud.until("rejected", &["sale", sale.sale_id.as_str()], |sale| sale["status"] == "rejected").await;
     let incident = "

@@ -19,8 +19,11 @@ mod rules; // every rule of the pipeline
 mod signed; // what tills sign, what nobody signed, and what somebody forged
 
 // The shop on one machine, through the command.
+mod backup; // a backup of a shop that sells, and a shop of a backup
 mod edge; // whoever wants to do harm: slow, large, malformed, too many; and TLS
 mod local_bus; // the bus in one process: what each subscription may rely on
+mod lost; // a key or a database that is lost or damaged is named, and replaced by nothing
+mod opening; // killed at its first start, with a table missing, or left by an older version, a shop opens
 mod shop; // the shop as its users have it
 
 // Tills.

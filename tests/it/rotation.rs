@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use kassa::custody::KeepKeys;
 use kassa::plan::MakeKeys;
 use kassa::questions::Status;
 use kassa::rotation::{KeyState, Retirement, RotateKeys, Rotation, RotationError, ShownKey, retire, rotate};
@@ -35,7 +36,9 @@ fn now(world: &World) -> Timestamp {
 }
 
 async fn rotated(world: &World, registry: &Registry, keys: &dyn RotateKeys) -> Result<(), RotationError> {
-    rotate(keys, registry, &Rotation { shop_id: shop(), overlap: DAY }, now(world)).await.map(drop)
+    rotate(keys, registry, &Rotation { shop_id: shop(), overlap: DAY, lost: false }, now(world))
+        .await
+        .map(drop)
 }
 
 async fn shown(world: &World) -> Vec<ShownKey> {
@@ -162,6 +165,16 @@ impl ShopKeys for CutOff<'_> {
 
     async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
         self.keys.public_key(shop).await
+    }
+}
+
+impl KeepKeys for CutOff<'_> {
+    fn place(&self, shop: &ShopId) -> String {
+        self.keys.place(shop)
+    }
+
+    fn put_back(&self, shop: &ShopId) -> String {
+        self.keys.put_back(shop)
     }
 }
 
@@ -376,6 +389,50 @@ async fn on_aws_tills_sell_on_while_the_shop_gets_another_key() {
         "print(json.dumps(aws('kms').describe_key(KeyId='alias/kassa-local-AMIS1/{old}')['KeyMetadata']['KeyState']))"
     );
     assert_eq!(cloud.boto(&state).await, "Disabled");
+    let keys = cloud.ask(&["key", "list", "--shop", "AMIS1"]).await;
+    assert_eq!((&keys[0]["state"], &keys[1]["state"]), (&"retired".into(), &"present".into()));
+    assert_eq!(cloud.ask(&["apply"]).await["changes"], serde_json::json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_aws_a_key_whose_alias_is_gone_is_named_and_not_replaced() {
+    let cloud = Cloud::deployed().await;
+    let present = cloud.ask(&["key", "list", "--shop", "AMIS1"]).await[0]["kid"].as_str().unwrap().to_owned();
+    let keys = "print(json.dumps(len(aws('kms').list_keys()['Keys'])))";
+    let before = cloud.boto(keys).await;
+    let alias = |call: &str| {
+        let named = "kms, name = aws('kms'), 'alias/kassa-local-AMIS1'";
+        format!(
+            "{named}; key = kms.describe_key(KeyId=name + '/{present}')['KeyMetadata']['KeyId']; {call}; print('null')"
+        )
+    };
+    // given
+    cloud.boto(&alias("kms.delete_alias(AliasName=name)")).await;
+    // then none is made
+    for apply in [&["apply", "--stage", "local", "--dry-run"][..], &["apply", "--stage", "local"]] {
+        let refused = cloud.kassa(apply).await;
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        for part in ["alias/kassa-local-AMIS1 is gone", &present, "aws kms create-alias", "--lost"] {
+            assert!(said.contains(part), "{part:?} is not in: {said}");
+        }
+    }
+    assert_eq!(cloud.boto(keys).await, before);
+    // nor where it leads to another's
+    let other = "kms.create_alias(AliasName=name, TargetKeyId='alias/kassa-local-AMIS2')";
+    let other = other.replace(
+        "'alias/kassa-local-AMIS2'",
+        "kms.describe_key(KeyId='alias/kassa-local-AMIS2')['KeyMetadata']['KeyId']",
+    );
+    cloud.boto(&alias(&other)).await;
+    let said = String::from_utf8(cloud.kassa(&["apply", "--stage", "local"]).await.stderr).unwrap();
+    assert!(said.contains("a key of AMIS2"), "{said}");
+    // named again, all is as it was
+    cloud.boto(&alias("kms.update_alias(AliasName=name, TargetKeyId=key)")).await;
+    assert_eq!(cloud.ask(&["apply"]).await["changes"], serde_json::json!([]));
+    // and lost for good, it is given up on purpose
+    cloud.boto(&alias("kms.delete_alias(AliasName=name)")).await;
+    assert_eq!(cloud.ask(&["key", "rotate", "--shop", "AMIS1", "--lost"]).await["from"], present);
     let keys = cloud.ask(&["key", "list", "--shop", "AMIS1"]).await;
     assert_eq!((&keys[0]["state"], &keys[1]["state"]), (&"retired".into(), &"present".into()));
     assert_eq!(cloud.ask(&["apply"]).await["changes"], serde_json::json!([]));

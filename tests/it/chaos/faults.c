@@ -1,12 +1,14 @@
-/* A machine at its worst, for the programs it is preloaded into (LD_PRELOAD): a disk that is slow or full, and a clock
-   that jumps. The file KASSA_FAULTS says what is to happen and counts what did; whoever tests writes and reads it while
+/* A machine at its worst, for the programs it is preloaded into (LD_PRELOAD): a disk that is slow or full, a clock that
+   jumps, and the end of the program right before it changes something on the disk. The file KASSA_FAULTS says what is to happen and counts what did; whoever tests writes and reads it while
    the program runs. Only files are refused: pipes and sockets have no disk. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -21,6 +23,8 @@ struct faults {
     _Atomic int64_t full;     /* whether files find no room */
     _Atomic int64_t syncs;    /* were made to wait so far */
     _Atomic int64_t writes;   /* found no room so far */
+    _Atomic int64_t dies_at;  /* which change of the disk is not made any more, from 1 */
+    _Atomic int64_t changes;  /* of the disk so far */
 };
 
 static struct faults none;
@@ -33,6 +37,17 @@ __attribute__((constructor)) static void begin(void) {
     void *mapped = mmap(0, sizeof *faults, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (mapped != MAP_FAILED) faults = mapped;
     close(file);
+}
+
+/* kill -9 leaves on the disk what was written: between two changes of it every moment is the same. */
+static void change(void) {
+    int64_t at = atomic_load(&faults->dies_at);
+    if (atomic_fetch_add(&faults->changes, 1) + 1 == at) kill(getpid(), SIGKILL);
+}
+
+static int is_file(int file) {
+    struct stat about;
+    return !fstat(file, &about) && S_ISREG(about.st_mode);
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -73,8 +88,9 @@ int fdatasync(int file) {
 
 /* A disk runs full in the middle of a write as well: every other one still has room for half. */
 static size_t room(int file, size_t wanted) {
-    struct stat about;
-    if (!atomic_load(&faults->full) || fstat(file, &about) || !S_ISREG(about.st_mode)) return wanted;
+    if (!is_file(file)) return wanted;
+    change();
+    if (!atomic_load(&faults->full)) return wanted;
     return atomic_fetch_add(&faults->writes, 1) % 2 ? wanted / 2 : 0;
 }
 
@@ -108,3 +124,17 @@ int fallocate64(int file, int mode, off64_t from, off64_t length) {
     if (!real) real = REAL(fallocate64);
     return room(file, 1) ? real(file, mode, from, length) : (int)no_room();
 }
+
+#define CHANGE(call, parameters, arguments)            \
+    int call parameters {                              \
+        static __typeof__(&call) real;                 \
+        if (!real) real = REAL(call);                  \
+        change();                                      \
+        return real arguments;                         \
+    }
+
+CHANGE(rename, (const char *from, const char *to), (from, to))
+CHANGE(unlink, (const char *name), (name))
+CHANGE(linkat, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags))
+CHANGE(mkdir, (const char *name, mode_t mode), (name, mode))
+CHANGE(ftruncate64, (int file, off64_t length), (file, length))

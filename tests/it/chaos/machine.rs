@@ -30,10 +30,13 @@ const SYNC: u64 = 1;
 const FULL: u64 = 2;
 const SYNCS: u64 = 3;
 const WRITES: u64 = 4;
+const DIES_AT: u64 = 5;
+/// The last one is the library's own.
+const NUMBERS: usize = 7;
 
 impl Machine {
     pub fn new(path: &Path) -> Self {
-        fs::write(path, [0; 5 * 8]).unwrap();
+        fs::write(path, [0; NUMBERS * 8]).unwrap();
         let told = File::options().read(true).write(true).open(path).unwrap();
         Self { told, path: path.to_owned() }
     }
@@ -55,6 +58,11 @@ impl Machine {
 
     pub fn full(&self, full: bool) {
         self.set(FULL, i64::from(full));
+    }
+
+    /// Whatever runs on it is killed right before it changes its disk for the n-th time, from 1.
+    pub fn dies_at(&self, change: u64) {
+        self.set(DIES_AT, i64::try_from(change).unwrap());
     }
 
     pub fn done(&self) -> Done {

@@ -17,6 +17,8 @@ mod strangers;
 mod tally;
 mod tills;
 
+pub use machine::Machine;
+
 use std::time::{Duration, Instant};
 
 use self::aws::Deployed;

@@ -171,6 +171,7 @@ impl Trade {
             OnOneMachine::Clock(by) => self.machine.clock(by),
             // Not waited for: a shop that is frozen answers nobody.
             OnOneMachine::Republish => self.around.asks(self.command(&["reconcile"])),
+            OnOneMachine::Backup => tokio::task::block_in_place(|| self.backs_up()),
             OnOneMachine::Around(fault) => self.around.begins(fault, depot, &mut self.chance),
         }
     }
@@ -182,8 +183,33 @@ impl Trade {
             OnOneMachine::FullDisk => self.machine.full(false),
             OnOneMachine::Clock(_) => self.machine.clock(SignedDuration::ZERO),
             OnOneMachine::Around(fault) => self.around.ends(fault),
-            OnOneMachine::KillShop { .. } | OnOneMachine::Republish => {}
+            OnOneMachine::KillShop { .. } | OnOneMachine::Republish | OnOneMachine::Backup => {}
         }
+    }
+
+    /// A backup of the shop, however it is just now, is a shop that has all that was accepted before.
+    fn backs_up(&self) {
+        let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let [kept, restored] = ["backup", "restored"].map(|name| folder.path().join(name));
+        let data = self.data();
+        let [data, kept, restored] = [&data, &kept, &restored].map(|path| path.to_str().unwrap());
+        // Read from the file, as a shop that is frozen answers nobody.
+        let accepted = || -> u64 {
+            let tables = rusqlite::Connection::open(self.data().join("shop.db")).unwrap();
+            let accepted = "SELECT count(*) FROM \"kassa-local-events\" WHERE sk LIKE '%#accepted%'";
+            tables.query_row(accepted, [], |row| row.get(0)).unwrap()
+        };
+        let before = accepted();
+        json(&["backup", kept, "--data", data, "--json"]);
+        json(&["restore", kept, "--data", restored, "--json"]);
+        let check = json(&["check", "--data", restored, "--json"]);
+        assert_eq!(check["mismatches"], serde_json::json!([]), "{check}");
+        let events = command(&["events", "--shop", "AMIS1", "--data", restored]).output().unwrap();
+        let others = command(&["events", "--shop", "AMIS2", "--data", restored]).output().unwrap();
+        let events = [events.stdout, others.stdout].concat();
+        let lines = String::from_utf8(events).unwrap();
+        let in_it = lines.lines().filter(|line| line.contains("\"kind\":\"accepted\"")).count() as u64;
+        assert!(in_it >= before, "{in_it} of {before} accepted envelopes are in the backup");
     }
 
     /// Everything in the closed shop's queues waits twice, in another order, and some of it for longer.

@@ -48,6 +48,8 @@ pub enum OnOneMachine {
     Clock(SignedDuration),
     /// All that is on its way is sent on its way again.
     Republish,
+    /// No fault: a backup is made, which must open.
+    Backup,
     Around(Around),
 }
 
@@ -100,7 +102,7 @@ impl Fault for Around {
 
 impl Fault for OnOneMachine {
     fn draw(chance: &mut StdRng) -> Self {
-        match chance.random_range(0..16) {
+        match chance.random_range(0..17) {
             0..=2 => Self::KillShop { requeue: chance.random_bool(0.5) },
             3 => Self::FreezeShop,
             4 => Self::SlowDisk,
@@ -111,6 +113,7 @@ impl Fault for OnOneMachine {
                 Self::Clock(SignedDuration::from_secs(chance.random_range(-most..=most)))
             }
             8 => Self::Republish,
+            9 => Self::Backup,
             _ => Self::Around(Around::draw(chance)),
         }
     }
@@ -125,6 +128,7 @@ impl Fault for OnOneMachine {
             Self::Clock(by) if by.is_negative() => "shop's clock back",
             Self::Clock(_) => "shop's clock ahead",
             Self::Republish => "all on its way repeated",
+            Self::Backup => "backup made and opened",
             Self::Around(around) => return around.name(),
         };
         name.to_owned()

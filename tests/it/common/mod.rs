@@ -10,6 +10,8 @@ pub mod boto;
 pub mod cloud;
 /// A bootstrap over the stand-in of the Runtime API, and the events that AWS documents.
 pub mod function;
+/// A shop that an older version left.
+pub mod old;
 /// Whoever collects traces.
 pub mod otlp;
 /// A Postgres 15 of the test's own.

@@ -120,7 +120,7 @@ impl World {
         let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new(NOON.parse().unwrap()));
         let ticking = now.clone();
         let clock = Clock::from_fn(move || *ticking.lock().unwrap());
-        let plan = Plan::make(&shops, &*keys, &store.registry, &store.read_model).await.unwrap();
+        let plan = Plan::make(&shops, &keys.files, &store.registry, &store.read_model).await.unwrap();
         plan.carry_out(&keys.files, &store.registry, &store.read_model, clock.now()).await.unwrap();
         let (post, metrics) = (Arc::new(PostOffice::default()), Metrics::default());
         let wiring = Stages {
