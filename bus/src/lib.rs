@@ -35,6 +35,8 @@ pub mod kms;
 /// A Lambda function around a subscriber.
 #[cfg(feature = "aws")]
 pub mod lambda;
+/// How large things may be.
+pub mod limits;
 /// The in-process bus: queues, retries and dead letters on one machine.
 pub mod local;
 /// The published contract: one type per topic, and the envelope around it.

@@ -1,4 +1,5 @@
 use kassa_bus::Thumbprint;
+use kassa_bus::limits::{MAX_BATCH_BODY, MAX_BODY, MAX_ENVELOPE};
 use serde_json::{Map, Value, json};
 
 /// What a till is answered: status, headers and body, before any HTTP library.
@@ -46,7 +47,7 @@ pub enum Problem {
     /// 405.
     NoSuchMethod,
     /// 413.
-    TooLarge { limit: usize },
+    TooLarge,
     /// 429: it may come again, with the same id, when it is its turn.
     TooMany { retry_after: u32, detail: &'static str },
     /// 503: nothing is wrong with the request, try it again with the same id.
@@ -105,9 +106,10 @@ impl Problem {
             Self::NoSuchMethod => {
                 (405, "The method is not allowed", "POST /shop and GET /shop/{shop_id}/key are served".into())
             }
-            Self::TooLarge { limit } => {
-                let most = crate::request::MAX_BATCH_BODY;
-                let detail = format!("a request body is at most {limit} bytes, that of a batch {most}");
+            Self::TooLarge => {
+                let detail = format!(
+                    "an envelope is at most {MAX_ENVELOPE} bytes, a request's body {MAX_BODY}, that of a batch {MAX_BATCH_BODY}"
+                );
                 (413, "The request is too large", detail)
             }
             Self::TooMany { detail, .. } => (429, "Too many sales", (*detail).into()),

@@ -15,7 +15,8 @@ mod counted; // what is counted, is counted once
 mod replayed; // an envelope that names no sale is one sale, under whatever ids it comes
 mod rotation; // a shop gets another key while its tills go on selling
 mod rules; // every rule of the pipeline
-mod signed; // what tills sign, what nobody signed, and what somebody forged
+mod signed;
+mod sizes; // the largest sale goes through whole, what is larger is told so // what tills sign, what nobody signed, and what somebody forged
 
 // The shop on one machine, through the command.
 mod edge; // whoever wants to do harm: slow, large, malformed, too many; and TLS

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use kassa::questions::Status;
-use kassa_bus::message::{AcceptedSale, Reason};
+use kassa_bus::message::{AcceptedSale, Carried, Reason};
 use kassa_bus::registry::{Shop, ShopKey};
 use kassa_bus::{Metric, ShopId, Topic};
 use kassa_pipeline::event::{EventKey, StoredEvent};
@@ -150,7 +150,9 @@ async fn a_tills_clock_in_1970_or_2099_is_booked_and_counted_as_suspicious() {
         assert_eq!(world.counted(Metric::SuspiciousClocks), n as u64 + 1);
     }
     assert_eq!(world.day("AMIS1", "d-1970-01-01").await.unwrap(), pair(("1", "1")));
-    assert_eq!(world.day("AMIS1", "d-2099-12-31").await.unwrap(), pair(("1", "1")));
+    // the other is booked on the day it was accepted, and keeps its own time
+    assert_eq!(world.day("AMIS1", "d-2026-11-22").await.unwrap(), pair(("1", "1")));
+    assert_eq!(world.day("AMIS1", "d-2099-12-31").await, None);
     assert_eq!(world.balanced().await.recorded, 2);
 }
 
