@@ -7,6 +7,8 @@
 
 /// Exact decimals: quantities and money.
 pub mod amount;
+/// The day a sale is booked on.
+pub mod business_date;
 /// A bounded cache whose entries expire.
 pub mod cache;
 /// Time, given from outside.
@@ -70,6 +72,8 @@ pub mod subscriber;
 pub mod table;
 /// What may be logged.
 pub mod telemetry;
+/// Texts of bounded length.
+pub mod text;
 /// Which tills may sign for a shop.
 pub mod tills;
 /// One trace per sale, from till to read model.

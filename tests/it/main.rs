@@ -37,6 +37,7 @@ mod subscribers; // subscribers in the shop on one machine
 mod webhook; // what the warehouse gets, and what becomes of a sale it does not take
 
 // The warehouse, with a real Postgres.
+mod bounds; // what shop, webhook, warehouse and shops.toml take is the same
 mod warehouse; // the receiver: every sale exactly once
 mod warehouse_end_to_end; // from the till to the fact table, whatever fails between them
 mod warehouse_process; // `kassa warehouse`: killed, stopped, and with TLS
