@@ -65,12 +65,10 @@ impl Dimensions {
             if !self.dates.contains(&date_key(date)) && made.dates.insert(date_key(date)) {
                 date_row(&transaction, date).await?;
             }
-            for item in sale.lines.iter().map(|line| line.item_no) {
-                if !self.items.contains_key(&item) && !made.items.contains_key(&item) {
-                    made.items.insert(item, item_row(&transaction, item).await?);
-                }
-            }
         }
+        let items = sales.iter().flat_map(|sale| &sale.lines).map(|line| line.item_no);
+        let unknown: HashSet<ItemNo> = items.filter(|item| !self.items.contains_key(item)).collect();
+        made.items = item_rows(&transaction, unknown).await?;
         transaction.commit().await?;
         self.shops.extend(made.shops);
         self.items.extend(made.items);
@@ -117,16 +115,26 @@ async fn shop_row(transaction: &Transaction<'_>, shop: &ShopId) -> Result<ShopRo
     Ok(ShopRow { key: row.get(0), zone: zone(row.get(1)) })
 }
 
-async fn item_row(transaction: &Transaction<'_>, item: ItemNo) -> Result<i32, Error> {
-    // An item number is at most 18 digits.
-    let number: i64 = item.to_string().parse().unwrap_or(i64::MAX);
-    let there = "select item_key from dim_item where item_no = $1";
-    if transaction.query_opt(there, &[&number]).await?.is_none() {
-        let insert = "insert into dim_item (item_key, item_no)
-            select coalesce(max(item_key), 0) + 1, $1::bigint from dim_item";
-        transaction.execute(insert, &[&number]).await?;
-    }
-    Ok(transaction.query_one(there, &[&number]).await?.get(0))
+/// The rows of these items, all at once: a sale has up to 2,000, and whoever delivers it waits.
+async fn item_rows(
+    transaction: &Transaction<'_>,
+    items: impl IntoIterator<Item = ItemNo>,
+) -> Result<HashMap<ItemNo, i32>, Error> {
+    let by_number: HashMap<i64, ItemNo> = items.into_iter().map(|item| (number(item), item)).collect();
+    let numbers: Vec<i64> = by_number.keys().copied().collect();
+    let insert = "insert into dim_item (item_key, item_no)
+        select (select coalesce(max(item_key), 0) from dim_item) + row_number() over (), came.item_no
+        from unnest($1::bigint[]) as came (item_no)
+        where not exists (select 1 from dim_item there where there.item_no = came.item_no)";
+    transaction.execute(insert, &[&numbers]).await?;
+    let there = "select item_no, item_key from dim_item where item_no = any($1::bigint[])";
+    let rows = transaction.query(there, &[&numbers]).await?;
+    Ok(rows.iter().filter_map(|row| Some((*by_number.get(&row.get(0))?, row.get(1)))).collect())
+}
+
+fn number(item: ItemNo) -> i64 {
+    // At most 18 digits.
+    item.to_string().parse().unwrap_or(i64::MAX)
 }
 
 async fn date_row(transaction: &Transaction<'_>, date: Date) -> Result<(), Error> {
@@ -166,8 +174,9 @@ pub(super) async fn declare(client: &mut Client, shops: &Shops) -> Result<(), Er
         let update = "update dim_shop set name = $2, time_zone = $3 where shop_key = $1";
         transaction.execute(update, &[&key, &&*shop.name, &shop.time_zone]).await?;
     }
+    let keys = item_rows(&transaction, shops.items.iter().map(|item| item.item_no)).await?;
     for item in &shops.items {
-        let key = item_row(&transaction, item.item_no).await?;
+        let key = keys.get(&item.item_no);
         let update = "update dim_item set description = $2 where item_key = $1";
         transaction.execute(update, &[&key, &item.description]).await?;
     }
