@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::path::Path;
 
 use jiff::tz::TimeZone;
@@ -5,10 +6,13 @@ use kassa_bus::amount::Amount;
 use kassa_bus::opening_hours::OpeningHours;
 use kassa_bus::quiet_hours::QuietHours;
 use kassa_bus::registry::SMS_BUDGET;
+use kassa_bus::text::{Contact, Description, Name};
 use kassa_bus::tills::Unsigned;
 use kassa_bus::{ItemNo, ShopId};
 use kassa_pipeline::read_model::DeclaredItem;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use toml::Spanned;
 
 /// The file Kassa ships with, for whoever runs it somewhere else.
 const SHIPPED: &str = include_str!("../shops.toml");
@@ -25,12 +29,13 @@ pub struct Shops {
 #[serde(deny_unknown_fields)]
 pub struct DeclaredShop {
     pub id: ShopId,
-    pub name: String,
+    pub name: Name,
+    #[serde(deserialize_with = "zone")]
     pub time_zone: String,
     #[serde(default = "english")]
-    pub language: String,
-    pub manager_phone: Option<String>,
-    pub manager_email: Option<String>,
+    pub language: Name,
+    pub manager_phone: Option<Contact>,
+    pub manager_email: Option<Contact>,
     /// When the manager gets no reminders, in the shop's time.
     pub quiet_hours: Option<QuietHours>,
     /// When sales are to be expected, in the shop's time: a shop that has none then is told to ICT.
@@ -46,24 +51,32 @@ fn sms_budget() -> u32 {
     SMS_BUDGET
 }
 
-fn english() -> String {
-    "en".into()
+fn english() -> Name {
+    // Two letters are a name.
+    "en".parse().unwrap_or_default()
+}
+
+/// An IANA time zone's name.
+fn zone<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    let name = String::deserialize(value)?;
+    TimeZone::get(&name).map_err(|_| D::Error::custom(format!("{name:?} is no IANA time zone")))?;
+    Ok(name)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    shops: Vec<DeclaredShop>,
+    shops: Vec<Spanned<DeclaredShop>>,
     #[serde(default)]
-    items: Vec<FileItem>,
+    items: Vec<Spanned<FileItem>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileItem {
     number: ItemNo,
-    description: String,
+    description: Description,
     price: Amount,
     opening_stock: Amount,
 }
@@ -73,8 +86,9 @@ struct FileItem {
 pub enum ShopsError {
     #[error("cannot read {path}: {why}")]
     Unreadable { path: String, why: std::io::Error },
-    #[error("{path} is not a shops file: {why}")]
-    NotShops { path: String, why: Box<toml::de::Error> },
+    /// With the line, and how it begins.
+    #[error("{path}, line {line}: {why}: {begins}")]
+    Line { path: String, line: usize, why: String, begins: String },
     #[error("{path}: {why}")]
     Wrong { path: String, why: String },
 }
@@ -99,32 +113,45 @@ impl Shops {
     /// # Errors
     /// [`ShopsError`], with the line where there is one.
     pub fn parse(text: &str, path: &str) -> Result<Self, ShopsError> {
+        let at = |span: Range<usize>, why: String| {
+            let (path, (line, begins)) = (path.into(), line(text, span.start));
+            ShopsError::Line { path, line, why, begins }
+        };
         let file: File = toml::from_str(text)
-            .map_err(|why| ShopsError::NotShops { path: path.into(), why: Box::new(why) })?;
-        let wrong = |why: String| ShopsError::Wrong { path: path.into(), why };
+            .map_err(|why| at(why.span().unwrap_or_default(), why.message().to_owned()))?;
         if file.shops.is_empty() {
-            return Err(wrong("it declares no shop; add a [[shops]] with id, name and time_zone".into()));
+            let why = "it declares no shop; add a [[shops]] with id, name and time_zone".into();
+            return Err(ShopsError::Wrong { path: path.into(), why });
         }
         for (n, shop) in file.shops.iter().enumerate() {
-            TimeZone::get(&shop.time_zone)
-                .map_err(|_| wrong(format!("shop {}: {:?} is no IANA time zone", shop.id, shop.time_zone)))?;
-            if file.shops[..n].iter().any(|other| other.id == shop.id) {
-                return Err(wrong(format!("shop {} is declared twice", shop.id)));
+            let id = &shop.get_ref().id;
+            if file.shops[..n].iter().any(|other| other.get_ref().id == *id) {
+                return Err(at(shop.span(), format!("shop {id} is declared twice")));
             }
         }
         for (n, item) in file.items.iter().enumerate() {
-            if file.items[..n].iter().any(|other| other.number == item.number) {
-                return Err(wrong(format!("item {} is declared twice", item.number)));
+            let number = item.get_ref().number;
+            if file.items[..n].iter().any(|other| other.get_ref().number == number) {
+                return Err(at(item.span(), format!("item {number} is declared twice")));
             }
         }
         let item = |i: FileItem| DeclaredItem {
             item_no: i.number,
-            description: i.description,
+            description: i.description.into(),
             price: i.price,
             opening_stock: i.opening_stock,
         };
-        Ok(Self { shops: file.shops, items: file.items.into_iter().map(item).collect() })
+        let shops = file.shops.into_iter().map(Spanned::into_inner).collect();
+        Ok(Self { shops, items: file.items.into_iter().map(Spanned::into_inner).map(item).collect() })
     }
+}
+
+/// The number of the line that this byte is in, and how the line begins.
+fn line(text: &str, byte: usize) -> (usize, String) {
+    let before = text.get(..byte).unwrap_or(text);
+    let number = before.matches('\n').count();
+    let begins = text.lines().nth(number).unwrap_or_default().trim();
+    (number + 1, begins.chars().take(60).collect())
 }
 
 #[cfg(test)]
@@ -159,5 +186,33 @@ mod tests {
             ),
             "price",
         );
+    }
+
+    #[test]
+    fn a_text_that_others_cannot_keep_is_refused_with_its_line() {
+        let shop = "[[shops]]\nid = \"A\"\nname = \"A\"\ntime_zone = \"UTC\"\n";
+        let item = |text: &str| {
+            format!(
+                "{shop}[[items]]\nnumber = \"1\"\ndescription = \"{text}\"\nprice = \"1\"\nopening_stock = \"1\""
+            )
+        };
+        assert!(Shops::parse(&item(&"é".repeat(1024)), "shops.toml").is_ok());
+        refused(
+            &item(&"é".repeat(1025)),
+            "shops.toml, line 7: must have at most 1024 characters, and has 1025: description = ",
+        );
+        refused(&item("a\\u0000b"), "shops.toml, line 7: must have no control characters, and has U+0000");
+        let named = |name: &str| shop.replace("name = \"A\"", &format!("name = \"{name}\""));
+        assert!(Shops::parse(&named(&"é".repeat(256)), "shops.toml").is_ok());
+        refused(&named(&"é".repeat(257)), "shops.toml, line 3: must have at most 256 characters");
+        refused(
+            &format!("{shop}\nmanager_phone = \"+31\\n6\""),
+            "line 6: must have no control characters, and has U+000A",
+        );
+        refused(&shop.replace("UTC", "Mars"), "line 4: \"Mars\" is no IANA time zone");
+        refused(&format!("{shop}{shop}"), "line 5: shop A is declared twice: [[shops]]");
+        // the whole of a long line is not told
+        let error = Shops::parse(&item(&"x".repeat(5000)), "shops.toml").unwrap_err().to_string();
+        assert!(error.len() < 200, "{error}");
     }
 }

@@ -188,7 +188,10 @@ impl Functions {
                         trace: self.accepts(),
                     },
                 };
-                batch.push(Message { sent: Some(Timestamp::now()), ..Message::of(&sale) });
+                batch.push(Message {
+                    sent: Some(Timestamp::now()),
+                    ..kassa_pipeline::claim_check::message(&sale)
+                });
             }
             batches.push(batch);
         }

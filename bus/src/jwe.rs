@@ -4,6 +4,7 @@ use aws_lc_rs::error::Unspecified;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use zeroize::Zeroizing;
 
 use crate::json::object;
@@ -48,11 +49,15 @@ pub enum JweError {
     Length { part: &'static str, must: usize },
 }
 
+/// JSON may escape any character, so a member's text is not always the one that was sent.
 #[derive(Serialize, Deserialize)]
 struct Header<'a> {
-    alg: &'a str,
-    enc: &'a str,
-    kid: &'a str,
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    enc: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Cow<'a, str>,
     #[serde(default, deserialize_with = "present", skip_serializing)]
     zip: bool,
     #[serde(default, deserialize_with = "present", skip_serializing)]
@@ -151,7 +156,8 @@ impl Sealer {
     /// `encrypted_key` is the content key under the public key that `kid` names.
     #[must_use]
     pub fn new(key: ContentKey, kid: &Thumbprint, encrypted_key: &[u8]) -> Self {
-        let header = Header { alg: ALG, enc: ENC, kid: kid.as_str(), zip: false, crit: false };
+        let header =
+            Header { alg: ALG.into(), enc: ENC.into(), kid: kid.as_str().into(), zip: false, crit: false };
         let mut prefix = URL64.encode(serde_json::to_string(&header).unwrap_or_default());
         let header_length = prefix.len();
         prefix.push('.');
@@ -245,6 +251,15 @@ mod tests {
         ] {
             assert!(Jwe::parse(&with_header(&wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_header_may_escape_whatever_json_lets_it() {
+        let kid = "k".repeat(43);
+        let escaped =
+            format!(r#"{{"alg":"RSA\u002dOAEP-256","\u0065nc":"A256GC\u004d","kid":"\u006b{}"}}"#, &kid[1..]);
+        assert_eq!(Jwe::parse(&with_header(&escaped)).unwrap().kid.as_str(), kid);
+        assert!(Jwe::parse(&with_header(&escaped.replace("\\u004d", "\\u004e"))).is_err());
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 
 use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
@@ -47,10 +48,13 @@ pub enum JwsError {
     Length,
 }
 
+/// JSON may escape any character, so a member's text is not always the one that was sent.
 #[derive(Serialize, Deserialize)]
 struct Header<'a> {
-    alg: &'a str,
-    kid: &'a str,
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Cow<'a, str>,
     #[serde(default, deserialize_with = "present", skip_serializing)]
     crit: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "present", skip_serializing)]
@@ -198,8 +202,8 @@ impl Signer {
     pub fn new(till: &TillId, pkcs8: &[u8]) -> Result<Self, Unspecified> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| Unspecified)?;
         let header = Header {
-            alg: ALG,
-            kid: till.as_str(),
+            alg: ALG.into(),
+            kid: till.as_str().into(),
             crit: None,
             b64: None,
             jwk: None,
@@ -279,6 +283,12 @@ mod tests {
         assert_eq!(jws.till.as_str(), "till-1");
         assert!(jws.is_by(&till.key()) && !jws.is_by(&other.key()));
         assert_eq!(jws.into_payload().as_slice(), b"three products");
+    }
+
+    #[test]
+    fn a_header_may_escape_whatever_json_lets_it() {
+        let escaped = with_header(r#"{"alg":"\u0045dDSA","kid":"till\u002d1"}"#);
+        assert_eq!(Jws::parse(&escaped).unwrap().till.as_str(), "till-1");
     }
 
     proptest! {

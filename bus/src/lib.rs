@@ -7,6 +7,8 @@
 
 /// Exact decimals: quantities and money.
 pub mod amount;
+/// The day a sale is booked on.
+pub mod business_date;
 /// A bounded cache whose entries expire.
 pub mod cache;
 /// Time, given from outside.
@@ -35,6 +37,8 @@ pub mod kms;
 /// A Lambda function around a subscriber.
 #[cfg(feature = "aws")]
 pub mod lambda;
+/// How large things may be.
+pub mod limits;
 /// The in-process bus: queues, retries and dead letters on one machine.
 pub mod local;
 /// The published contract: one type per topic, and the envelope around it.
@@ -68,6 +72,8 @@ pub mod subscriber;
 pub mod table;
 /// What may be logged.
 pub mod telemetry;
+/// Texts of bounded length.
+pub mod text;
 /// Which tills may sign for a shop.
 pub mod tills;
 /// One trace per sale, from till to read model.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::ids::{SaleId, ShopId, Thumbprint, TillId};
+use crate::limits::{MAX_INLINE, json_bytes};
 use crate::sale::Line;
 use crate::trace::{TraceContext, if_in_form};
 
@@ -68,6 +69,14 @@ impl Message {
     pub fn read<C: Contract>(&self) -> Result<C, NotOurs> {
         // serde's text may quote the body, so only the place is told.
         serde_json::from_str(&self.body).map_err(|e| NotOurs { topic: C::TOPIC.name(), column: e.column() })
+    }
+
+    /// Bytes of its body and attributes, as SNS counts them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let attributes =
+            self.attributes.iter().map(|(name, value)| name.len() + value.len() + "String".len());
+        self.body.len() + attributes.sum::<usize>()
     }
 
     /// Where in a trace it was published: its `traceparent`, or, of the event store's stream, the event's `trace`.
@@ -143,6 +152,29 @@ impl Envelope {
             Self::Sealed { sealed } => sealed,
         }
     }
+
+    /// Bytes it has in an event or a message, where line breaks within base64 are two.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        json_bytes(self.text()) - "\"\"".len()
+    }
+
+    /// Whether a message has room for it.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        self.bytes() <= MAX_INLINE
+    }
+}
+
+/// How an envelope travels on `to-decrypt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Carried {
+    Inline(Envelope),
+    /// SNS does not take it: the hash by which its `accepted` event is found in the event store.
+    Accepted {
+        accepted: String,
+    },
 }
 
 /// Standard base64, with or without padding.
@@ -172,16 +204,16 @@ pub struct Origin {
     pub trace: Option<TraceContext>,
 }
 
-/// On `to-decrypt`: a sale whose form was checked and that is in the event store.
+/// A sale whose form was checked and that is in the event store. On `to-decrypt` its envelope is [`Carried`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AcceptedSale {
+pub struct AcceptedSale<E = Envelope> {
     pub shop_id: ShopId,
     pub sale_id: SaleId,
-    pub envelope: Envelope,
+    pub envelope: E,
     pub origin: Origin,
 }
 
-impl Contract for AcceptedSale {
+impl Contract for AcceptedSale<Carried> {
     const TOPIC: Topic = Topic::ToDecrypt;
     fn id(&self) -> String {
         self.sale_id.to_string()
@@ -327,8 +359,8 @@ pub struct RejectedSale {
     pub sealed_with: Option<SealedWith>,
     /// SHA-256 of the envelope as accepted, in base64url.
     pub envelope: String,
-    /// The envelope itself, as closed as it came, where its key is what is wrong: whoever wants to know whose
-    /// key it is must try it.
+    /// The envelope itself, as closed as it came, where its key is what is wrong and a message has room for it:
+    /// whoever wants to know whose key it is must try it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<Envelope>,
     pub rejected_at: Timestamp,

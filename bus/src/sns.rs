@@ -6,6 +6,7 @@ use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
 use futures::future::join_all;
 
 use crate::error::chain;
+use crate::limits::{MAX_MESSAGE, batches};
 use crate::message::{Message, Topic};
 use crate::publish::{PublishError, Publisher};
 use crate::trace::Publishing;
@@ -16,10 +17,8 @@ pub struct Sns {
     topics: HashMap<Topic, String>,
 }
 
-/// What one `PublishBatch` takes: entries, and bytes of bodies and attributes
-/// (<https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html>).
+/// Messages that one `PublishBatch` takes.
 const ENTRIES: usize = 10;
-const BYTES: usize = 256 * 1024;
 
 impl Sns {
     /// `topics` are ARNs of those this function may publish to.
@@ -72,29 +71,6 @@ fn entry(n: usize, message: &Message) -> Result<PublishBatchRequestEntry, aws_sd
     entry.build()
 }
 
-fn size(message: &Message) -> usize {
-    let attributes: usize = message.attributes.iter().map(|(n, v)| n.len() + v.len() + "String".len()).sum();
-    message.body.len() + attributes
-}
-
-/// Cuts messages into batches SNS takes. One too large on its own is sent alone, for SNS to refuse.
-fn batches(messages: &[Message]) -> Vec<&[Message]> {
-    let mut batches = Vec::new();
-    let (mut from, mut bytes) = (0, 0);
-    for (n, message) in messages.iter().enumerate() {
-        let more = size(message);
-        if n > from && (n - from == ENTRIES || bytes + more > BYTES) {
-            batches.push(&messages[from..n]);
-            (from, bytes) = (n, 0);
-        }
-        bytes += more;
-    }
-    if from < messages.len() {
-        batches.push(&messages[from..]);
-    }
-    batches
-}
-
 #[async_trait]
 impl Publisher for Sns {
     async fn publish(&self, topic: Topic, mut messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
@@ -104,33 +80,11 @@ impl Publisher for Sns {
             return messages.iter().map(|_| Err(error.clone())).collect();
         };
         let publishing = Publishing::begin("aws_sns", topic, &mut messages);
-        let sent = batches(&messages).into_iter().map(|batch| self.publish_batch(topic, arn, batch));
+        // One that is too large by itself goes alone, for SNS to refuse.
+        let cut = batches(&messages, ENTRIES, MAX_MESSAGE, Message::size);
+        let sent = cut.into_iter().map(|batch| self.publish_batch(topic, arn, batch));
         let answers = join_all(sent).await.concat();
         publishing.answered(&answers);
         answers
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn batches_keep_order_and_sns_limits(sizes in prop::collection::vec(1usize..140_000, 0..40)) {
-            let message = |(n, size): (usize, &usize)| Message {
-                id: n.to_string(), attributes: HashMap::new(), body: "x".repeat(*size).into(), sent: None,
-            };
-            let messages: Vec<Message> = sizes.iter().enumerate().map(message).collect();
-            let cut = batches(&messages);
-            for batch in &cut {
-                prop_assert!(!batch.is_empty() && batch.len() <= ENTRIES);
-                prop_assert!(batch.iter().map(size).sum::<usize>() <= BYTES);
-            }
-            let order: Vec<String> = cut.into_iter().flatten().map(|m| m.id.clone()).collect();
-            prop_assert_eq!(order, messages.iter().map(|m| m.id.clone()).collect::<Vec<_>>());
-        }
     }
 }

@@ -4,11 +4,12 @@ use futures::stream::{self, StreamExt};
 use kassa_bus::message::{AcceptedSale, Envelope, Origin};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{
-    Clock, Dimension, Message, Metric, Metrics, PublishError, Publisher, Retry, SaleId, ShopId, Thumbprint,
-    Topic, TraceContext, trace,
+    Clock, Dimension, Metric, Metrics, PublishError, Publisher, Retry, SaleId, ShopId, Thumbprint, Topic,
+    TraceContext, trace,
 };
 use serde_json::{Value, json};
 
+use crate::claim_check;
 use crate::event::{Accepted, Event, Fact};
 use crate::event_store::{Appended, EventStore};
 use crate::outcome::Outcome;
@@ -81,7 +82,7 @@ impl Accept {
     async fn one(&self, posted: Posted, origin: Origin) -> Result<Answer, Problem> {
         let shop = self.shop(&posted.shop_id).await?;
         let sale = self.take(posted, origin).await?;
-        let published = publish_one(&*self.publisher, Topic::ToDecrypt, Message::of(&sale)).await;
+        let published = publish_one(&*self.publisher, Topic::ToDecrypt, claim_check::message(&sale)).await;
         published.map_err(|error| try_again(&sale, error))?;
         told(&sale);
         Ok(Answer { key: present_key(&shop), ..yes(&sale) })
@@ -96,7 +97,7 @@ impl Accept {
             self.take(posted, origin.clone()).await.map_err(|problem| (id, problem))
         });
         let taken: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
-        let messages = taken.iter().flatten().map(Message::of).collect();
+        let messages = taken.iter().flatten().map(claim_check::message).collect();
         let mut published = self.publisher.publish(Topic::ToDecrypt, messages).await.into_iter();
         let outcomes = taken.into_iter().map(|taken: Result<AcceptedSale, _>| {
             let sale = taken?;
@@ -243,7 +244,7 @@ fn accepted(sale: &AcceptedSale) -> Event {
     }
 }
 
-/// The message that an accepted event stands for: what to publish again if it was lost on its way.
+/// The sale that an accepted event keeps: what to publish again if it was lost on its way.
 #[must_use]
 pub fn republished(event: Event, attempt: u32) -> Option<AcceptedSale> {
     let Fact::Accepted(Accepted { envelope, source }) = event.fact else { return None };

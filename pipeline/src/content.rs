@@ -8,12 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use kassa_bus::json::object;
-
-/// Most lines one sale may have.
-pub const MAX_LINES: usize = 2_000;
-
-/// Longest till name, in bytes.
-const MAX_TILL: usize = 100;
+use kassa_bus::limits::{MAX_LINE, MAX_LINES, MAX_TILL, json_bytes};
 
 /// What an envelope holds. Has no `Debug`: it is the sale in plaintext.
 pub struct Content {
@@ -132,6 +127,11 @@ fn read_line(n: usize, line: &RawValue) -> Result<Line, InvalidContent> {
             format!("sales[{n}]"),
             "has mixed signs: a refund has negative number and turnover",
         ));
+    }
+    // With the comma after it.
+    let bytes = json_bytes(&line) + 1;
+    if bytes > MAX_LINE {
+        return Err(invalid(format!("sales[{n}]"), format!("has {bytes} bytes, of {MAX_LINE} at most")));
     }
     Ok(line)
 }

@@ -8,13 +8,16 @@ use kassa_bus::{
     trace,
 };
 
+use crate::claim_check::claimed;
 use crate::event::envelope_hash;
+use crate::event_store::EventStore;
 use crate::first_use::FirstUse;
 use crate::opener::{Closed, Opener};
 use crate::reject::{Reject, Rejectable};
 
 /// Opens envelopes with the shop's key, and passes on what is inside.
 pub struct Decrypt {
+    pub store: EventStore,
     pub opener: Opener,
     pub first_use: FirstUse,
     pub publisher: Arc<dyn Publisher>,
@@ -41,7 +44,7 @@ impl Decrypt {
 
     /// The opened sale as a message, or nothing if it was rejected.
     async fn decrypt(&self, message: &Message) -> Result<Option<Message>, Retry> {
-        let mut sale: AcceptedSale = message.read()?;
+        let mut sale = claimed(&self.store, message.read()?).await?;
         sale.origin.trace = trace::current().or(sale.origin.trace);
         match self.opened(&sale).await {
             Ok(decrypted) => Ok(Some(Message::of(&decrypted))),

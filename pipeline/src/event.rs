@@ -39,6 +39,12 @@ impl EventKey {
         Self::of(shop, sale, RECORDED)
     }
 
+    /// Of the event that keeps an envelope, by its hash.
+    #[must_use]
+    pub fn accepted(shop: &ShopId, sale: &SaleId, envelope: &str) -> Self {
+        Self::of(shop, sale, &format!("{ACCEPTED}#{envelope}"))
+    }
+
     fn of(shop: &ShopId, sale: &SaleId, event: &str) -> Self {
         Self { stream: Self::stream(shop, sale.utc_date()), event: format!("{sale}#{event}") }
     }

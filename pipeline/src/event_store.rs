@@ -6,9 +6,10 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure as OnFailure, Select};
 use futures::future::Either;
 use jiff::civil::Date;
+use kassa_bus::message::Envelope;
 use kassa_bus::{SaleId, ShopId, trace};
 
-use crate::event::{Event, EventKey, Recorded, StoredEvent};
+use crate::event::{Event, EventKey, Fact, Recorded, StoredEvent};
 use crate::group_commit::GroupCommit;
 use kassa_bus::table::{Item, PAGE, TableError, n, s, text};
 
@@ -152,10 +153,33 @@ impl EventStore {
     /// # Errors
     /// [`TableError`].
     pub async fn recorded(&self, shop: &ShopId, sale: &SaleId) -> Result<Option<Recorded>, TableError> {
-        let key = to_key(&EventKey::recorded(shop, sale));
-        let get = self.client.get_item().table_name(&*self.table).set_key(Some(key)).consistent_read(true);
-        let got = get.send().await.map_err(TableError::unavailable("get an event"))?;
-        Ok(got.item.map(from_item).transpose()?.map(|event| event.recorded()).transpose()?)
+        let event = self.one(&EventKey::recorded(shop, sale)).await?;
+        Ok(event.map(|event| event.recorded()).transpose()?)
+    }
+
+    /// The envelope that was accepted for a sale, by its hash.
+    ///
+    /// # Errors
+    /// [`TableError`], also if it is not there.
+    pub async fn envelope(
+        &self,
+        shop: &ShopId,
+        sale: &SaleId,
+        envelope: &str,
+    ) -> Result<Envelope, TableError> {
+        let key = EventKey::accepted(shop, sale, envelope);
+        let event = self.one(&key).await?.map(|event| event.read()).transpose()?;
+        match event.map(|event| event.fact) {
+            Some(Fact::Accepted(accepted)) => Ok(accepted.envelope),
+            _ => Err(TableError::Unreadable(format!("there is no event {} of {}", key.event, key.stream))),
+        }
+    }
+
+    async fn one(&self, key: &EventKey) -> Result<Option<StoredEvent>, TableError> {
+        let get = self.client.get_item().table_name(&*self.table).set_key(Some(to_key(key)));
+        let span = trace::table("GetItem", &self.table);
+        let got = get.consistent_read(true).send().await.map_err(TableError::unavailable("get an event"));
+        span.ends("table", got)?.item.map(from_item).transpose()
     }
 
     /// What an envelope was used for, by its ciphertext's hash.

@@ -1,3 +1,6 @@
+//! Appends that come at the same time go in one transaction. A group is no larger than `DynamoDB` takes, and where one
+//! cannot be written, each of its events goes alone, so that only the one at fault fails.
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -11,6 +14,12 @@ use tokio::sync::{mpsc, oneshot};
 use crate::event::StoredEvent;
 use crate::event_store::{ABSENT, Appended, exists, to_item};
 use kassa_bus::table::TableError;
+
+/// Bytes of a group, at most. A transaction takes 4 MB, and the embedded table adds the names of what was recorded.
+const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024 - 128 * 1024;
+
+/// Bytes of an event beside its body, generously.
+const BESIDE_BODY: usize = 1024;
 
 /// Appends that come at the same time, written in one transaction and so with one fsync.
 #[derive(Clone)]
@@ -61,29 +70,47 @@ impl Writer {
         let mut waiting = Vec::new();
         while appends.recv_many(&mut waiting, size).await > 0 {
             while !waiting.is_empty() {
-                let group = distinct_keys(&mut waiting);
+                let group = next_group(&mut waiting);
                 self.write_group(group).await;
             }
         }
     }
 
-    /// Writes a group in one transaction. A refused transaction names the keys that were taken: those
-    /// are answered, and the others go again without them.
-    async fn write_group(&self, mut group: Vec<Append>) {
+    /// Writes a group. Where it fails as a whole, one of them may be why: each goes alone.
+    async fn write_group(&self, group: Vec<Append>) {
+        let Err((rest, error)) = self.write(group).await else { return };
+        if rest.len() == 1 {
+            return fail(rest, &error);
+        }
+        for append in rest {
+            if let Err((one, error)) = self.write(vec![append]).await {
+                fail(one, &error);
+            }
+        }
+    }
+
+    /// Writes in one transaction. A refused transaction names the keys that were taken: those are answered, and the
+    /// others go again without them. Gives back what was not written for any other reason, unanswered.
+    async fn write(&self, mut group: Vec<Append>) -> Result<(), (Vec<Append>, TableError)> {
         while !group.is_empty() {
             let puts = group.iter().map(|append| self.conditional_put(&append.event)).collect();
             let written = self.client.transact_write_items().set_transact_items(Some(puts)).send().await;
             let reasons = match written {
-                Ok(_) => return answer_all(group, &Ok(Appended::New)),
+                Ok(_) => {
+                    for append in group {
+                        // Whoever waited may have gone away.
+                        let _ = append.done.send(Ok(Appended::New));
+                    }
+                    return Ok(());
+                }
                 Err(error) => match taken_keys(error.as_service_error()) {
                     Some(reasons) if reasons.len() == group.len() => reasons,
-                    _ => return answer_all(group, &Err(TableError::unavailable("append events")(error))),
+                    _ => return Err((group, TableError::unavailable("append events")(error))),
                 },
             };
             let mut others = Vec::with_capacity(group.len());
             for (append, reason) in group.into_iter().zip(reasons) {
                 if reason.code() == Some(TAKEN) {
-                    // Whoever waited may have gone away.
                     let _ = append.done.send(exists(reason.item()));
                 } else {
                     others.push(append);
@@ -91,6 +118,7 @@ impl Writer {
             }
             group = others;
         }
+        Ok(())
     }
 
     fn conditional_put(&self, event: &StoredEvent) -> TransactWriteItem {
@@ -105,19 +133,24 @@ impl Writer {
     }
 }
 
-/// Takes a group whose keys all differ, which a transaction requires; what repeats a key waits.
-fn distinct_keys(waiting: &mut Vec<Append>) -> Vec<Append> {
-    let mut keys = HashSet::with_capacity(waiting.len());
-    let (group, later) =
-        std::mem::take(waiting).into_iter().partition(|a: &Append| keys.insert(a.event.key.clone()));
+/// Takes a group that is no larger than a transaction takes and whose keys all differ, as it requires; the others wait.
+/// One that is too large by itself goes alone, and fails alone.
+fn next_group(waiting: &mut Vec<Append>) -> Vec<Append> {
+    let (mut keys, mut bytes) = (HashSet::with_capacity(waiting.len()), 0);
+    let fits = |append: &Append| {
+        let more = append.event.body.len() + BESIDE_BODY;
+        let fits = (bytes == 0 || bytes + more <= MAX_GROUP_BYTES) && keys.insert(append.event.key.clone());
+        bytes += if fits { more } else { 0 };
+        fits
+    };
+    let (group, later) = std::mem::take(waiting).into_iter().partition(fits);
     *waiting = later;
     group
 }
 
-fn answer_all(group: Vec<Append>, answer: &Result<Appended, TableError>) {
+fn fail(group: Vec<Append>, error: &TableError) {
     for append in group {
-        // Whoever waited may have gone away.
-        let _ = append.done.send(answer.clone());
+        let _ = append.done.send(Err(error.clone()));
     }
 }
 

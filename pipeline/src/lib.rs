@@ -4,6 +4,8 @@
 pub mod accept;
 /// Whether events and read models agree.
 pub mod check;
+/// Envelopes that are too large for a message.
+pub mod claim_check;
 /// What is inside an envelope, once it is open.
 pub mod content;
 /// Stage two: open the envelope.

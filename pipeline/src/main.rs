@@ -78,6 +78,7 @@ impl Parts {
         ])?;
         let store = self.events(&dynamodb)?;
         Ok(Decrypt {
+            store: store.clone(),
             first_use: FirstUse { store: store.clone(), clock: self.function.clock.clone() },
             reject: self.reject(store, Arc::clone(&publisher)),
             opener: Opener::new(self.registry(dynamodb)?, self.keys()?, self.function.metrics.clone()),

@@ -1,4 +1,5 @@
 use kassa_bus::Thumbprint;
+use kassa_bus::limits::{MAX_BATCH_BODY, MAX_BODY, MAX_ENVELOPE};
 use serde_json::{Map, Value, json};
 
 use crate::problem_type::ProblemType;
@@ -50,7 +51,7 @@ pub enum Problem {
     /// 405.
     NoSuchMethod,
     /// 413.
-    TooLarge { limit: usize },
+    TooLarge,
     /// 429: it may come again, with the same id, when it is its turn.
     TooMany { retry_after: u32, detail: &'static str },
     /// 503: nothing is wrong with the request, try it again with the same id.
@@ -77,7 +78,7 @@ impl Problem {
             Self::UnknownSale => ProblemType::UnknownSale,
             Self::NoSuchPage => ProblemType::NoSuchPage,
             Self::NoSuchMethod => ProblemType::NoSuchMethod,
-            Self::TooLarge { .. } => ProblemType::TooLarge,
+            Self::TooLarge => ProblemType::TooLarge,
             Self::TooMany { .. } => ProblemType::TooMany,
             Self::Unavailable { .. } => ProblemType::Unavailable,
         }
@@ -119,10 +120,9 @@ impl Problem {
             Self::UnknownShop => "shop_id: no shop of this id is registered".into(),
             Self::UnknownSale => "sale_id: no sale of this id was accepted".into(),
             Self::NoSuchPage | Self::NoSuchMethod => SERVED.into(),
-            Self::TooLarge { limit } => {
-                let most = crate::request::MAX_BATCH_BODY;
-                format!("a request body is at most {limit} bytes, that of a batch {most}")
-            }
+            Self::TooLarge => format!(
+                "an envelope is at most {MAX_ENVELOPE} bytes, a request's body {MAX_BODY}, that of a batch {MAX_BATCH_BODY}"
+            ),
             Self::TooMany { detail, .. } | Self::Unavailable { detail, .. } => (*detail).into(),
         };
         let mut body = Map::new();

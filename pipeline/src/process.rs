@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp, Unit};
+use kassa_bus::business_date::business_date;
 use kassa_bus::message::{DecryptedSale, Reason};
 use kassa_bus::subscriber::each;
 use kassa_bus::{
@@ -101,14 +102,9 @@ impl Subscriber for Process {
 /// What is recorded of a sale. A late sale is booked on its own day. It was sent on as soon as it was decrypted.
 #[must_use]
 pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Recorded {
-    let zone = shop.zone();
-    let business_date = match sale.sold_at {
-        Some(at) => at.to_zoned(zone).date(),
-        None => sale.sale_id.date_in(&zone),
-    };
     Recorded {
         totals: Totals::of(&sale.lines),
-        business_date,
+        business_date: business_date(sale.sold_at, &sale.sale_id, sale.origin.accepted_at, &shop.zone()),
         content: content_hash(&sale.lines, sale.till.as_deref(), sale.seq, sale.sold_at),
         lines: sale.lines.clone(),
         till: sale.till.clone(),
@@ -122,8 +118,8 @@ pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Rec
     }
 }
 
-/// A till's clock more than a day ahead of ours, or a year behind, is likely wrong. The sale is booked
-/// where the till says all the same: we do not know better.
+/// A till's clock more than a day ahead of ours, or a year behind, is likely wrong. Within what
+/// [`business_date`] believes, the sale is booked where the till says all the same: we do not know better.
 fn clock_is_suspicious(sale: &DecryptedSale) -> bool {
     const AHEAD: SignedDuration = SignedDuration::from_hours(24);
     const BEHIND: SignedDuration = SignedDuration::from_hours(-24 * 365);

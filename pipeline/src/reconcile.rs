@@ -14,6 +14,7 @@ use kassa_bus::{
 use tokio::sync::Mutex;
 
 use crate::accept;
+use crate::claim_check;
 use crate::event::StoredEvent;
 use crate::event_store::Scan;
 use crate::pending::Pending;
@@ -197,7 +198,7 @@ async fn publish(
     let keys: Vec<_> = unsettled.into_iter().map(|found| found.key).collect();
     let mut messages = Vec::new();
     for event in finder.store.get(&keys).await? {
-        messages.extend(accept::republished(event.read()?, 1).map(|sale| Message::of(&sale)));
+        messages.extend(accept::republished(event.read()?, 1).map(|sale| claim_check::message(&sale)));
     }
     let count = messages.len() as u64;
     for published in publisher.publish(Topic::ToDecrypt, messages).await {

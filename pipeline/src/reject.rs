@@ -105,7 +105,7 @@ impl Reject {
             detail: rejection.detail,
             sealed_with: rejection.sealed_with,
             envelope: sale.envelope.to_owned(),
-            closed: sale.closed.filter(|_| rejection.reason == Reason::WrongKey).cloned(),
+            closed: sale.closed.filter(|closed| told(rejection.reason, closed)).cloned(),
             rejected_at,
             origin: Origin { attempt, ..sale.origin.clone() },
         };
@@ -124,7 +124,6 @@ pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
         }
         _ => None,
     })?;
-    let wrong_key = rejected.reason == Reason::WrongKey;
     Some(RejectedSale {
         shop_id: rejection.shop_id.clone(),
         sale_id: rejection.sale_id.clone(),
@@ -132,7 +131,7 @@ pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
         detail: rejected.detail.clone(),
         sealed_with: rejected.sealed_with.clone(),
         envelope: rejected.envelope.clone(),
-        closed: wrong_key.then(|| accepted.envelope.clone()),
+        closed: Some(&accepted.envelope).filter(|closed| told(rejected.reason, closed)).cloned(),
         rejected_at: rejection.at,
         origin: Origin {
             source: accepted.source.clone(),
@@ -141,6 +140,11 @@ pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
             trace: rejection.trace,
         },
     })
+}
+
+/// Whether the envelope is told as well: a message has to have room for it.
+fn told(reason: Reason, closed: &Envelope) -> bool {
+    reason == Reason::WrongKey && closed.is_inline()
 }
 
 fn rejects(event: &Event, envelope: &str) -> bool {

@@ -1,3 +1,4 @@
+use kassa_bus::limits::MAX_ENVELOPE;
 use kassa_bus::message::{Envelope, decode_content};
 use kassa_bus::{SaleId, ShopId};
 use serde::{Deserialize, Deserializer};
@@ -7,8 +8,7 @@ use crate::problem::Problem;
 use kassa_bus::json::object;
 use kassa_bus::jwe::Jwe;
 
-/// Largest request body, in bytes.
-pub const MAX_BODY: usize = 128 * 1024;
+use kassa_bus::limits::{MAX_BATCH, MAX_BATCH_BODY, MAX_BODY};
 
 /// A well-formed `POST /shop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +29,6 @@ pub enum Posts {
     /// Sealed sales of one shop, in the order they were sent.
     Batch(ShopId, Vec<Member>),
 }
-
-/// Sales in one batch, at most.
-pub const MAX_BATCH: usize = 100;
-
-/// Bytes of a batch, at most; each of its sales is no larger than one that is posted alone.
-pub const MAX_BATCH_BODY: usize = 512 * 1024;
 
 /// The fields as the JSON text they were sent as, so that one of the wrong type can be named. Nothing
 /// is built of what is not a string: however deep it nests, it is only skipped.
@@ -74,11 +68,11 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
 /// sale is that one's.
 pub fn parse(body: &[u8]) -> Result<Posts, Problem> {
     if body.len() > MAX_BATCH_BODY {
-        return Err(Problem::TooLarge { limit: MAX_BODY });
+        return Err(Problem::TooLarge);
     }
     match parse_any(body) {
         Ok(Posts::Batch(shop_id, members)) => Ok(Posts::Batch(shop_id, members)),
-        _ if body.len() > MAX_BODY => Err(Problem::TooLarge { limit: MAX_BODY }),
+        _ if body.len() > MAX_BODY => Err(Problem::TooLarge),
         other => other,
     }
 }
@@ -137,9 +131,6 @@ fn member(shop_id: &ShopId, sale: &RawValue) -> Member {
     let sale_id = fields.message_id.map(id).transpose().map_err(|problem| (None, problem))?;
     let of = |problem| (sale_id.clone(), problem);
     let text = required("sealed", fields.sealed).map_err(of)?;
-    if text.len() > MAX_BODY {
-        return Err(of(Problem::TooLarge { limit: MAX_BODY }));
-    }
     let envelope = sealed(text, sale_id.as_ref()).map_err(of)?;
     Ok(Posted { shop_id: shop_id.clone(), sale_id, envelope })
 }
@@ -152,8 +143,14 @@ fn sealed(sealed: String, sale_id: Option<&SaleId>) -> Result<Envelope, Problem>
         }
         Some(_) => {}
     }
-    Jwe::parse(&sealed).map_err(|e| Problem::malformed("sealed", e.to_string()))?;
-    Ok(Envelope::Sealed { sealed })
+    let envelope = sized(Envelope::Sealed { sealed })?;
+    Jwe::parse(envelope.text()).map_err(|e| Problem::malformed("sealed", e.to_string()))?;
+    Ok(envelope)
+}
+
+/// An envelope that the event store and its queues have room for.
+fn sized(envelope: Envelope) -> Result<Envelope, Problem> {
+    if envelope.bytes() > MAX_ENVELOPE { Err(Problem::TooLarge) } else { Ok(envelope) }
 }
 
 fn classic(content_base64: String, sale_id: Option<&SaleId>) -> Result<Envelope, Problem> {
@@ -163,8 +160,9 @@ fn classic(content_base64: String, sale_id: Option<&SaleId>) -> Result<Envelope,
             "must be <digits>-<yyyymmdd> for a classic sale, or absent",
         ));
     }
-    match decode_content(&content_base64) {
-        Some(content) if !content.is_empty() => Ok(Envelope::Classic { content_base64 }),
+    let envelope = sized(Envelope::Classic { content_base64 })?;
+    match decode_content(envelope.text()) {
+        Some(content) if !content.is_empty() => Ok(envelope),
         Some(_) => Err(Problem::malformed("content_base64", "is empty")),
         None => Err(Problem::malformed("content_base64", "is not base64 (RFC 4648, standard alphabet)")),
     }
@@ -236,14 +234,17 @@ mod tests {
 
     #[test]
     fn a_batch_may_be_larger_than_a_sale_but_none_of_its_sales() {
-        let sealed = "x".repeat(MAX_BODY + 1);
-        let large = Problem::TooLarge { limit: MAX_BODY };
-        let body = format!(r#"{{"shop_id":"A","sales":[{{"sealed":"{sealed}"}},{{"sealed":"x"}}]}}"#);
+        let sealed = "x".repeat(MAX_ENVELOPE + 1);
+        let large = Problem::TooLarge;
+        let id = "0193a4e8-6c00-7000-8000-000000000001";
+        let body = format!(
+            r#"{{"shop_id":"A","sales":[{{"message_id":"{id}","sealed":"{sealed}"}},{{"sealed":"x"}}]}}"#
+        );
         let Ok(Posts::Batch(_, members)) = parse(body.as_bytes()) else { panic!("a batch") };
-        assert_eq!(members[0], Err((None, large.clone())));
+        assert_eq!(members[0], Err((Some(id.parse().unwrap()), large.clone())));
         assert!(matches!(members[1], Err((None, Problem::Malformed { .. }))));
         // and whatever else is as large is refused as that
-        let body = format!(r#"{{"shop_id":"A","sealed":"{sealed}"}}"#);
+        let body = format!(r#"{{"shop_id":"A","message_id":"{id}","sealed":"{sealed}"}}"#);
         assert_eq!(parse(body.as_bytes()), Err(large.clone()));
         assert_eq!(parse(&vec![b' '; MAX_BATCH_BODY + 1]), Err(large));
     }
@@ -310,7 +311,21 @@ mod tests {
     }
 
     #[test]
-    fn over_128_kib_is_too_large_before_it_is_read() {
-        assert_eq!(parse(&vec![b'x'; MAX_BODY + 1]), Err(Problem::TooLarge { limit: MAX_BODY }));
+    fn an_envelope_is_taken_up_to_the_limit_and_line_breaks_count_as_they_are_kept() {
+        let posted = |content: &str| {
+            let body =
+                serde_json::json!({"shop_id": "A", "message_id": "7-20261122", "content_base64": content});
+            parse(body.to_string().as_bytes())
+        };
+        assert!(posted(&"A".repeat(MAX_ENVELOPE)).is_ok());
+        assert_eq!(posted(&"A".repeat(MAX_ENVELOPE + 4)), Err(Problem::TooLarge));
+        let in_lines = |lines: usize| format!("AAAA{}", "\n".repeat(lines));
+        assert!(posted(&in_lines(MAX_ENVELOPE / 2 - 2)).is_ok());
+        assert_eq!(posted(&in_lines(MAX_ENVELOPE / 2 - 1)), Err(Problem::TooLarge));
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_before_it_is_read() {
+        assert_eq!(parse(&vec![b'x'; MAX_BODY + 1]), Err(Problem::TooLarge));
     }
 }

@@ -8,12 +8,12 @@ use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
+use kassa_bus::limits::MAX_BATCH_BODY;
 use kassa_bus::local::{LocalBus, STACK};
 use kassa_bus::trace::{self, Parent};
 use kassa_bus::{Dimension, Metric, Metrics, Topic, Tracer};
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::problem::{Answer, Problem};
-use kassa_pipeline::request::{MAX_BATCH_BODY, MAX_BODY};
 use serde_json::{Map, json};
 use tokio::sync::Semaphore;
 
@@ -85,7 +85,7 @@ async fn sale(
     let answered = tokio::time::timeout(PATIENCE, async {
         // One byte more than allowed is enough to know.
         let Ok(body) = to_bytes(body, MAX_BATCH_BODY).await else {
-            return Problem::TooLarge { limit: MAX_BODY }.answer();
+            return Problem::TooLarge.answer();
         };
         let trace = Parent::of_headers(header).and_then(|parent| parent.context());
         door.accept.sale(Post { body: &body, source: from.ip().to_string(), trace }).await

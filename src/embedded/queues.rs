@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{Delete, Put, Select, TransactWriteItem};
 use jiff::{SignedDuration, Timestamp};
+use kassa_bus::limits::batches;
 use kassa_bus::local::{LONGEST_WAIT, Queued, Queues};
 use kassa_bus::table::{Item, TableError, n, s, text};
 use kassa_bus::{Clock, Message, Retry};
@@ -17,8 +18,9 @@ pub(super) struct LocalQueues {
     pub clock: Clock,
 }
 
-/// What one transaction writes, at most.
+/// What one transaction writes, at most: rows, and bytes of messages. It takes 4 MB with what stands beside them.
 const WRITES: usize = 100;
+const BYTES: usize = 3 * 1024 * 1024;
 
 impl LocalQueues {
     async fn write(&self, writes: Vec<TransactWriteItem>) -> Result<(), TableError> {
@@ -78,8 +80,11 @@ impl LocalQueues {
 impl Queues for LocalQueues {
     async fn put(&self, queue: &'static str, messages: &[Message]) -> Result<(), Retry> {
         let now = self.clock.now();
-        let writes = messages.iter().map(|message| self.added(queue, message, now, 0));
-        Ok(self.write(writes.collect::<Result<_, _>>()?).await?)
+        for some in batches(messages, WRITES, BYTES, Message::size) {
+            let writes = some.iter().map(|message| self.added(queue, message, now, 0));
+            self.write(writes.collect::<Result<_, _>>()?).await?;
+        }
+        Ok(())
     }
 
     async fn due(&self, queue: &'static str, most: usize) -> Result<Vec<Queued>, Retry> {

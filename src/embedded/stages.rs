@@ -58,6 +58,7 @@ impl Stages<'_> {
         };
         let decrypt = Decrypt {
             opener: Opener::new(self.store.registry.clone(), self.keys.clone(), self.metrics.clone()),
+            store: self.store.events.clone(),
             first_use: FirstUse { store: self.store.events.clone(), clock: self.clock.clone() },
             publisher: self.publisher.clone(),
             reject: reject.clone(),

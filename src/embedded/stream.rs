@@ -48,38 +48,65 @@ pub(super) type Image = HashMap<String, String>;
 /// falls behind reads the tables.
 #[derive(Default)]
 pub struct Recent {
-    rows: Mutex<VecDeque<(u64, Vec<Image>)>>,
+    rows: Mutex<Rows>,
     committed: Notify,
 }
+
+/// Events that are read back at once, and bytes after which there are enough for a batch: what Lambda takes in one.
+const READ: usize = 100;
+const BATCH_BYTES: usize = 6 * 1024 * 1024;
 
 /// How long new events gather before they are projected.
 const WINDOW: Duration = Duration::from_millis(10);
 
-/// Rows kept for the follower: some 10 MB at most.
+/// Rows kept for the follower, and bytes of them: sales differ much in size.
 const RECENT_ROWS: usize = 256;
+const RECENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// What was recorded with which row, and how many bytes that is in all.
+#[derive(Default)]
+struct Rows {
+    kept: VecDeque<(u64, Vec<Image>)>,
+    bytes: usize,
+}
+
+impl Rows {
+    fn push(&mut self, sequence: u64, images: Vec<Image>) {
+        self.bytes += bytes(&images);
+        self.kept.push_back((sequence, images));
+        while self.kept.len() > RECENT_ROWS || self.bytes > RECENT_BYTES && self.kept.len() > 1 {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some((_, images)) = self.kept.pop_front() {
+            self.bytes -= bytes(&images);
+        }
+    }
+}
+
+fn bytes(images: &[Image]) -> usize {
+    images.iter().flatten().map(|(name, value)| name.len() + value.len()).sum()
+}
 
 impl Recent {
     pub(super) fn push(&self, sequence: u64, images: Vec<Image>) {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        if rows.len() == RECENT_ROWS {
-            rows.pop_front();
-        }
-        rows.push_back((sequence, images));
-        drop(rows);
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).push(sequence, images);
         self.committed.notify_one();
     }
 
     /// Takes up to `batch` events after `from`, if none between is missing here.
     fn take(&self, from: u64, batch: usize) -> Vec<(u64, StoredEvent)> {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        while rows.front().is_some_and(|(row, images)| row * PER_ROW + images.len() as u64 <= from + 1) {
-            rows.pop_front();
+        while rows.kept.front().is_some_and(|(row, images)| row * PER_ROW + images.len() as u64 <= from + 1) {
+            rows.pop();
         }
-        if rows.front().is_none_or(|(row, _)| *row > from / PER_ROW + 1) {
+        if rows.kept.front().is_none_or(|(row, _)| *row > from / PER_ROW + 1) {
             return Vec::new();
         }
         let mut events = Vec::new();
-        while let Some((row, images)) = rows.front()
+        while let Some((row, images)) = rows.kept.front()
             && events.len() + images.len() <= batch
         {
             let numbered = (row * PER_ROW..).zip(images).filter(|(sequence, _)| *sequence > from);
@@ -87,7 +114,7 @@ impl Recent {
                 numbered.map(|(n, image)| Some((n, StoredEvent::from_image(image).ok()?))).collect();
             let Some(read) = read else { break };
             events.extend(read);
-            rows.pop_front();
+            rows.pop();
         }
         events
     }
@@ -221,8 +248,7 @@ impl LocalStream {
         if events.is_empty() {
             let mut changes = self.read(from).await?;
             changes.truncate(subscription.batch);
-            let (sequences, keys): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
-            events = sequences.into_iter().zip(store.get(&keys).await?).collect();
+            events = first_of(changes, store).await?;
         }
         let Some(last) = events.last().map(|(sequence, _)| *sequence) else { return Ok(false) };
         reporter.feed.recorded(events.iter().map(|(_, event)| event));
@@ -264,6 +290,24 @@ impl Changes for LocalStream {
     fn lag(&self) -> SignedDuration {
         SignedDuration::ZERO
     }
+}
+
+/// The events of these changes, or the first of them if they are many bytes.
+async fn first_of(
+    changes: Vec<(u64, EventKey)>,
+    store: &EventStore,
+) -> Result<Vec<(u64, StoredEvent)>, TableError> {
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    for some in changes.chunks(READ) {
+        let (sequences, keys): (Vec<u64>, Vec<EventKey>) = some.iter().cloned().unzip();
+        let read = store.get(&keys).await?;
+        bytes += read.iter().map(|event| event.body.len()).sum::<usize>();
+        events.extend(sequences.into_iter().zip(read));
+        if bytes > BATCH_BYTES {
+            break;
+        }
+    }
+    Ok(events)
 }
 
 /// The last event that was written whole: one that is half written comes again.

@@ -3,8 +3,9 @@ use jiff::Timestamp;
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Reason};
 use kassa_bus::table::TableError;
 use kassa_bus::{Message, SaleId, ShopId, TraceContext};
+use kassa_pipeline::claim_check;
 use kassa_pipeline::decrypt::Decrypt;
-use kassa_pipeline::event::{Dropped, Event, Fact, Rejected, StoredEvent, envelope_hash};
+use kassa_pipeline::event::{Dropped, Event, Fact, Rejected, StoredEvent};
 use kassa_pipeline::event_store::Appended;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::standing::unsettled;
@@ -188,7 +189,7 @@ impl Stuck {
         let (shop_id, sale_id, envelope, origin) = match queue {
             Decrypt::NAME => {
                 let AcceptedSale { shop_id, sale_id, envelope, origin } = message.read().ok()?;
-                (shop_id, sale_id, envelope_hash(&envelope), origin)
+                (shop_id, sale_id, claim_check::hash(envelope), origin)
             }
             Process::NAME => {
                 let DecryptedSale { shop_id, sale_id, envelope, origin, .. } = message.read().ok()?;

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::message::{AcceptedSale, Reason, SealedWith};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Message, Metrics, Publisher, SaleId, ShopId, Topic};
-use kassa_pipeline::accept;
+use kassa_bus::{Metrics, Publisher, SaleId, ShopId, Topic};
 use kassa_pipeline::event::{Accepted, Event, Fact, REJECTED, Rejected, StoredEvent};
 use kassa_pipeline::event_store::Scan;
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::standing::{RejectedEnvelope, rejected};
+use kassa_pipeline::{accept, claim_check};
 use serde::{Deserialize, Serialize};
 
 use super::preview::{Preview, preview};
@@ -96,7 +96,7 @@ impl Questions {
     ) -> Result<Vec<ShownRejection>, QuestionError> {
         let mut sent = Vec::new();
         for (shown, sale) in self.again(filter, progress).await? {
-            publish_one(publisher, Topic::ToDecrypt, Message::of(&sale)).await?;
+            publish_one(publisher, Topic::ToDecrypt, claim_check::message(&sale)).await?;
             sent.push(shown);
         }
         Ok(sent)

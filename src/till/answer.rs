@@ -305,7 +305,7 @@ mod tests {
         for (problem, is_final) in [
             (Ours::malformed("sealed", "is wrong"), true),
             (Ours::UnknownShop, true),
-            (Ours::TooLarge { limit: 1 }, true),
+            (Ours::TooLarge, true),
             (Ours::UnknownSale, false),
             (Ours::NoSuchPage, false),
             (Ours::NoSuchMethod, false),

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
+use kassa_bus::limits::{MAX_BATCH, MAX_BATCH_BODY};
 use kassa_bus::{SaleId, ShopId};
-use kassa_pipeline::request::{MAX_BATCH, MAX_BATCH_BODY};
 use rand::Rng;
 use serde::Serialize;
 

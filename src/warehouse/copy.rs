@@ -13,6 +13,10 @@ const COLUMNS: i16 = 11;
 /// Microseconds from 1970 to 2000, where Postgres counts from.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
+/// The earliest time Postgres has, of 4714 BC (<https://www.postgresql.org/docs/15/datatype-datetime.html>). What a till
+/// says it sold before is as good as nothing said.
+const FIRST: Timestamp = Timestamp::constant(-210_866_803_200, 0);
+
 /// Rows for `COPY … (format binary)`
 /// (<https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>).
 pub(super) struct Rows {
@@ -39,7 +43,7 @@ impl Rows {
             self.integer(line_no);
             self.integer(item);
             self.integer(keys.date);
-            self.or_null(sale.sold_at, Self::timestamp);
+            self.or_null(sale.sold_at.filter(|at| *at >= FIRST), Self::timestamp);
             self.timestamp(sale.accepted_at);
             self.numeric(line.gross_number);
             self.numeric(line.gross_turnover);

@@ -2,6 +2,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kassa_bus::error::chain;
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_postgres::{Client, Config};
@@ -9,6 +10,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::dialect;
 use super::dimensions;
+use super::load::is_a_rule;
 use super::schema::{SchemaError, migrate};
 use crate::shops::Shops;
 
@@ -62,7 +64,16 @@ impl Database {
         client.batch_execute(dialect::SESSION).await?;
         migrate(&mut client).await?;
         if let Some(shops) = &self.declared {
-            dimensions::declare(&mut client, shops).await?;
+            match dimensions::declare(&mut client, shops).await {
+                // Sales are worth more than names.
+                Err(error) if error.code().is_some_and(is_a_rule) => {
+                    tracing::error!(
+                        error = chain(&error),
+                        "what is declared of shops and items is not taken"
+                    );
+                }
+                declared => declared?,
+            }
         }
         Ok(client)
     }

@@ -2,6 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use kassa_bus::business_date::business_date;
 use kassa_bus::webhook::WarehouseSale;
 use kassa_bus::{ItemNo, ShopId};
 use tokio_postgres::{Client, Error, Transaction};
@@ -59,17 +60,15 @@ impl Dimensions {
                 Some(shop) => shop.clone(),
                 None => shop_row(&transaction, &sale.shop_id).await?,
             };
-            let date = business_date(sale, &shop.zone);
+            let date = booked_on(sale, &shop.zone);
             made.shops.insert(sale.shop_id.clone(), shop);
             if !self.dates.contains(&date_key(date)) && made.dates.insert(date_key(date)) {
                 date_row(&transaction, date).await?;
             }
-            for item in sale.lines.iter().map(|line| line.item_no) {
-                if !self.items.contains_key(&item) && !made.items.contains_key(&item) {
-                    made.items.insert(item, item_row(&transaction, item).await?);
-                }
-            }
         }
+        let items = sales.iter().flat_map(|sale| &sale.lines).map(|line| line.item_no);
+        let unknown: HashSet<ItemNo> = items.filter(|item| !self.items.contains_key(item)).collect();
+        made.items = item_rows(&transaction, unknown).await?;
         transaction.commit().await?;
         self.shops.extend(made.shops);
         self.items.extend(made.items);
@@ -84,7 +83,7 @@ impl Dimensions {
 
     pub fn keys(&self, sale: &WarehouseSale) -> Option<SaleKeys> {
         let shop = self.shops.get(&sale.shop_id)?;
-        Some(SaleKeys { shop: shop.key, date: date_key(business_date(sale, &shop.zone)) })
+        Some(SaleKeys { shop: shop.key, date: date_key(booked_on(sale, &shop.zone)) })
     }
 
     pub fn item(&self, item: ItemNo) -> Option<i32> {
@@ -92,12 +91,9 @@ impl Dimensions {
     }
 }
 
-/// The day a sale is booked on: as the shop's own books have it.
-fn business_date(sale: &WarehouseSale, zone: &TimeZone) -> Date {
-    match sale.sold_at {
-        Some(at) => at.to_zoned(zone.clone()).date(),
-        None => sale.sale_id.date_in(zone),
-    }
+/// As the shop's own books have it.
+fn booked_on(sale: &WarehouseSale, zone: &TimeZone) -> Date {
+    business_date(sale.sold_at, &sale.sale_id, sale.accepted_at, zone)
 }
 
 fn date_key(date: Date) -> i32 {
@@ -119,16 +115,26 @@ async fn shop_row(transaction: &Transaction<'_>, shop: &ShopId) -> Result<ShopRo
     Ok(ShopRow { key: row.get(0), zone: zone(row.get(1)) })
 }
 
-async fn item_row(transaction: &Transaction<'_>, item: ItemNo) -> Result<i32, Error> {
-    // An item number is at most 18 digits.
-    let number: i64 = item.to_string().parse().unwrap_or(i64::MAX);
-    let there = "select item_key from dim_item where item_no = $1";
-    if transaction.query_opt(there, &[&number]).await?.is_none() {
-        let insert = "insert into dim_item (item_key, item_no)
-            select coalesce(max(item_key), 0) + 1, $1::bigint from dim_item";
-        transaction.execute(insert, &[&number]).await?;
-    }
-    Ok(transaction.query_one(there, &[&number]).await?.get(0))
+/// The rows of these items, all at once: a sale has up to 2,000, and whoever delivers it waits.
+async fn item_rows(
+    transaction: &Transaction<'_>,
+    items: impl IntoIterator<Item = ItemNo>,
+) -> Result<HashMap<ItemNo, i32>, Error> {
+    let by_number: HashMap<i64, ItemNo> = items.into_iter().map(|item| (number(item), item)).collect();
+    let numbers: Vec<i64> = by_number.keys().copied().collect();
+    let insert = "insert into dim_item (item_key, item_no)
+        select (select coalesce(max(item_key), 0) from dim_item) + row_number() over (), came.item_no
+        from unnest($1::bigint[]) as came (item_no)
+        where not exists (select 1 from dim_item there where there.item_no = came.item_no)";
+    transaction.execute(insert, &[&numbers]).await?;
+    let there = "select item_no, item_key from dim_item where item_no = any($1::bigint[])";
+    let rows = transaction.query(there, &[&numbers]).await?;
+    Ok(rows.iter().filter_map(|row| Some((*by_number.get(&row.get(0))?, row.get(1)))).collect())
+}
+
+fn number(item: ItemNo) -> i64 {
+    // At most 18 digits.
+    item.to_string().parse().unwrap_or(i64::MAX)
 }
 
 async fn date_row(transaction: &Transaction<'_>, date: Date) -> Result<(), Error> {
@@ -166,49 +172,13 @@ pub(super) async fn declare(client: &mut Client, shops: &Shops) -> Result<(), Er
     for shop in &shops.shops {
         let key = shop_row(&transaction, &shop.id).await?.key;
         let update = "update dim_shop set name = $2, time_zone = $3 where shop_key = $1";
-        transaction.execute(update, &[&key, &shop.name, &shop.time_zone]).await?;
+        transaction.execute(update, &[&key, &&*shop.name, &shop.time_zone]).await?;
     }
+    let keys = item_rows(&transaction, shops.items.iter().map(|item| item.item_no)).await?;
     for item in &shops.items {
-        let key = item_row(&transaction, item.item_no).await?;
+        let key = keys.get(&item.item_no);
         let update = "update dim_item set description = $2 where item_key = $1";
         transaction.execute(update, &[&key, &item.description]).await?;
     }
     transaction.commit().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sale(id: &str, sold_at: Option<&str>) -> WarehouseSale {
-        WarehouseSale {
-            shop_id: "AMIS1".parse().unwrap(),
-            sale_id: id.parse().unwrap(),
-            till: None,
-            seq: None,
-            sold_at: sold_at.map(|at| at.parse().unwrap()),
-            accepted_at: "2026-11-25T08:00:00Z".parse().unwrap(),
-            lines: Vec::new(),
-        }
-    }
-
-    #[track_caller]
-    fn is_booked_on(sale: &WarehouseSale, zone: &str, key: i32) {
-        assert_eq!(date_key(business_date(sale, &super::zone(Some(zone)))), key);
-    }
-
-    #[test]
-    fn a_late_sale_is_booked_on_the_day_it_was_sold_in_the_shops_time_zone() {
-        // 23:30 UTC is half an hour into the next day in Amsterdam
-        let late = sale("7-20261101", Some("2026-11-22T23:30:00Z"));
-        is_booked_on(&late, "Europe/Amsterdam", 20_261_123);
-        is_booked_on(&late, "UTC", 20_261_122);
-    }
-
-    #[test]
-    fn a_sale_without_a_time_is_booked_on_its_ids_day() {
-        is_booked_on(&sale("7-20261101", None), "Europe/Amsterdam", 20_261_101);
-        // 2024-12-05T03:41Z
-        is_booked_on(&sale("019394e8-6c00-7000-8000-000000000001", None), "America/New_York", 20_241_204);
-    }
 }

@@ -65,13 +65,22 @@ struct Connection {
 }
 
 impl Connection {
-    /// Loads a group in one transaction. If the database refuses it, each request goes alone, so that only
-    /// the one at fault is refused.
+    /// Loads a group in one transaction. If the database is there and does not take it, each request goes alone, so
+    /// that only the one at fault is refused.
     async fn load_group(&mut self, group: Vec<Load>) {
         let outcome = self.load(&group).await;
-        let alone = matches!(outcome, Err(NotLoaded::Refused(_))) && group.len() > 1;
-        for load in group {
-            let outcome = if alone { self.load(std::slice::from_ref(&load)).await } else { outcome.clone() };
+        let is_there = self.loader.is_some();
+        let mut outcomes = vec![outcome; group.len()];
+        if outcomes[0].is_err() && is_there && group.len() > 1 {
+            for (load, outcome) in group.iter().zip(&mut outcomes) {
+                *outcome = self.load(std::slice::from_ref(load)).await;
+            }
+        }
+        for (load, outcome) in group.into_iter().zip(outcomes) {
+            if let (Err(NotLoaded::Refused(why)), Some(sale)) = (&outcome, load.sales.first()) {
+                let (shop_id, sale_id, sales) = (&sale.shop_id, &sale.sale_id, load.sales.len());
+                tracing::warn!(%shop_id, %sale_id, sales, why, "a delivery is refused: its sender has to set it aside");
+            }
             // Whoever waited may have gone away.
             let _ = load.done.send(outcome);
         }
@@ -95,13 +104,13 @@ impl Connection {
     }
 
     async fn connect(&self) -> Result<Loader, NotLoaded> {
-        let failed = |why: String| {
-            tracing::warn!(why, "the database cannot be used");
-            NotLoaded::Away
+        let connected = timeout(PATIENCE, Loader::connect(&self.database)).await;
+        let (why, said) = match connected {
+            Ok(Ok(loader)) => return Ok(loader),
+            Ok(Err(error)) => (NotLoaded::from(&error), chain(&error)),
+            Err(_) => (NotLoaded::Away, "it does not answer".into()),
         };
-        match timeout(PATIENCE, Loader::connect(&self.database)).await {
-            Ok(loader) => loader.map_err(|error| failed(chain(&error))),
-            Err(_) => Err(failed("it does not answer".into())),
-        }
+        tracing::warn!(said, "the database cannot be used");
+        Err(why)
     }
 }

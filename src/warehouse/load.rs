@@ -10,6 +10,7 @@ use super::copy::Rows;
 use super::database::{Database, DatabaseError};
 use super::dialect;
 use super::dimensions::{Dimensions, SaleKeys};
+use super::schema::SchemaError;
 
 /// How often a group is begun anew because others were at the same sales. Each time, some of them are there.
 const ATTEMPTS: usize = 10;
@@ -20,6 +21,9 @@ pub enum NotLoaded {
     /// Nothing is wrong with them. They may even be there: loading them again is safe.
     #[error("the database is away")]
     Away,
+    /// The database is there and does not do what it must: nothing is wrong with them, and somebody has to look.
+    #[error("the database cannot be used: {0}")]
+    Unusable(String),
     /// The database has a rule of its own that they break.
     #[error("the database refuses them: {0}")]
     Refused(String),
@@ -98,22 +102,45 @@ fn in_key_order<'a>(
     sales
 }
 
-impl From<&Error> for NotLoaded {
-    fn from(error: &Error) -> Self {
-        // A data exception or a violated constraint; anything else may be over in a while. Messages and
-        // details are left out: Postgres quotes the row in them.
-        match error.as_db_error() {
-            Some(db) if is_a_rule(db.code()) => {
-                let constraint = db.constraint().map(|name| format!(" ({name})")).unwrap_or_default();
-                Self::Refused(format!("SQLSTATE {}{constraint}", db.code().code()))
+impl From<&DatabaseError> for NotLoaded {
+    fn from(error: &DatabaseError) -> Self {
+        match error {
+            // No sale was sent yet, so none is refused.
+            DatabaseError::Unusable(error) | DatabaseError::Schema(SchemaError::Sql(error)) => {
+                match Self::from(error) {
+                    Self::Refused(said) => Self::Unusable(said),
+                    other => other,
+                }
             }
-            _ => Self::Away,
+            other => Self::Unusable(other.to_string()),
         }
     }
 }
 
-/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>
-fn is_a_rule(state: &SqlState) -> bool {
-    let (data_exception, constraint) = (state.code().starts_with("22"), state.code().starts_with("23"));
-    data_exception || (constraint && *state != SqlState::UNIQUE_VIOLATION)
+impl From<&Error> for NotLoaded {
+    fn from(error: &Error) -> Self {
+        // Messages and details are left out: Postgres quotes the row in them.
+        let Some(db) = error.as_db_error() else { return Self::Away };
+        let constraint = db.constraint().map(|name| format!(" ({name})")).unwrap_or_default();
+        let said = format!("SQLSTATE {}{constraint}", db.code().code());
+        match db.code() {
+            code if is_a_rule(code) => Self::Refused(said),
+            code if is_going(code) => Self::Away,
+            _ => Self::Unusable(said),
+        }
+    }
+}
+
+/// Classes of what is wrong with a row: a data exception, a violated constraint, what a trigger or function says (three of
+/// them), a view's check, more than there is room for
+/// (<https://www.postgresql.org/docs/15/errcodes-appendix.html>).
+const RULES: [&str; 7] = ["22", "23", "38", "39", "P0", "44", "54"];
+
+pub(super) fn is_a_rule(state: &SqlState) -> bool {
+    *state != SqlState::UNIQUE_VIOLATION && RULES.iter().any(|class| state.code().starts_with(class))
+}
+
+/// The server stops, starts, or was left.
+fn is_going(state: &SqlState) -> bool {
+    state.code().starts_with("08") || state.code().starts_with("57P")
 }

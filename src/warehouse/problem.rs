@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,13 +27,13 @@ pub(super) enum Problem {
     /// 415.
     Encoding,
     /// 503: the same request may be taken in so many seconds.
-    Unavailable(&'static str, u32),
+    Unavailable(Cow<'static, str>, u32),
 }
 
 impl From<NotLoaded> for Problem {
     fn from(why: NotLoaded) -> Self {
         match why {
-            NotLoaded::Away => Self::Unavailable("the database is away", 5),
+            NotLoaded::Away | NotLoaded::Unusable(_) => Self::Unavailable(why.to_string().into(), 5),
             NotLoaded::Refused(_) => Self::Malformed(why.to_string()),
         }
     }
@@ -57,7 +59,7 @@ impl IntoResponse for Problem {
                 "The content encoding is not understood",
                 "gzip is, and none".into(),
             ),
-            Self::Unavailable(why, _) => (StatusCode::SERVICE_UNAVAILABLE, "Try again", (*why).to_owned()),
+            Self::Unavailable(why, _) => (StatusCode::SERVICE_UNAVAILABLE, "Try again", why.to_string()),
         };
         let problem =
             json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});

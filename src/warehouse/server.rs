@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ impl Gate {
 
     /// Waits until there is room. What waits has not sent its body yet.
     async fn room(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        const BUSY: Problem = Problem::Unavailable("the warehouse is busy", 1);
+        const BUSY: Problem = Problem::Unavailable(Cow::Borrowed("the warehouse is busy"), 1);
         let room = tokio::time::timeout(PATIENCE, self.in_hand.acquire()).await;
         room.map_err(|_| BUSY)?.map_err(|_| BUSY)
     }
@@ -107,7 +108,7 @@ impl From<SnsError> for Problem {
             SnsError::NotOurs(why) => Self::Forbidden(why.to_string()),
             SnsError::Fetch(why) => {
                 tracing::warn!(%why, "a message of SNS cannot be checked or confirmed");
-                Self::Unavailable("SNS cannot be asked", 5)
+                Self::Unavailable("SNS cannot be asked".into(), 5)
             }
         }
     }

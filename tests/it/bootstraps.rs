@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::SaleId;
+use kassa_bus::limits::MAX_BODY;
 use serde_json::{Value, json};
 
 use crate::common::cloud::Cloud;
@@ -56,7 +57,7 @@ async fn accept_answers_the_http_api(cloud: &Cloud) {
         (api_event("GET /nowhere", "", false), 404),
         (json!({}), 404),
         (json!([]), 404),
-        (api_event("POST /shop", &"x".repeat(128 * 1024 + 1), false), 413),
+        (api_event("POST /shop", &"x".repeat(MAX_BODY + 1), false), 413),
     ] {
         let answer = accept.api.invoke(event).await.unwrap();
         assert_eq!(answer["statusCode"], status);

@@ -64,7 +64,7 @@ async fn given_up(shop: &OpenShop) -> String {
     let fact = Fact::Accepted(Accepted { envelope, source });
     let (shop_id, sale_id) = (accepted.shop_id.clone(), accepted.sale_id.clone());
     shop.store.events.append(&Event { shop_id, sale_id, at: now, trace: None, fact }).await.unwrap();
-    let message = Message::of(&accepted);
+    let message = kassa_pipeline::claim_check::message(&accepted);
     bury(shop, "decrypt", message).await;
     sale.sale_id.to_string()
 }

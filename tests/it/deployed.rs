@@ -67,7 +67,7 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
     let (status, _, told) =
         problem(post(&cloud, r#"{"shop_id":"NOWHERE","content_base64":"QUFBQQ=="}"#).await).await;
     assert_eq!((status, &told["field"]), (404, &json!("shop_id")));
-    let (status, ..) = problem(post(&cloud, vec![b'x'; 200 * 1024]).await).await;
+    let (status, ..) = problem(post(&cloud, vec![b'x'; 400 * 1024]).await).await;
     assert_eq!(status, 413);
     let unknown = Client::new().get(format!("{}/shop/NOWHERE/key", cloud.url)).send().await.unwrap();
     assert_eq!(unknown.status(), 404);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::{Store, Sync};
+use kassa_bus::limits::MAX_MESSAGE;
 use kassa_bus::local::{DeadLetter, DeadLetters, Kept, LocalBus, Redelivery, STACK};
 use kassa_bus::metrics::{Series, Values};
 use kassa_bus::{
@@ -168,6 +169,18 @@ fn message(id: &str) -> Message {
 fn messages(count: usize) -> (Vec<Message>, Vec<String>) {
     let ids: Vec<String> = (0..count).map(|n| format!("{n:04}")).collect();
     (ids.iter().map(|id| message(id)).collect(), ids)
+}
+
+#[tokio::test]
+async fn a_message_that_sns_would_not_take_is_not_taken_and_its_neighbours_are() {
+    let rig = rig(1, 1).await;
+    let sized = |id: &str, bytes: usize| Message { body: "x".repeat(bytes).into(), ..message(id) };
+    let batch = vec![sized("a", MAX_MESSAGE), sized("b", MAX_MESSAGE + 1), sized("c", 1)];
+    let answers = rig.bus.publish(Topic::ToProcess, batch).await;
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert!(answers[1].as_ref().unwrap_err().to_string().contains("larger than SNS takes"));
+    rig.until_taken(2).await;
+    assert_eq!(rig.sinks[1].ids(), ["a", "c"]);
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ mod outcome; // what a till is told of what became of its sale
 mod replayed; // an envelope that names no sale is one sale, under whatever ids it comes
 mod rotation; // a shop gets another key while its tills go on selling
 mod rules; // every rule of the pipeline
-mod signed; // what tills sign, what nobody signed, and what somebody forged
+mod signed;
+mod sizes; // the largest sale goes through whole, what is larger is told so // what tills sign, what nobody signed, and what somebody forged
 
 // The shop on one machine, through the command.
 mod backup; // a backup of a shop that sells, and a shop of a backup
@@ -43,6 +44,7 @@ mod subscribers; // subscribers in the shop on one machine
 mod webhook; // what the warehouse gets, and what becomes of a sale it does not take
 
 // The warehouse, with a real Postgres.
+mod bounds; // what shop, webhook, warehouse and shops.toml take is the same
 mod warehouse; // the receiver: every sale exactly once
 mod warehouse_end_to_end; // from the till to the fact table, whatever fails between them
 mod warehouse_process; // `kassa warehouse`: killed, stopped, and with TLS

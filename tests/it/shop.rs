@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use kassa::shops::Shops;
+use kassa_bus::limits::MAX_BODY;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -67,7 +68,7 @@ fn up_prints_its_urls_and_answers_them() {
 fn bad_requests_are_told_what_is_wrong_and_leave_nothing() {
     let folder = folder();
     let up = Up::start(folder.path());
-    let large = vec![b' '; 128 * 1024 + 1];
+    let large = vec![b' '; MAX_BODY + 1];
     let deep = "[".repeat(60_000);
     let cases: Vec<(&[u8], u16, Option<&str>)> = vec![
         (b"", 400, Some("body")),

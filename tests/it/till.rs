@@ -143,7 +143,7 @@ async fn a_classic_sale_that_is_too_long_is_told_before_it_is_posted() {
 async fn what_the_shop_would_refuse_for_what_is_in_it_is_not_rung_up() {
     let (_, mut till) = shop(Vec::new()).await;
     // given more lines than a sale may have, none, one that is neither sale nor refund, and a name that no till has
-    let many = vec![lines()[0].clone(); kassa_pipeline::content::MAX_LINES + 1];
+    let many = vec![lines()[0].clone(); kassa_bus::limits::MAX_LINES + 1];
     let mixed = vec![Line { gross_turnover: Amount::from(-1), ..lines()[0].clone() }];
     for wrong in [many, Vec::new(), mixed] {
         let refused = till.ring_up(wrong).await.err().unwrap();

@@ -328,7 +328,7 @@ async fn a_schema_of_a_newer_kassa_is_left_alone() {
     let client = postgres.client().await;
     client.batch_execute("insert into kassa_schema values (99, now())").await.unwrap();
     let warehouse = Warehouse::open(&postgres.url()).await;
-    is_problem(warehouse.deliver(&sales(1..2)).await, 503, "away").await;
+    is_problem(warehouse.deliver(&sales(1..2)).await, 503, "version 99, newer").await;
     holds(&client, &sales(0..1)).await;
 }
 

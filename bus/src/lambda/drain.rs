@@ -58,6 +58,14 @@ fn out_of_sight(interval: Duration, receives: u32) -> i32 {
     i32::try_from((interval * times).as_secs().max(1)).unwrap_or(i32::MAX)
 }
 
+/// Bytes of messages in a batch, about: a function has 128 MB of memory, and each is held in several forms.
+const ENOUGH: usize = 2 * 1024 * 1024;
+
+/// How many more requests bring what a batch holds, when the first brought so many bytes.
+fn further(most: usize, bytes: usize) -> usize {
+    (ENOUGH / bytes.max(1)).min(most.div_ceil(ENTRIES).saturating_sub(1))
+}
+
 impl Drain {
     pub fn new(client: Client, settings: &Settings) -> Result<Self, SettingError> {
         let queue = settings.text("QUEUE_URL")?.to_owned();
@@ -107,7 +115,9 @@ impl Drain {
         // Most minutes have less than one request brings.
         let mut received = one(0).await?;
         if received.len() == ENTRIES {
-            received.extend(try_join_all((1..most.div_ceil(ENTRIES)).map(one)).await?.into_iter().flatten());
+            let bytes = received.iter().map(|received| received.body().map_or(0, str::len)).sum();
+            let more = try_join_all((0..further(most, bytes)).map(one)).await?;
+            received.extend(more.into_iter().flatten());
         }
         Ok(received)
     }
@@ -222,6 +232,14 @@ mod tests {
     fn why_a_message_was_refused_can_be_sent_whatever_it_says() {
         assert_eq!(sendable("no\n\u{1b}[31m\u{ffff}é"), "no  [31m é");
         assert_eq!(sendable(&"x".repeat(2_000)).len(), 1_000);
+    }
+
+    #[test]
+    fn a_batch_of_large_messages_is_smaller() {
+        let small = further(100, ENTRIES * 2_000);
+        let large = further(100, ENTRIES * crate::limits::MAX_MESSAGE);
+        assert_eq!((small, large, further(10, 1), further(100, 0)), (9, 0, 0, 9));
+        assert_eq!(further(100, ENTRIES * 64 * 1024), 3);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use kassa_bus::limits::json_bytes;
 use kassa_bus::message::DecryptedSale;
 use kassa_bus::webhook::{SalesDelivery, WarehouseSale};
 use zeroize::Zeroizing;
@@ -34,7 +35,7 @@ impl Parcel {
         let mark = format!("{} {} {}\n", sale.shop_id, sale.sale_id, sale.envelope);
         let sale = WarehouseSale::from(sale);
         // With the comma after it.
-        let size = serde_json::to_vec(&sale).map(Zeroizing::new).map_or(0, |json| json.len() + 1);
+        let size = json_bytes(&sale) + 1;
         Self { place, mark, sale, size }
     }
 }

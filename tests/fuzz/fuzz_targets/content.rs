@@ -7,7 +7,8 @@
 
 use kassa_bus::amount::Amount;
 use kassa_bus::{Line, Totals};
-use kassa_pipeline::content::{MAX_LINES, parse};
+use kassa_bus::limits::MAX_LINES;
+use kassa_pipeline::content::parse;
 use libfuzzer_sys::fuzz_target;
 
 /// Longer than any error that only names the place and what is wrong.

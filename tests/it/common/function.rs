@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use kassa::till::{Format, Prepared, Till};
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Origin};
 use kassa_bus::{Clock, Line, Message};
+use kassa_pipeline::claim_check;
 use kassa_pipeline::event::envelope_hash;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -171,7 +172,7 @@ pub fn accepted(sale: &Prepared) -> String {
         envelope,
         origin: origin(),
     };
-    Message::of(&sale).body.to_string()
+    claim_check::message(&sale).body.to_string()
 }
 
 /// The message that process gets for a sale.
