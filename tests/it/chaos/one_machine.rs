@@ -1,8 +1,9 @@
 //! A round over the shop on one machine: the real command, tills that keep journals, strangers, and a warehouse.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ impl Premises {
         let round = Round::of(seed);
         self.depot.road.clear();
         self.depot.empties().await;
-        let mut trade = Trade::opens(self, seed).await;
+        let mut trade = Trade::opens(self, seed, tally).await;
         let strangers = tokio::spawn(strangers::post(trade.around.line.url.clone(), seed, round.sales / 2));
         trade.around.tills.sell(round.sales);
         trade.suffers(&round, &mut self.depot, tally).await;
@@ -81,7 +82,7 @@ impl Asked for Trade {
 }
 
 impl Trade {
-    async fn opens(premises: &Premises, seed: u64) -> Self {
+    async fn opens(premises: &Premises, seed: u64, tally: &mut Tally) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let from = format!("{}/.", premises.new.path().display());
         let copied = Command::new("cp").args(["-a", &from]).arg(folder.path()).status().unwrap();
@@ -106,8 +107,40 @@ impl Trade {
             settings: settings.into(),
             logs: Vec::new(),
         };
+        let is_new = trade.chance.random_bool(0.25);
+        if is_new {
+            tally.count("shop killed while it first opened", trade.is_new());
+        }
         trade.reopens();
+        if is_new {
+            let tills = trade.folder.path().join("tills");
+            assert!(trade.run(&enrol(&tills)).status.success());
+        }
         trade
+    }
+
+    /// The shop is one that was killed while it opened for the first time, more than once. Says how often.
+    fn is_new(&mut self) -> u64 {
+        std::fs::remove_dir_all(self.data()).unwrap();
+        let mut killed = 0;
+        for _ in 0..self.chance.random_range(1..4) {
+            let machine = Machine::new(&self.folder.path().join("first-machine"));
+            machine.dies_at(self.chance.random_range(1..200));
+            let mut command = self.opening();
+            machine.runs(&mut command);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            killed += u64::from(!lines.map_while(Result::ok).any(|line| line.starts_with("Ctrl-C")));
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        killed
+    }
+
+    fn opening(&self) -> Command {
+        let mut args = vec!["up", "--listen", "127.0.0.1:0"];
+        args.extend(self.settings.iter().flat_map(|setting| ["--set", setting]));
+        Asked::command(self, &args)
     }
 
     fn data(&self) -> PathBuf {
@@ -119,10 +152,7 @@ impl Trade {
         self.up = None;
         // Where there is no room a shop does not open, and says so; somebody makes some.
         self.machine.full(false);
-        let data = self.data();
-        let mut args = vec!["up", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
-        args.extend(self.settings.iter().flat_map(|setting| ["--set", setting]));
-        let mut command = command(&args);
+        let mut command = self.opening();
         self.machine.runs(command.env("RUST_LOG", "debug"));
         let up = tokio::task::block_in_place(|| Up::spawn(&mut command));
         let address: SocketAddr = up.url.strip_prefix("http://").unwrap().parse().unwrap();

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kassa::till::{Format, Till};
 use kassa_bus::{Clock, Line};
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use reqwest::Client;
 use serde_json::json;
@@ -28,13 +29,27 @@ pub struct Answered {
 /// Whose name and turnover no log may have.
 pub const MARKS: [&str; 3] = ["till-7712345", "7712345.67", "gross_turnove"];
 
-fn goods() -> Vec<Line> {
-    vec![Line {
+fn line(gross_number: &str, gross_turnover: &str) -> Line {
+    Line {
         item_no: "98".parse().unwrap(),
-        gross_number: "1".parse().unwrap(),
-        gross_turnover: MARKS[1].parse().unwrap(),
-    }]
+        gross_number: gross_number.parse().unwrap(),
+        gross_turnover: gross_turnover.parse().unwrap(),
+    }
 }
+
+fn goods() -> Vec<Line> {
+    vec![line("1", MARKS[1])]
+}
+
+/// A barcode keyed as a quantity, what is left of adding up in floats, and the largest and smallest there are.
+const EXTREMES: [(&str, &str); 6] = [
+    ("885909950805", "18.95"),
+    ("0.30000000000000004", "0.00000000000000001"),
+    ("999999999999.99999", "999999999999.99999"),
+    ("-999999999999.99999", "-999999999999.99999"),
+    ("0.00000000000000001", "999999999999"),
+    ("-0.30000000000000004", "-885909950805"),
+];
 
 /// How long whoever posts rubbish waits for an answer.
 const HTTP_PATIENCE: Duration = Duration::from_secs(2);
@@ -76,7 +91,13 @@ pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
                 continue;
             }
         };
-        let Ok(sale) = till.ring_up(goods()).await else { continue };
+        let sold = match EXTREMES.choose(&mut chance) {
+            Some((number, turnover)) if till.format == Format::Sealed && chance.random_bool(0.5) => {
+                vec![line(number, turnover), goods().remove(0)]
+            }
+            _ => goods(),
+        };
+        let Ok(sale) = till.ring_up(sold).await else { continue };
         // At once, as one who got no answer soon enough.
         let all = (0..times).map(|_| till.post(&sale));
         if futures::future::join_all(all).await.iter().any(Result::is_ok) {
