@@ -8,7 +8,7 @@ use kassa_bus::registry::SMS_BUDGET;
 use kassa_bus::tills::Unsigned;
 use kassa_bus::{ItemNo, ShopId};
 use kassa_pipeline::read_model::DeclaredItem;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The file Kassa ships with, for whoever runs it somewhere else.
 const SHIPPED: &str = include_str!("../shops.toml");
@@ -64,8 +64,16 @@ struct File {
 struct FileItem {
     number: ItemNo,
     description: String,
+    #[serde(deserialize_with = "as_tills_send_them")]
     price: Amount,
+    #[serde(deserialize_with = "as_tills_send_them")]
     opening_stock: Amount,
+}
+
+/// Within the same bounds.
+fn as_tills_send_them<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Amount, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|why| serde::de::Error::custom(format!("{text:?} {why}")))
 }
 
 /// Why `shops.toml` cannot be used.

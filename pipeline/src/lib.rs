@@ -27,6 +27,8 @@ pub mod project;
 pub mod rates;
 /// Read models anew from the events, while sales go on.
 pub mod rebuild;
+/// Which events the read models contain.
+pub mod contained;
 /// Once a minute: what came to no end is sent on its way again.
 pub mod reconcile;
 /// How a sale is rejected, by whichever stage.
@@ -38,12 +40,16 @@ mod signature;
 /// Once a minute: what is pending, which shop is silent, today against last week.
 pub mod watch;
 
+/// How far a projection has come, as its row says.
+pub mod checkpoint;
 /// The facts about a sale, and how old versions of them are read.
 pub mod event;
 /// The append-only table of events.
 pub mod event_store;
 /// Concurrent appends in one transaction.
 pub mod group_commit;
+/// A rebuild's right to write rows, for a while.
+pub mod hold;
 /// How many sales a silent shop would have had.
 pub mod overdue;
 /// Which rows a sale changes, by how much; and how far a projection has come.

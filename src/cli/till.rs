@@ -7,7 +7,7 @@ use kassa_bus::Clock;
 use kassa_bus::jws::SigningKey;
 use serde_json::json;
 
-use super::{Failure, print};
+use super::{Failure, print, read};
 use crate::args::{
     Destination, DrainArgs, EnrollArgs, RevokeArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs,
 };
@@ -28,7 +28,7 @@ pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
         TillCommand::Status(args) => status(&args),
         TillCommand::Drain(args) => drain(args).await,
         TillCommand::List(ShopArgs { shop, ask }) => {
-            let tills = ask.shop.ask().await?.tills(shop).await?;
+            let tills = read(ask.shop.ask().await?.tills(shop).await?);
             print(&if ask.json { format!("{}\n", json!(tills)) } else { render::tills(&tills) });
             Ok(ExitCode::SUCCESS)
         }

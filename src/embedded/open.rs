@@ -133,7 +133,10 @@ impl OpenShop {
         let failed = |why| UpError::Keys { folder: folder.keys(), why };
         let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);
         let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
-        plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
+        let refused = plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
+        for row in plan.unreadable.iter().chain(&refused) {
+            tracing::error!(row, "left as it is; see kassa check");
+        }
 
         let metrics = Metrics::default();
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
@@ -292,13 +295,13 @@ async fn seed(feed: Arc<Feed>, questions: Arc<Questions>, clock: Clock) {
 
 /// What an earlier process did not finish.
 async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>, metrics: Metrics) {
-    match store.read_model.is_held().await {
+    match store.read_model.needs_rebuild().await {
         Ok(false) => {}
         Ok(true) => match questions.rebuild(&|_, _| {}).await {
-            Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "finished an interrupted rebuild"),
-            Err(error) => tracing::error!(%error, "cannot finish an interrupted rebuild; run kassa rebuild"),
+            Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "rebuilt stock and turnover, as was due"),
+            Err(error) => tracing::error!(%error, "cannot rebuild stock and turnover; run kassa rebuild"),
         },
-        Err(error) => tracing::error!(%error, "cannot see whether a rebuild was interrupted"),
+        Err(error) => tracing::error!(%error, "cannot see whether a rebuild is due"),
     }
     match recover::recover(&store.events, &*bus, &metrics).await {
         Ok(0) => {}

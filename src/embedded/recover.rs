@@ -1,7 +1,7 @@
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Message, Metrics, Publisher, Retry, Topic};
-use kassa_pipeline::event::{Event, REJECTED, StoredEvent};
+use kassa_pipeline::event::{REJECTED, StoredEvent, readable};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::reconcile::reconcile_all;
 use kassa_pipeline::reject;
@@ -24,7 +24,7 @@ pub(super) async fn recover(
     let see = |event: &StoredEvent| rejections.see(event);
     let mut republished = reconcile_all(&finder, Some((publisher, metrics)), &|_| true, see).await?;
     for rejection in rejections.taken() {
-        let sale = read(store, &rejection).await?;
+        let sale = readable(&store.sale(&rejection.shop_id, &rejection.sale_id).await?);
         let rejection = sale.iter().find(|event| event.key() == rejection.key);
         if let Some(told) = rejection.and_then(|rejection| reject::republished(&sale, rejection)) {
             publish_one(publisher, Topic::DecryptErrors, Message::of(&told)).await?;
@@ -64,9 +64,4 @@ impl LastRejections {
         self.forget();
         self.seen
     }
-}
-
-async fn read(store: &EventStore, of: &StoredEvent) -> Result<Vec<Event>, Retry> {
-    let events = store.sale(&of.shop_id, &of.sale_id).await?;
-    Ok(events.iter().map(StoredEvent::read).collect::<Result<_, _>>()?)
 }

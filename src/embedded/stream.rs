@@ -9,12 +9,12 @@ use kassa_bus::local::{STACK, SYSTEM, invoked};
 use kassa_bus::subscriber::dealt_with;
 use kassa_bus::table::{Item, TableError, s, text};
 use kassa_bus::{Clock, Dimension, Failure, Message, Metric, Metrics, Subscription, Tracer, Verdict, trace};
+use kassa_pipeline::contained::Changes;
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::posting::{Position, Sequence};
 use kassa_pipeline::project::recorded_at;
 use kassa_pipeline::read_model::ReadModel;
-use kassa_pipeline::rebuild::Changes;
 use tokio::sync::{Notify, watch};
 
 use super::dynamodb::Tables;
@@ -195,14 +195,28 @@ impl LocalStream {
     ) -> Result<bool, Failure> {
         let from = match *position {
             Some(from) => from,
-            None => read_model.checkpoint(SHARD).await?.as_ref().map_or(0, whole),
+            // One that cannot be read is put right by the rebuild that opening begins with.
+            None => read_model.checkpoint(SHARD).await?.position()?.as_ref().map_or(0, whole),
         };
         let mut events = self.recent.take(from, subscription.batch);
         if events.is_empty() {
             let mut changes = self.read(from).await?;
             changes.truncate(subscription.batch);
+            let Some(last) = changes.last().map(|(sequence, _)| *sequence) else { return Ok(false) };
             let (sequences, keys): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
-            events = sequences.into_iter().zip(store.get(&keys).await?).collect();
+            let read = |(sequence, event): (u64, Result<StoredEvent, TableError>)| match event {
+                Ok(event) => Some((sequence, event)),
+                Err(error) => {
+                    tracing::error!(%error, "left out of the read models");
+                    reporter.metrics.count(Metric::UnreadableEvents, 1);
+                    None
+                }
+            };
+            events = sequences.into_iter().zip(store.get(&keys).await?).filter_map(read).collect();
+            if events.is_empty() {
+                *position = Some(last);
+                return Ok(true);
+            }
         }
         let Some(last) = events.last().map(|(sequence, _)| *sequence) else { return Ok(false) };
         reporter.feed.recorded(events.iter().map(|(_, event)| event));
@@ -238,6 +252,12 @@ impl Changes for LocalStream {
         let changes = self.read(from.map_or(0, number)).await?;
         let upto = changes.last().map(|(sequence, _)| Sequence(sequence.to_string()));
         Ok((changes.into_iter().map(|(_, key)| key).collect(), upto))
+    }
+
+    async fn at(&self, _: &str, place: &Sequence) -> Result<Option<EventKey>, TableError> {
+        let place = number(place);
+        let changes = self.read(place.saturating_sub(1)).await?.into_iter();
+        Ok(changes.take(1).find(|(sequence, _)| *sequence == place).map(|(_, key)| key))
     }
 
     /// An event and its place in the stream are one transaction.

@@ -219,7 +219,7 @@ impl World {
         changes.truncate(most);
         let (sequences, keys): (Vec<u64>, Vec<_>) = changes.into_iter().unzip();
         let events = self.store.events.get(&keys).await.unwrap();
-        sequences.into_iter().zip(events).map(|(n, event)| event.into_message(n.to_string(), SHARD)).collect()
+        sequences.into_iter().zip(events).map(|(n, event)| event.unwrap().into_message(n.to_string(), SHARD)).collect()
     }
 
     pub async fn sale(&self, id: &str) -> SaleHistory {
@@ -228,7 +228,7 @@ impl World {
 
     /// `(stock, gross_number, gross_turnover)` of an item.
     pub async fn stock(&self, shop: &str, item: &str) -> (String, String, String) {
-        let rows = self.questions.stock(Some(shop)).await.unwrap();
+        let rows = self.questions.stock(Some(shop)).await.unwrap().rows;
         let found = rows.into_iter().find_map(|row| match row {
             ReadRow::Item(row) if row.record_type == item => Some(row),
             _ => None,
@@ -239,7 +239,7 @@ impl World {
 
     /// `(sales, turnover)` of a day, if it has any.
     pub async fn day(&self, shop: &str, day: &str) -> Option<(String, String)> {
-        let rows = self.questions.stock(Some(shop)).await.unwrap();
+        let rows = self.questions.stock(Some(shop)).await.unwrap().rows;
         rows.into_iter().find_map(|row| match row {
             ReadRow::Day(row) if row.record_type == day => {
                 Some((row.sales.to_string(), row.turnover.to_string()))
