@@ -275,7 +275,8 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_too_long_is_told_apart() {
-        for text in ["", "NaN", "Infinity", "-", "1,5", "0x10", "1_000", ".", "١", " 1", "--1", "1.2.3", "1e"] {
+        for text in ["", "NaN", "Infinity", "-", "1,5", "0x10", "1_000", ".", "١", " 1", "--1", "1.2.3", "1e"]
+        {
             assert_eq!(amount(text), Err(InvalidAmount::NotANumber), "{text:?}");
         }
         for text in [
@@ -323,7 +324,9 @@ mod tests {
 
     /// Within what `rust_decimal` holds exactly: 28 digits.
     fn decimal() -> impl Strategy<Value = Decimal> {
-        (-(10_i128.pow(27))..10_i128.pow(27), 0u32..=17).prop_map(|(n, scale)| Decimal::from_i128_with_scale(n, scale))
+        let digits = |scale: u32| 10_i128.pow(27.min(21 + scale));
+        let of = move |(n, scale): (i128, u32)| Decimal::from_i128_with_scale(n % digits(scale), scale);
+        (-(10_i128.pow(27))..10_i128.pow(27), 0u32..=17).prop_map(of)
     }
 
     fn of(decimal: Decimal) -> Amount {
@@ -343,18 +346,19 @@ mod tests {
         #[test]
         fn it_reads_and_shows_numbers_as_decimals_do(value in decimal(), zeros in "0{0,9}") {
             prop_assert_eq!(of(value).to_string(), value.normalize().to_string());
-            let scientific = format!("{zeros}{}", format!("{:e}", value.abs()));
+            let scientific = format!("{zeros}{:e}", value.abs());
             prop_assert_eq!(stored(&scientific), of(value.abs()));
-            prop_assert_eq!(of(value).nearest(), value.to_string().parse::<f64>().unwrap());
+            prop_assert_eq!(of(value).nearest().to_string(), value.to_string().parse::<f64>().unwrap().to_string());
         }
 
         #[test]
         fn sums_and_order_are_those_of_decimals(a in decimal(), b in decimal()) {
             prop_assert_eq!(of(a).cmp(&of(b)), a.cmp(&b));
-            let scale = a.scale().max(b.scale());
-            prop_assume!(a.abs().max(b.abs()) < Decimal::from(10_i128.pow(27 - scale)));
-            let sum = Total::from(of(a)) + Total::from(of(b));
-            prop_assert_eq!(sum.amount(), Some(of(a + b)));
+            // Its own sums round beyond 28 digits.
+            let exact = Decimal::from(10_i128.pow(27 - a.scale().max(b.scale())));
+            if a.abs().max(b.abs()) < exact && a.abs().max(b.abs()) < Decimal::from(10_i128.pow(20)) {
+                prop_assert_eq!(of(a).checked_add(of(b)), Some(of(a + b)));
+            }
         }
 
         /// Whatever the order and the brackets, and with nothing between rounded: the model keeps digits apart.

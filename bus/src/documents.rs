@@ -318,8 +318,9 @@ fn parse<T: DeserializeOwned>(group: &str, name: &str, item: &Item) -> Result<T,
     let wrong = |why: &str| TableError::Unreadable(format!("document {group} {name}: {why}"));
     let document = text(item, "document").ok_or_else(|| wrong("it has none"))?;
     // What serde says may quote the document, which may name people.
-    let not_its =
-        |e: serde_json::Error| wrong(&format!("it is not in its form (line {}, column {})", e.line(), e.column()));
+    let not_its = |e: serde_json::Error| {
+        wrong(&format!("it is not in its form (line {}, column {})", e.line(), e.column()))
+    };
     let document = serde_json::from_str(document).map_err(not_its)?;
     let version = text(item, "version").and_then(|v| v.parse::<u64>().ok());
     version.map(|_| document).ok_or_else(|| wrong("it has no version"))

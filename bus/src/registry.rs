@@ -237,7 +237,8 @@ impl Registry {
         let Readable { rows, mut unreadable } = self.ids().await?;
         for id in rows {
             let info = self.table.row(id.as_str(), INFO).await?;
-            unreadable.extend(info.and_then(|item| from_item(&id, &item).err()).map(|error| error.to_string()));
+            unreadable
+                .extend(info.and_then(|item| from_item(&id, &item).err()).map(|error| error.to_string()));
             unreadable.extend(self.tills.of(&id).await?.unreadable);
         }
         for row in self.table.rows(KEYS).await? {

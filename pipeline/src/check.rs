@@ -6,10 +6,10 @@ use kassa_bus::amount::{Amount, Total};
 use kassa_bus::{SaleId, ShopId};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent, USED};
-use crate::event_store::{EventStore, Scan};
 use crate::checkpoint::Checkpoint;
 use crate::contained::{Changes, Contained, Later, positions};
+use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent, USED};
+use crate::event_store::{EventStore, Scan};
 use crate::posting::{Row, RowKey, Sums, add};
 use crate::read_model::ReadModel;
 use crate::row::{ReadRow, from_item};
@@ -181,7 +181,8 @@ fn compare(tally: &mut Tally, rows: Vec<(ShopId, Item)>) {
     let mut sums = std::mem::take(&mut tally.sums);
     for (shop_id, item) in rows {
         let row = Row::parse(text(&item, "record_type").unwrap_or_default());
-        let sum = row.and_then(|row| sums.remove(&RowKey { shop_id: shop_id.clone(), row })).unwrap_or_default();
+        let sum =
+            row.and_then(|row| sums.remove(&RowKey { shop_id: shop_id.clone(), row })).unwrap_or_default();
         let (name, values) = match from_item(&shop_id, &item) {
             Ok(None) => continue,
             Err(error) => {
@@ -205,7 +206,10 @@ fn compare(tally: &mut Tally, rows: Vec<(ShopId, Item)>) {
                     let name = &day.record_type;
                     tally.mismatch(format!("{shop_id} {name}: last_at is {is}, the events say {should}"));
                 }
-                (day.record_type, vec![("sales", day.sales, sum.number), ("turnover", day.turnover, sum.turnover)])
+                (
+                    day.record_type,
+                    vec![("sales", day.sales, sum.number), ("turnover", day.turnover, sum.turnover)],
+                )
             }
         };
         let wrong = |(_, is, should): &(&str, Amount, Total)| Total::from(*is) != *should;

@@ -1,7 +1,6 @@
 //! How far the read models have come in a shard of the event stream: a row of the shops table each, under a partition
 //! key that no shop can have.
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use kassa_bus::table::{Item, TableError, n, s, text};
 
 use crate::posting::{Position, Sequence};
@@ -15,17 +14,20 @@ const SHARD: &str = "shard#";
 pub struct Checkpoint {
     /// Its key, if there is a row.
     row: Option<String>,
-    sequence: Option<AttributeValue>,
-    partial: Option<AttributeValue>,
+    /// `sequence` and `partial`, as far as they are there.
+    attributes: Item,
 }
+
+const ATTRIBUTES: [&str; 2] = ["sequence", "partial"];
 
 impl Checkpoint {
     /// The shard of the row and its checkpoint; nothing if the row is no shard's.
     pub(crate) fn from_item(item: &Item) -> Option<(String, Self)> {
         let row = text(item, "record_type")?;
         let shard = row.strip_prefix(SHARD)?.to_owned();
-        let [sequence, partial] = ["sequence", "partial"].map(|name| item.get(name).cloned());
-        Some((shard, Self { row: Some(row.to_owned()), sequence, partial }))
+        let attribute = |name: &str| Some((name.to_owned(), item.get(name)?.clone()));
+        let attributes = ATTRIBUTES.into_iter().filter_map(attribute).collect();
+        Some((shard, Self { row: Some(row.to_owned()), attributes }))
     }
 
     /// Where it is; nothing if the shard has come nowhere.
@@ -36,33 +38,40 @@ impl Checkpoint {
         let Some(row) = &self.row else { return Ok(None) };
         let wrong = |attribute| TableError::Attribute { row: format!("{PROJECTION} {row}"), attribute };
         let is_sequence = |t: &&String| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-        let sequence = self.sequence.as_ref().and_then(|is| is.as_s().ok()).filter(is_sequence);
+        let sequence = self.attributes.get("sequence").and_then(|is| is.as_s().ok()).filter(is_sequence);
         let sequence = Sequence(sequence.ok_or_else(|| wrong("sequence"))?.clone());
-        let partial = |is: &AttributeValue| is.as_n().ok().and_then(|t| t.parse().ok());
-        let partial =
-            self.partial.as_ref().map(|is| partial(is).ok_or_else(|| wrong("partial"))).transpose()?;
-        Ok(Some(Position { sequence, partial }))
+        let partial = self.attributes.get("partial").map(|is| {
+            let partial = is.as_n().ok().and_then(|t| t.parse().ok());
+            partial.ok_or_else(|| wrong("partial"))
+        });
+        Ok(Some(Position { sequence, partial: partial.transpose()? }))
     }
 
     /// The condition that it still stands as it was read, and the values that takes.
     pub(crate) fn unchanged(&self) -> (String, Item) {
-        let mut values = Item::new();
-        let mut is = |name: &str, value: &Option<AttributeValue>| match value {
-            None => format!("attribute_not_exists(#{name})"),
-            Some(value) => {
-                values.insert(format!(":was_{name}"), value.clone());
-                format!("#{name} = :was_{name}")
-            }
-        };
-        let condition = [is("sequence", &self.sequence), is("partial", &self.partial)].join(" AND ");
-        (condition, values)
+        unchanged(&self.attributes, &ATTRIBUTES)
     }
+}
+
+/// The condition that these attributes of a row are still as they were read, and the values that takes.
+pub(crate) fn unchanged(was: &Item, names: &[&str]) -> (String, Item) {
+    let mut values = Item::new();
+    let conditions = names.iter().map(|name| match was.get(*name) {
+        None => format!("attribute_not_exists(#{name})"),
+        Some(value) => {
+            values.insert(format!(":was_{name}"), value.clone());
+            format!("#{name} = :was_{name}")
+        }
+    });
+    (conditions.collect::<Vec<_>>().join(" AND "), values)
 }
 
 /// That of a row which says so.
 impl From<Position> for Checkpoint {
     fn from(Position { sequence, partial }: Position) -> Self {
-        Self { row: Some(String::new()), sequence: Some(s(sequence.0)), partial: partial.map(n) }
+        let mut attributes = Item::from([("sequence".to_owned(), s(sequence.0))]);
+        attributes.extend(partial.map(|posting| ("partial".to_owned(), n(posting))));
+        Self { row: Some(String::new()), attributes }
     }
 }
 

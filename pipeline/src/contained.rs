@@ -174,4 +174,3 @@ impl<'a> Later<'a> {
         Ok(contained.filter_map(Result::ok).map(|event| Contained { event, partial: None }).collect())
     }
 }
-

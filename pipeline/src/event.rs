@@ -330,7 +330,8 @@ impl StoredEvent {
 /// way once more does no harm.
 #[must_use]
 pub fn readable(sale: &[StoredEvent]) -> Vec<Event> {
-    let read = |event: &StoredEvent| event.read().inspect_err(|error| tracing::error!(%error, "skipped")).ok();
+    let read =
+        |event: &StoredEvent| event.read().inspect_err(|error| tracing::error!(%error, "skipped")).ok();
     sale.iter().filter_map(read).collect()
 }
 

@@ -54,7 +54,8 @@ pub struct Page {
 
 impl Page {
     fn of(items: Option<Vec<Item>>, next: Cursor) -> Self {
-        let Readable { rows: events, unreadable } = items.unwrap_or_default().into_iter().map(from_item).collect();
+        let Readable { rows: events, unreadable } =
+            items.unwrap_or_default().into_iter().map(from_item).collect();
         Self { events, unreadable, next }
     }
 }

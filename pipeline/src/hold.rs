@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use kassa_bus::shops_table::{ShopsTable, key};
 use kassa_bus::table::{Item, TableError, s, text};
 
-use crate::checkpoint::PROJECTION;
+use crate::checkpoint::{PROJECTION, unchanged};
 
 /// The right to write rows while projecting is stopped.
 pub struct Hold(String);
@@ -92,18 +92,11 @@ impl Holds {
             return Ok(false);
         }
         tracing::warn!("a rebuild held the read models and died; kassa check says whether rows are right");
-        let mut values = Item::new();
-        let unchanged = ["holder", "until"].map(|name| match row.get(name) {
-            None => format!("attribute_not_exists(#{name})"),
-            Some(value) => {
-                values.insert(format!(":{name}"), value.clone());
-                format!("#{name} = :{name}")
-            }
-        });
+        let (condition, values) = unchanged(&row, &["holder", "until"]);
         let delete = self.table.client.delete_item().table_name(&*self.table.name);
         let delete = delete
             .set_key(Some(key(PROJECTION, HOLD)))
-            .condition_expression(unchanged.join(" AND "))
+            .condition_expression(condition)
             .expression_attribute_names("#holder", "holder")
             .expression_attribute_names("#until", "until")
             .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()));

@@ -4,6 +4,8 @@
 pub mod accept;
 /// Whether events and read models agree.
 pub mod check;
+/// Which events the read models contain.
+pub mod contained;
 /// What is inside an envelope, once it is open.
 pub mod content;
 /// Stage two: open the envelope.
@@ -27,8 +29,6 @@ pub mod project;
 pub mod rates;
 /// Read models anew from the events, while sales go on.
 pub mod rebuild;
-/// Which events the read models contain.
-pub mod contained;
 /// Once a minute: what came to no end is sent on its way again.
 pub mod reconcile;
 /// How a sale is rejected, by whichever stage.

@@ -52,7 +52,8 @@ impl Process {
             return Ok(self.reject.reject(rejectable, unknown).await?);
         };
         let Some(recorded) = record(&sale, &shop, message.sent) else {
-            let too_much = Rejection::because(Reason::InvalidSale, "its lines add up to more than a row holds");
+            let too_much =
+                Rejection::because(Reason::InvalidSale, "its lines add up to more than a row holds");
             return Ok(self.reject.reject(rejectable, too_much).await?);
         };
         let turnover = recorded.totals.gross_turnover;

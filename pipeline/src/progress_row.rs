@@ -1,4 +1,3 @@
-use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use kassa_bus::shops_table::{ShopsTable, key};
 use kassa_bus::table::{Item, TableError, s};
@@ -14,7 +13,8 @@ pub struct ProgressRow {
 pub struct Reached {
     /// Up to when everything is done; nothing if it never ran, or nobody can read how far it came.
     pub upto: Option<Timestamp>,
-    stored: Option<AttributeValue>,
+    /// As the row says it, for the condition that it still does.
+    stored: Item,
 }
 
 const UPTO: &str = "upto";
@@ -27,8 +27,12 @@ impl ProgressRow {
     pub async fn read(&self) -> Result<Reached, TableError> {
         let stored = self.table.row(self.name, UPTO).await?.and_then(|mut row| row.remove(UPTO));
         let upto = stored.as_ref().and_then(|stored| stored.as_s().ok()?.parse().ok());
-        if stored.is_some() && upto.is_none() {
-            tracing::error!("row {} {UPTO}: attribute {UPTO} is of the wrong form, and is begun anew", self.name);
+        let stored: Item = stored.into_iter().map(|stored| (":was".to_owned(), stored)).collect();
+        if !stored.is_empty() && upto.is_none() {
+            tracing::error!(
+                "row {} {UPTO}: attribute {UPTO} is of the wrong form, and is begun anew",
+                self.name
+            );
         }
         Ok(Reached { upto, stored })
     }
@@ -40,10 +44,7 @@ impl ProgressRow {
     pub async fn write(&self, was: Reached, upto: Timestamp) -> Result<(), TableError> {
         let mut row = key(self.name, UPTO);
         row.insert(UPTO.into(), s(upto.to_string()));
-        let (condition, values) = match was.stored {
-            Some(was) => ("upto = :was", Item::from([(":was".to_owned(), was)])),
-            None => ("attribute_not_exists(upto)", Item::new()),
-        };
-        self.table.put_if(row, condition, values).await.map(drop)
+        let condition = if was.stored.is_empty() { "attribute_not_exists(upto)" } else { "upto = :was" };
+        self.table.put_if(row, condition, was.stored).await.map(drop)
     }
 }

@@ -1,24 +1,27 @@
 //! Stock and turnover, rows of the shops table: reading them, adding sales to them, making them anew.
 
-use std::collections::{BTreeMap, HashMap};
+/// What a rebuild writes.
+mod replace;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::amount::Amount;
-use kassa_bus::shops_table::{self, ShopsTable, key};
-use kassa_bus::table::{Item, Readable, TableError, n, s, text};
+use kassa_bus::shops_table::{ShopsTable, key};
+use kassa_bus::table::{Item, Readable, TableError, n, s};
 use kassa_bus::{ItemNo, ShopId, trace};
 use serde::Serialize;
 
 use crate::checkpoint::{self, Checkpoint, PROJECTION};
-use crate::hold::{Hold, Holds};
+use crate::hold::Holds;
 use crate::posting::{Position, Row, RowKey, Sum, Sums};
-use crate::row::{DayRow, ReadRow, amount, from_item};
+use crate::row::{DayRow, ReadRow, from_item};
 
 /// Why a step was not written.
 #[derive(Debug, thiserror::Error)]
@@ -87,12 +90,7 @@ impl ReadModel {
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn days(
-        &self,
-        shop: &ShopId,
-        from: Date,
-        to: Date,
-    ) -> Result<Readable<DayRow>, TableError> {
+    pub async fn days(&self, shop: &ShopId, from: Date, to: Date) -> Result<Readable<DayRow>, TableError> {
         let [first, last] = [from, to].map(|date| Row::Day(date).to_string());
         let items = self.table.rows_between(shop.as_str(), &first, &last).await?;
         Ok(items.iter().filter_map(|item| day(shop, item)).collect())
@@ -178,7 +176,8 @@ impl ReadModel {
         let mut skipped = Vec::new();
         loop {
             skipped.extend(rows.extract_if(.., |row| row.ways.is_empty()).map(|row| row.key));
-            let writes = before.iter().chain(rows.iter().filter_map(|row| row.ways.last())).cloned().collect();
+            let writes =
+                before.iter().chain(rows.iter().filter_map(|row| row.ways.last())).cloned().collect();
             let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
             let span = trace::table("TransactWriteItems", &self.table.name);
             let Err(error) = write.send().await else { return Ok(Ok(skipped)) };
@@ -274,120 +273,6 @@ impl ReadModel {
         Ok(self.holds.is_held().await? || self.checkpoints().await?.values().any(unreadable))
     }
 
-    /// Has a shard begin anew after a position, while held: after all of whose events the rows are then written.
-    ///
-    /// # Errors
-    /// [`TableError`], also if another rebuild took the hold over.
-    pub async fn begin_after(
-        &self,
-        hold: &Hold,
-        (shard, from): (&str, &Checkpoint),
-        position: Option<&Position>,
-    ) -> Result<(), TableError> {
-        let writes = vec![self.holds.while_holding(hold)?, self.move_checkpoint(shard, from, position)?];
-        let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
-        write.send().await.map(drop).map_err(TableError::unavailable("set a checkpoint"))
-    }
-
-    /// Makes the shops' rows what the sums say, whatever they were, while held. Each is then right for the checkpoints,
-    /// so that projecting may go on whenever this ends. Says which rows could not be made right, or not wholly.
-    ///
-    /// # Errors
-    /// [`TableError`], also if another rebuild took the hold over; some rows may have been written,
-    /// writing them again is safe.
-    pub async fn replace(
-        &self,
-        hold: &Hold,
-        shops: &[ShopId],
-        sums: &Sums,
-    ) -> Result<Vec<String>, TableError> {
-        let (mut rows, mut deletes, mut told) = (Vec::new(), Vec::new(), Vec::new());
-        let mut undeclared: HashMap<RowKey, Vec<&str>> = HashMap::new();
-        for shop in shops {
-            for item in self.items(shop).await? {
-                let record_type = text(&item, "record_type").unwrap_or_default();
-                let Some(row) = Row::parse(record_type) else {
-                    if Row::is_meant_by(record_type) {
-                        deletes.push(self.delete(shop.as_str(), record_type)?);
-                    }
-                    continue;
-                };
-                let key = RowKey { shop_id: shop.clone(), row };
-                let declared = matches!(row, Row::Item(_)) && item.contains_key("item_description");
-                let wrong = wrong_declaration(&item);
-                if declared && !wrong.is_empty() {
-                    told.push(format!("{shop} {row}: {} could not be read and was removed", wrong.join(", ")));
-                }
-                if !declared && !sums.contains_key(&key) {
-                    deletes.push(self.delete(shop.as_str(), record_type)?);
-                    continue;
-                }
-                if !sums.contains_key(&key) {
-                    rows.push(self.set(&key, &Sum::default(), &wrong)?);
-                }
-                undeclared.insert(key, wrong);
-            }
-        }
-        for (key, sum) in sums {
-            let wrong = undeclared.get(key).map(Vec::as_slice).unwrap_or_default();
-            rows.push(self.set(key, sum, wrong)?);
-        }
-        let held = self.holds.while_holding(hold)?;
-        for deletes in deletes.chunks(STEP_ROWS) {
-            let before = [std::slice::from_ref(&held), deletes].concat();
-            self.write(&before, &mut Vec::new()).await?.map_err(|_| lost())?;
-        }
-        while !rows.is_empty() {
-            let mut some = rows.split_off(rows.len().saturating_sub(STEP_ROWS));
-            let skipped = self.write(std::slice::from_ref(&held), &mut some).await?.map_err(|_| lost())?;
-            let skipped = skipped.into_iter().map(|RowKey { shop_id, row }| {
-                format!("{shop_id} {row}: it cannot hold what the events add up to, and is left as it was")
-            });
-            told.extend(skipped);
-        }
-        Ok(told)
-    }
-
-    /// What a row is to say, whatever it was; of what was declared, without what cannot be read.
-    fn set(&self, at: &RowKey, sum: &Sum, wrong: &[&str]) -> Result<Writes, TableError> {
-        let key = at.clone();
-        let (Some(number), Some(turnover)) = (sum.number.amount(), sum.turnover.amount()) else {
-            return Ok(Writes { key, ways: Vec::new() });
-        };
-        let mut update = Update::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(shops_table::key(at.shop_id.as_str(), &at.row.to_string())))
-            .expression_attribute_values(":number", n(number))
-            .expression_attribute_values(":turnover", n(turnover));
-        let mut expression = match at.row {
-            Row::Day(_) => "SET sales = :number, turnover = :turnover".to_owned(),
-            Row::Item(_) => {
-                let opening = if wrong.contains(&OPENING) { ":none" } else { "if_not_exists(opening_stock, :none)" };
-                update = update.expression_attribute_values(":none", n(0));
-                format!("SET gross_number = :number, gross_turnover = :turnover, stock = {opening} - :number")
-            }
-        };
-        if let Some(last_at) = sum.last_at {
-            expression.push_str(", last_at = :last_at");
-            update = update.expression_attribute_values(":last_at", stored(last_at));
-        }
-        if matches!(at.row, Row::Item(_)) && !wrong.is_empty() {
-            expression.push_str(&format!(" REMOVE {}", wrong.join(", ")));
-        }
-        let update =
-            update.update_expression(expression).build().map_err(TableError::unavailable("replace a row"))?;
-        Ok(Writes { key, ways: vec![TransactWriteItem::builder().update(update).build()] })
-    }
-
-    fn delete(&self, shop: &str, record_type: &str) -> Result<TransactWriteItem, TableError> {
-        let delete = Delete::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(shop, record_type)))
-            .build()
-            .map_err(TableError::unavailable("delete a row"))?;
-        Ok(TransactWriteItem::builder().delete(delete).build())
-    }
-
     /// Declares an item: description, price, and the stock the shop opened with. Sales counted so far
     /// stay counted, also if the opening stock changes.
     ///
@@ -408,7 +293,9 @@ impl ReadModel {
                  gross_number = if_not_exists(gross_number, :none), \
                  gross_turnover = if_not_exists(gross_turnover, :none)",
             )
-            .condition_expression("attribute_not_exists(gross_number) OR gross_number BETWEEN :least AND :most")
+            .condition_expression(
+                "attribute_not_exists(gross_number) OR gross_number BETWEEN :least AND :most",
+            )
             .expression_attribute_values(":description", s(&item.description))
             .expression_attribute_values(":price", n(item.price))
             .expression_attribute_values(":opening", n(item.opening_stock))
@@ -427,24 +314,12 @@ impl ReadModel {
     }
 }
 
-fn lost() -> TableError {
-    TableError::unavailable("write rows")(std::io::Error::other("another rebuild took over"))
-}
-
 /// Between which amounts one must be for this to be added to it.
 fn room(more: Amount) -> (Amount, Amount) {
     let end = |bound: Amount, wrong_way: bool| {
         if wrong_way { bound.checked_add(-more).unwrap_or(bound) } else { bound }
     };
     (end(-Amount::MAX, more.is_negative()), end(Amount::MAX, more.is_positive()))
-}
-
-const OPENING: &str = "opening_stock";
-
-/// Which attributes of an item's row that a declaration wrote cannot be read.
-fn wrong_declaration(item: &Item) -> Vec<&'static str> {
-    let amounts = [OPENING, "selling_price"].into_iter();
-    amounts.filter(|name| amount(item, name).is_some_and(|amount| amount.is_err())).collect()
 }
 
 fn day(shop: &ShopId, item: &Item) -> Option<Result<DayRow, TableError>> {

@@ -46,7 +46,7 @@ pub async fn rebuild(
 ) -> Result<Rebuilt, TableError> {
     let hold = read_model.holds.hold().await?;
     let scanned = AtomicU64::new(0);
-    let work = async {
+    let work = Box::pin(async {
         begin_where_unknown(read_model, &hold, changes).await?;
         let positions = positions(&read_model.checkpoints().await?, changes).await?;
         let later = Mutex::new(Later::than(&positions, changes).await?);
@@ -66,7 +66,7 @@ pub async fn rebuild(
         let Folded { sums, sales, mut skipped } = total;
         skipped.extend(read_model.replace(&hold, &registry.shops().await?, &sums).await?);
         Ok(Rebuilt { events: scanned.load(Ordering::Relaxed), sales, rows: sums.len() as u64, skipped })
-    };
+    });
     let outcome = tokio::select! {
         outcome = work => outcome,
         lost = read_model.holds.renew(&hold) => Err(lost),

@@ -6,9 +6,9 @@ use aws_sdk_dynamodbstreams::operation::get_shard_iterator::builders::GetShardIt
 use aws_sdk_dynamodbstreams::types::{AttributeValue, Record, ShardIteratorType};
 use jiff::SignedDuration;
 use kassa_bus::table::TableError;
+use kassa_pipeline::contained::Changes;
 use kassa_pipeline::event::EventKey;
 use kassa_pipeline::posting::Sequence;
-use kassa_pipeline::contained::Changes;
 
 /// The stream of a deployed events table, by its ARN.
 pub struct StreamChanges {

@@ -21,7 +21,8 @@ pub(super) struct Health {
 impl Health {
     async fn look(sight: &Sight) -> Self {
         let alarms = sight.monitor.alarms().await.map_err(|error| chain(&error));
-        let mut unreadable = sight.questions.registered().await.map_or_else(|_| Vec::new(), |shops| shops.unreadable);
+        let mut unreadable =
+            sight.questions.registered().await.map_or_else(|_| Vec::new(), |shops| shops.unreadable);
         unreadable.extend(sight.questions.unreadable_checkpoints().await.unwrap_or_default());
         let incidents = match sight.questions.incidents().await {
             Ok(incidents) => {

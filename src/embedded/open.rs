@@ -132,11 +132,7 @@ impl OpenShop {
         let store = Store::open(Some(&folder.database()), up.sync).await?;
         let failed = |why| UpError::Keys { folder: folder.keys(), why };
         let keys = Arc::new(FileKeys::open(&folder.keys()).map_err(failed)?);
-        let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
-        let refused = plan.carry_out(&*keys, &store.registry, &store.read_model, up.clock.now()).await?;
-        for row in plan.unreadable.iter().chain(&refused) {
-            tracing::error!(row, "left as it is; see kassa check");
-        }
+        let plan = apply(&up, &keys, &store).await?;
 
         let metrics = Metrics::default();
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
@@ -263,6 +259,16 @@ impl OpenShop {
         self.exporting.abort();
         self.bus.outstanding()
     }
+}
+
+/// Makes the shop what is declared, but for rows that cannot be read, or cannot take it.
+async fn apply(up: &Up, keys: &FileKeys, store: &Store) -> Result<Plan, ApplyError> {
+    let plan = Plan::make(&up.shops, keys, &store.registry, &store.read_model).await?;
+    let refused = plan.carry_out(keys, &store.registry, &store.read_model, up.clock.now()).await?;
+    for row in plan.unreadable.iter().chain(&refused) {
+        tracing::error!(row, "left as it is; see kassa check");
+    }
+    Ok(plan)
 }
 
 /// Asked of a shop that is open, whose bus takes back what its queues gave up.

@@ -43,7 +43,12 @@ pub fn headline(status: &Status) -> Headline {
         ([], [], 0) => well(&health.alarms, health.not_deployed.len()),
         ([], [], rows) => {
             let text = format!("{} cannot be read.", count(rows, "row"));
-            Headline { mood: Mood::Ailing, text, since: None, run: Some(format!("kassa check{}", status.reach)) }
+            Headline {
+                mood: Mood::Ailing,
+                text,
+                since: None,
+                run: Some(format!("kassa check{}", status.reach)),
+            }
         }
     }
 }

@@ -174,6 +174,9 @@ impl Status {
     #[must_use]
     pub fn is_well(&self) -> bool {
         let alarms = self.health.as_ref().map(|health| health.alarms.as_slice()).unwrap_or_default();
-        self.open && self.unreadable.is_empty() && !alarms.is_empty() && alarms.iter().all(|alarm| alarm.state != State::Alarm)
+        self.open
+            && self.unreadable.is_empty()
+            && !alarms.is_empty()
+            && alarms.iter().all(|alarm| alarm.state != State::Alarm)
     }
 }

@@ -219,7 +219,11 @@ impl World {
         changes.truncate(most);
         let (sequences, keys): (Vec<u64>, Vec<_>) = changes.into_iter().unzip();
         let events = self.store.events.get(&keys).await.unwrap();
-        sequences.into_iter().zip(events).map(|(n, event)| event.unwrap().into_message(n.to_string(), SHARD)).collect()
+        sequences
+            .into_iter()
+            .zip(events)
+            .map(|(n, event)| event.unwrap().into_message(n.to_string(), SHARD))
+            .collect()
     }
 
     pub async fn sale(&self, id: &str) -> SaleHistory {
