@@ -53,10 +53,13 @@ pub(crate) async fn positions(
     checkpoints: &BTreeMap<String, Checkpoint>,
     changes: &dyn Changes,
 ) -> Result<BTreeMap<String, Position>, TableError> {
+    let shards = changes.shards().await?;
     let mut positions = BTreeMap::new();
     for (shard, checkpoint) in checkpoints {
         let position = match checkpoint.position() {
             Ok(position) => position,
+            // A shard that is no more brings nothing.
+            Err(_) if !shards.contains(shard) => None,
             Err(_) => end(changes, shard).await?.map(|sequence| Position { sequence, partial: None }),
         };
         positions.extend(position.map(|position| (shard.clone(), position)));
@@ -110,11 +113,11 @@ impl<'a> Later<'a> {
     ) -> Result<Self, TableError> {
         let reached = positions.iter().map(|(shard, at)| (shard.clone(), at.sequence.clone())).collect();
         let (keys, aside, caught_up) = (HashSet::new(), Vec::new(), Timestamp::now());
-        let mut partial = HashMap::new();
+        let (mut partial, shards) = (HashMap::new(), changes.shards().await?);
         for (shard, Position { sequence, partial: last }) in positions {
-            if let Some(last) = last {
+            if let Some(last) = last.filter(|_| shards.contains(shard)) {
                 // What the stream does not have any more it will not bring either, so that all of it is contained.
-                partial.extend(changes.at(shard, sequence).await?.map(|key| (key, *last)));
+                partial.extend(changes.at(shard, sequence).await?.map(|key| (key, last)));
             }
         }
         let mut this = Self { changes, reached, keys, partial, caught_up, aside };

@@ -147,7 +147,7 @@ impl ReadModel {
         to: &Position,
         sums: &Sums,
     ) -> Result<Vec<RowKey>, StepError> {
-        let before = [self.holds.unless_held()?, self.move_checkpoint(shard, from, Some(to))?];
+        let before = [self.holds.unless_held()?, self.move_checkpoint(shard, from, to)?];
         let mut rows = Vec::with_capacity(sums.len());
         for (key, sum) in sums {
             let mut ways = Vec::from_iter(self.add(key, &Sum { last_at: None, ..*sum })?);
@@ -193,12 +193,11 @@ impl ReadModel {
         }
     }
 
-    /// To a position, or to where nothing is contained.
     fn move_checkpoint(
         &self,
         shard: &str,
         from: &Checkpoint,
-        to: Option<&Position>,
+        to: &Position,
     ) -> Result<TransactWriteItem, TableError> {
         let (condition, values) = from.unchanged();
         let mut update = Update::builder()
@@ -208,16 +207,13 @@ impl ReadModel {
             .condition_expression(condition)
             .expression_attribute_names("#sequence", "sequence")
             .expression_attribute_names("#partial", "partial");
-        update = match to {
-            None => update.update_expression("REMOVE #sequence, #partial"),
-            Some(Position { sequence, partial: None }) => update
-                .update_expression("SET #sequence = :sequence REMOVE #partial")
-                .expression_attribute_values(":sequence", s(&sequence.0)),
-            Some(Position { sequence, partial: Some(posting) }) => update
+        update = match to.partial {
+            None => update.update_expression("SET #sequence = :sequence REMOVE #partial"),
+            Some(posting) => update
                 .update_expression("SET #sequence = :sequence, #partial = :partial")
-                .expression_attribute_values(":sequence", s(&sequence.0))
                 .expression_attribute_values(":partial", n(posting)),
         };
+        update = update.expression_attribute_values(":sequence", s(&to.sequence.0));
         let update = update.build().map_err(TableError::unavailable("move the checkpoint"))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }

@@ -84,12 +84,14 @@ async fn begin_where_unknown(
     hold: &Hold,
     changes: &dyn Changes,
 ) -> Result<(), TableError> {
-    for (shard, checkpoint) in read_model.checkpoints().await? {
-        if let Err(error) = checkpoint.position() {
-            tracing::warn!(%error, "the shard begins anew at its end");
-            let position = end(changes, &shard).await?.map(|sequence| Position { sequence, partial: None });
-            read_model.begin_after(hold, (&shard, &checkpoint), position.as_ref()).await?;
-        }
+    let checkpoints = read_model.checkpoints().await?;
+    let unreadable = checkpoints.iter().filter(|(_, checkpoint)| checkpoint.position().is_err());
+    let shards = changes.shards().await?;
+    for (shard, checkpoint) in unreadable {
+        tracing::warn!(shard, "the checkpoint cannot be read; the shard begins anew at its end");
+        let end = if shards.contains(shard) { end(changes, shard).await? } else { None };
+        let position = end.map(|sequence| Position { sequence, partial: None });
+        read_model.begin_after(hold, (shard, checkpoint), position.as_ref()).await?;
     }
     Ok(())
 }

@@ -140,9 +140,11 @@ impl LocalStream {
         let mut keys = Vec::new();
         for row in page.items() {
             let first = sequence(row)? * PER_ROW;
-            let wrong = || TableError::Attribute { row: format!("stream {first}"), attribute: "keys" };
-            let row: Vec<(String, String)> =
-                serde_json::from_str(text(row, "keys").unwrap_or_default()).map_err(|_| wrong())?;
+            let row = serde_json::from_str::<Vec<(String, String)>>(text(row, "keys").unwrap_or_default());
+            let Ok(row) = row else {
+                tracing::error!("row {first} of the stream cannot be read and is skipped; run kassa check");
+                continue;
+            };
             let events = row.into_iter().map(|(stream, event)| EventKey { stream, event });
             keys.extend((first..).zip(events).filter(|(sequence, _)| *sequence > from));
         }

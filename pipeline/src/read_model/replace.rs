@@ -8,13 +8,14 @@ use kassa_bus::shops_table::key;
 use kassa_bus::table::{Item, TableError, n, text};
 
 use super::{ReadModel, STEP_ROWS, Writes, stored};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint, PROJECTION};
 use crate::hold::Hold;
 use crate::posting::{Position, Row, RowKey, Sum, Sums};
 use crate::row::amount;
 
 impl ReadModel {
-    /// Has a shard begin anew after a position, while held: after all of whose events the rows are then written.
+    /// Has a shard begin anew after a position, while held: up to there the rows are then written. Without one it begins
+    /// at its beginning.
     ///
     /// # Errors
     /// [`TableError`], also if another rebuild took the hold over.
@@ -24,9 +25,26 @@ impl ReadModel {
         (shard, from): (&str, &Checkpoint),
         position: Option<&Position>,
     ) -> Result<(), TableError> {
-        let writes = vec![self.holds.while_holding(hold)?, self.move_checkpoint(shard, from, position)?];
+        let checkpoint = match position {
+            Some(position) => self.move_checkpoint(shard, from, position)?,
+            None => self.forget_checkpoint(shard, from)?,
+        };
+        let writes = vec![self.holds.while_holding(hold)?, checkpoint];
         let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
         write.send().await.map(drop).map_err(TableError::unavailable("set a checkpoint"))
+    }
+
+    fn forget_checkpoint(&self, shard: &str, from: &Checkpoint) -> Result<TransactWriteItem, TableError> {
+        let (condition, values) = from.unchanged();
+        let delete = Delete::builder()
+            .table_name(&*self.table.name)
+            .set_key(Some(key(PROJECTION, &checkpoint::row_of(shard))))
+            .condition_expression(condition)
+            .expression_attribute_names("#sequence", "sequence")
+            .expression_attribute_names("#partial", "partial")
+            .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()));
+        let delete = delete.build().map_err(TableError::unavailable("forget a checkpoint"))?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
     /// Makes the shops' rows what the sums say, whatever they were, while held. Each is then right for the checkpoints,
