@@ -114,8 +114,9 @@ async fn poison(shop: &OpenShop) {
     let till = till(shop, "AMIS1", Format::Sealed, Clock::system());
     let sale = till.ring_up(&lines("98", "1", "18.95")).await.unwrap();
     let EventKey { stream, event } = EventKey::recorded(&"AMIS1".parse().unwrap(), &sale.sale_id);
-    let put = client.put_item().table_name(events).item("stream", s(&stream)).item("event", s(&event));
-    put.send().await.unwrap();
+    let put = Put::builder().table_name(events).item("stream", s(&stream)).item("event", s(&event));
+    let write = TransactWriteItem::builder().put(put.build().unwrap()).build();
+    client.transact_write_items().transact_items(write).send().await.unwrap();
     till.post(&sale).await.unwrap();
     let scan = client.scan().table_name(events).send().await.unwrap();
     let is_recorded = |item: &&HashMap<String, AttributeValue>| {

@@ -462,7 +462,8 @@ async fn an_event_that_cannot_be_read_stops_nothing_else_and_is_named() {
     assert_eq!(sent(&world), 1);
 
     // and check and rebuild go on, and name what they left out
-    let unreadable = ["#guessed: unknown kind", "#late: attribute at", "#nobodys: attribute shop_id"];
+    let unreadable =
+        ["#guessed of AMIS1#2026-11-22: unknown kind", "#late: attribute at", "#nobodys: attribute shop_id"];
     let told = world.mismatches().await;
     let rebuilt = world.questions.rebuild(&|_, _| {}).await.unwrap();
     for event in unreadable {
