@@ -21,12 +21,14 @@ use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_bus::message::RejectedSale;
 use kassa_bus::metrics::{Series, Values};
 use kassa_bus::notify::Notice;
+use kassa_bus::table::TableError;
 use kassa_bus::{
     Clock, Message, Metric, Metrics, PublishError, Publisher, Settings, ShopId, Source, Subscriber,
     Subscription, Thumbprint, Topic, Verdict,
 };
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::check::Check;
+use kassa_pipeline::event::StoredEvent;
 use kassa_pipeline::problem::Answer;
 use kassa_pipeline::row::ReadRow;
 use serde_json::{Value, json};
@@ -219,11 +221,10 @@ impl World {
         changes.truncate(most);
         let (sequences, keys): (Vec<u64>, Vec<_>) = changes.into_iter().unzip();
         let events = self.store.events.get(&keys).await.unwrap();
-        sequences
-            .into_iter()
-            .zip(events)
-            .map(|(n, event)| event.unwrap().into_message(n.to_string(), SHARD))
-            .collect()
+        let message = |(n, event): (u64, Result<StoredEvent, TableError>)| {
+            Some(event.ok()?.into_message(n.to_string(), SHARD))
+        };
+        sequences.into_iter().zip(events).filter_map(message).collect()
     }
 
     pub async fn sale(&self, id: &str) -> SaleHistory {
