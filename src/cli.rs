@@ -24,6 +24,7 @@ use std::time::Duration;
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressStyle};
 use kassa_bus::error::chain;
+use kassa_bus::table::Readable;
 use kassa_bus::tills::Unsigned;
 use kassa_bus::{Clock, Settings, ShopId, telemetry};
 use serde_json::json;
@@ -109,7 +110,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Stock(ShopArgs { shop, ask }) => {
-            let rows = ask.shop.ask().await?.stock(shop).await?;
+            let rows = read(ask.shop.ask().await?.stock(shop).await?);
             print(&if ask.json { format!("{}\n", json!(rows)) } else { render::stock(&rows) });
             Ok(ExitCode::SUCCESS)
         }
@@ -262,6 +263,18 @@ async fn signed_only(shop: &OpenShop, ids: &[ShopId], data: &Path) -> Result<Str
     ))
 }
 
+/// Rows as far as they can be read, after saying which cannot: an answer is an answer all the same.
+fn read<T>(Readable { rows, unreadable }: Readable<T>) -> Vec<T> {
+    say_skipped(&unreadable);
+    rows
+}
+
+fn say_skipped(rows: &[String]) {
+    for row in rows {
+        eprintln!("skipped: {row}");
+    }
+}
+
 async fn apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let shops = Shops::read(args.shops.as_deref())?;
     let stage = Stage::find(&args.service.service, &args.stage).await?;
@@ -269,7 +282,9 @@ async fn apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let plan = Plan::make(&shops, &*keys, &books.registry, &books.read_model).await?;
     print(&if args.json { format!("{}\n", json!(plan)) } else { plan_text(&plan) });
     if !args.dry_run {
-        plan.carry_out(&*keys, &books.registry, &books.read_model, Clock::system().now()).await?;
+        let now = Clock::system().now();
+        let refused = plan.carry_out(&*keys, &books.registry, &books.read_model, now).await?;
+        say_skipped(&refused);
     }
     if !args.json {
         let stack = stage.stack();
@@ -290,6 +305,9 @@ fn plan_text(plan: &Plan) -> String {
     }
     for shop in &plan.undeclared {
         text.push_str(&format!("  = {shop} is registered and not declared; it stays as it is\n"));
+    }
+    for row in &plan.unreadable {
+        text.push_str(&format!("  ! {row}; it stays as it is\n"));
     }
     text
 }

@@ -121,7 +121,7 @@ pub async fn run() -> Result<ExitCode, Failure> {
     let ask = Ask::at(&data).await?;
     let check = settled(&ask).await?;
     say("\nStock and turnover, from the events:\n");
-    say(&render::stock(&ask.stock(None).await?));
+    say(&render::stock(&ask.stock(None).await?.rows));
     say("Rejected, and why:\n");
     say(&rejected(&ask).await?);
     let last = last.ok_or("no sale was accepted")?;

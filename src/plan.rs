@@ -116,6 +116,9 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Shops that are registered and not declared (any more). They are left as they are.
     pub undeclared: Vec<ShopId>,
+    /// Rows of the registry that cannot be read, each with what is wrong with it. They are left as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
 }
 
 impl Plan {
@@ -129,9 +132,15 @@ impl Plan {
         registry: &Registry,
         read_model: &ReadModel,
     ) -> Result<Self, ApplyError> {
-        let mut changes = Vec::new();
+        let (mut changes, mut unreadable) = (Vec::new(), Vec::new());
         for shop in &shops.shops {
-            let registered = registry.shop(&shop.id).await?;
+            let registered = match registry.shop(&shop.id).await {
+                Err(error) if error.is_unreadable() => {
+                    unreadable.push(error.to_string());
+                    continue;
+                }
+                registered => registered?,
+            };
             let kid = custody::present(keys, registry, &shop.id, registered.as_deref()).await?;
             changes.extend(kid.is_none().then(|| Change::MakeKey { shop_id: shop.id.clone() }));
             changes.extend(shop_change(shop, registered.as_deref()));
@@ -140,15 +149,16 @@ impl Plan {
             {
                 changes.push(Change::RegisterKey { shop_id: shop.id.clone(), kid });
             }
-            let rows = read_model.rows(&shop.id).await?;
+            // An item whose row cannot be read is declared anew, which may put it right.
+            let rows = read_model.rows(&shop.id).await?.rows;
             changes.extend(shops.items.iter().filter_map(|item| item_change(&shop.id, item, &rows)));
         }
         let declared = |id: &ShopId| shops.shops.iter().any(|shop| shop.id == *id);
         let undeclared = registry.shops().await?.into_iter().filter(|id| !declared(id)).collect();
-        Ok(Self { changes, undeclared })
+        Ok(Self { changes, undeclared, unreadable })
     }
 
-    /// Does what is planned. Cut off, it can be planned and carried out again.
+    /// Does what is planned, and says which items' rows cannot take it. Cut off, it can be planned and carried out again.
     ///
     /// # Errors
     /// [`ApplyError`]; what was done by then stays.
@@ -158,7 +168,8 @@ impl Plan {
         registry: &Registry,
         read_model: &ReadModel,
         now: Timestamp,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<Vec<String>, ApplyError> {
+        let mut refused = Vec::new();
         for change in &self.changes {
             match change {
                 Change::MakeKey { shop_id } => {
@@ -179,11 +190,14 @@ impl Plan {
                     register_key(keys, registry, &shop, now).await?;
                 }
                 Change::AddItem { shop_id, item } | Change::ChangeItem { shop_id, item, .. } => {
-                    read_model.declare(shop_id, item).await?;
+                    match read_model.declare(shop_id, item).await {
+                        Err(error) if error.is_unreadable() => refused.push(error.to_string()),
+                        declared => declared?,
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(refused)
     }
 }
 

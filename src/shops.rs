@@ -77,8 +77,16 @@ struct File {
 struct FileItem {
     number: ItemNo,
     description: Description,
+    #[serde(deserialize_with = "as_tills_send_them")]
     price: Amount,
+    #[serde(deserialize_with = "as_tills_send_them")]
     opening_stock: Amount,
+}
+
+/// Within the same bounds.
+fn as_tills_send_them<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Amount, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|why| serde::de::Error::custom(format!("{text:?} {why}")))
 }
 
 /// Why `shops.toml` cannot be used.

@@ -17,8 +17,11 @@ pub fn table<const N: usize>(headings: [&str; N]) -> Table {
 #[must_use]
 pub fn money(amount: Amount) -> String {
     let exact = amount.to_string();
-    let decimals = exact.split_once('.').map_or(0, |(_, decimals)| decimals.len());
-    if decimals < 2 { format!("{amount:.2}") } else { exact }
+    match exact.split_once('.').map_or(0, |(_, decimals)| decimals.len()) {
+        0 => exact + ".00",
+        1 => exact + "0",
+        _ => exact,
+    }
 }
 
 /// A line of a plan, coloured by its mark on a terminal: what is new is green, what changes is yellow.

@@ -30,7 +30,7 @@ pub fn events_of_a_sale(shop: &ShopId) -> [Event; 2] {
     let envelope = Envelope::Sealed { sealed: "x".repeat(1000) };
     let event = |fact| Event { shop_id: shop.clone(), sale_id: sale_id.clone(), at, trace: None, fact };
     let recorded = Recorded {
-        totals: Totals::of(&lines),
+        totals: Totals::of(&lines).expect("small lines"),
         lines,
         business_date: sale_id.utc_date(),
         till: Some("till-1".into()),

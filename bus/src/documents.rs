@@ -10,13 +10,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
-use crate::table::{Item, PAGE, TableError, n, s, text};
+use crate::table::{Item, PAGE, Readable, TableError, n, s, text};
 use crate::trace;
 
 /// A subscriber's own table: JSON documents by group and name, each with the version it was written in.
 ///
 /// Whatever is changed is changed in the version that was read, or read again, so any number of functions
-/// may work on one document at once.
+/// may work on one document at once. One that cannot be read keeps no other from being read; whoever changes it sets
+/// it aside under `#unreadable <group>`, and begins anew.
 ///
 /// ```text
 /// group (partition key)  name (sort key)   version  document  expires
@@ -39,8 +40,8 @@ pub const FOLDED: usize = 99;
 /// How often a document that others write as well is tried.
 const TRIES: u32 = 12;
 
-/// A document as read, and the version a write of it must find.
-type Read<T> = (Option<T>, u64);
+/// A document as read, and the version a write of it must find, as it stands there.
+type Read<T> = (Option<T>, Option<AttributeValue>);
 
 impl Documents {
     #[must_use]
@@ -53,7 +54,7 @@ impl Documents {
     /// # Errors
     /// [`TableError`].
     pub async fn get<T: DeserializeOwned>(&self, group: &str, name: &str) -> Result<Option<T>, TableError> {
-        Ok(self.read(group, name).await?.0)
+        self.item(group, name).await?.map(|item| parse(group, name, &item)).transpose()
     }
 
     /// A group's documents by name, beginning with the first that is `from` or comes after it.
@@ -64,10 +65,10 @@ impl Documents {
         &self,
         group: &str,
         from: &str,
-    ) -> Result<Vec<(String, T)>, TableError> {
+    ) -> Result<Readable<(String, T)>, TableError> {
         // DynamoDB refuses an empty key, and a blank comes before every name.
         let from = if from.is_empty() { " " } else { from };
-        let mut documents = Vec::new();
+        let mut documents = Readable::default();
         let mut cursor = None;
         loop {
             let query = self
@@ -83,12 +84,7 @@ impl Documents {
                 .expression_attribute_values(":group", s(group))
                 .expression_attribute_values(":from", s(from));
             let page = query.send().await.map_err(TableError::unavailable("list documents"))?;
-            for item in page.items() {
-                let name = text(item, "name").unwrap_or_default().to_owned();
-                if let (Some(document), _) = parse(group, &name, Some(item))? {
-                    documents.push((name, document));
-                }
-            }
+            page.items().iter().for_each(|item| documents.push(named(group, item)));
             cursor = page.last_evaluated_key;
             if cursor.is_none() {
                 return Ok(documents);
@@ -104,7 +100,7 @@ impl Documents {
         &self,
         group: &str,
         limit: i32,
-    ) -> Result<Vec<(String, T)>, TableError> {
+    ) -> Result<Readable<(String, T)>, TableError> {
         let query = self
             .client
             .query()
@@ -116,14 +112,7 @@ impl Documents {
             .expression_attribute_names("#group", "group")
             .expression_attribute_values(":group", s(group));
         let page = query.send().await.map_err(TableError::unavailable("list documents"))?;
-        let mut documents = Vec::new();
-        for item in page.items() {
-            let name = text(item, "name").unwrap_or_default().to_owned();
-            if let (Some(document), _) = parse(group, &name, Some(item))? {
-                documents.push((name, document));
-            }
-        }
-        Ok(documents)
+        Ok(page.items().iter().map(|item| named(group, item)).collect())
     }
 
     /// Changes a document, and answers what `change` answered. `change` gives the new one, or `None` to
@@ -141,10 +130,10 @@ impl Documents {
         T: Serialize + DeserializeOwned,
     {
         for attempt in 0..TRIES {
-            let (document, version) = self.read(group, name).await?;
+            let (document, version) = self.read_to_change(group, name).await?;
             let (changed, answer) = change(document);
             let Some(changed) = changed else { return Ok(answer) };
-            if self.write(self.put(group, name, &changed, version)?, Vec::new()).await? {
+            if self.write(self.put(group, name, &changed, version.as_ref())?, Vec::new()).await? {
                 return Ok(answer);
             }
             give_way(attempt).await;
@@ -196,9 +185,9 @@ impl Documents {
             if fresh.is_empty() {
                 return Ok(None);
             }
-            let (document, version) = self.read(group, name).await?;
+            let (document, version) = self.read_to_change(group, name).await?;
             let (changed, answer) = change(document, &fresh);
-            let put = self.put(group, name, &changed, version)?;
+            let put = self.put(group, name, &changed, version.as_ref())?;
             let marks = fresh.iter().map(|id| self.mark(group, name, id)).collect::<Result<_, _>>()?;
             if self.write(put, marks).await? {
                 return Ok(Some(answer));
@@ -208,13 +197,32 @@ impl Documents {
         Err(contended(group, name))
     }
 
-    async fn read<T: DeserializeOwned>(&self, group: &str, name: &str) -> Result<Read<T>, TableError> {
+    /// What cannot be read is set aside, and there is none.
+    async fn read_to_change<T: DeserializeOwned>(
+        &self,
+        group: &str,
+        name: &str,
+    ) -> Result<Read<T>, TableError> {
+        let Some(item) = self.item(group, name).await? else { return Ok((None, None)) };
+        let version = item.get("version").cloned();
+        match parse(group, name, &item) {
+            Ok(document) => Ok((Some(document), version)),
+            Err(error) => {
+                tracing::error!(%error, "the document is set aside, and a new one is begun");
+                let aside = item.into_iter().chain([("group".to_owned(), s(format!("#unreadable {group}")))]);
+                let put = self.client.put_item().table_name(&self.table).set_item(Some(aside.collect()));
+                put.send().await.map_err(TableError::unavailable("set a document aside"))?;
+                Ok((None, version))
+            }
+        }
+    }
+
+    async fn item(&self, group: &str, name: &str) -> Result<Option<Item>, TableError> {
         let key = Some(key(group, name));
         let get = self.client.get_item().table_name(&self.table).consistent_read(true).set_key(key);
         let span = trace::table("GetItem", &self.table);
         let item = get.send().await.map_err(TableError::unavailable("read a document"));
-        let item = span.ends("table", item)?.item;
-        parse(group, name, item.as_ref())
+        Ok(span.ends("table", item)?.item)
     }
 
     /// Which of these messages were folded into the document.
@@ -243,21 +251,22 @@ impl Documents {
         group: &str,
         name: &str,
         document: &T,
-        version: u64,
+        version: Option<&AttributeValue>,
     ) -> Result<Put, TableError> {
         let unwritable =
             |e: serde_json::Error| TableError::Unreadable(format!("document {group} {name}: {e}"));
+        let before: u64 = version.and_then(|is| is.as_n().ok()?.parse().ok()).unwrap_or_default();
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(key(group, name)))
-            .item("version", n(version + 1))
+            .item("version", n(before.wrapping_add(1)))
             .item("document", s(serde_json::to_string(document).map_err(unwritable)?))
             .expression_attribute_names("#version", "version");
-        let put = if version == 0 {
-            put.condition_expression("attribute_not_exists(#version)")
-        } else {
-            put.condition_expression("#version = :version")
-                .expression_attribute_values(":version", n(version))
+        let put = match version {
+            None => put.condition_expression("attribute_not_exists(#version)"),
+            Some(version) => put
+                .condition_expression("#version = :version")
+                .expression_attribute_values(":version", version.clone()),
         };
         put.build().map_err(TableError::unavailable("write a document"))
     }
@@ -305,13 +314,21 @@ fn seen_group(group: &str, id: &str) -> String {
     format!("#seen {group} {id}")
 }
 
-fn parse<T: DeserializeOwned>(group: &str, name: &str, item: Option<&Item>) -> Result<Read<T>, TableError> {
-    let Some(item) = item else { return Ok((None, 0)) };
+fn parse<T: DeserializeOwned>(group: &str, name: &str, item: &Item) -> Result<T, TableError> {
     let wrong = |why: &str| TableError::Unreadable(format!("document {group} {name}: {why}"));
-    let version = text(item, "version").and_then(|v| v.parse().ok());
     let document = text(item, "document").ok_or_else(|| wrong("it has none"))?;
-    let document = serde_json::from_str(document).map_err(|e| wrong(&e.to_string()))?;
-    Ok((Some(document), version.ok_or_else(|| wrong("it has no version"))?))
+    // What serde says may quote the document, which may name people.
+    let not_its = |e: serde_json::Error| {
+        wrong(&format!("it is not in its form (line {}, column {})", e.line(), e.column()))
+    };
+    let document = serde_json::from_str(document).map_err(not_its)?;
+    let version = text(item, "version").and_then(|v| v.parse::<u64>().ok());
+    version.map(|_| document).ok_or_else(|| wrong("it has no version"))
+}
+
+fn named<T: DeserializeOwned>(group: &str, item: &Item) -> Result<(String, T), TableError> {
+    let name = text(item, "name").unwrap_or_default().to_owned();
+    parse(group, &name, item).map(|document| (name, document))
 }
 
 fn contended(group: &str, name: &str) -> TableError {

@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::opening_hours::OpeningHours;
 use crate::quiet_hours::QuietHours;
 use crate::shops_table::ShopsTable;
-use crate::table::{Item, TableError, n, s, text};
+use crate::table::{Item, Readable, TableError, n, s, text};
 use crate::tills::{Tills, Unsigned};
 
 /// A shop as registered: the row `info` of the shops table.
@@ -120,6 +120,7 @@ pub struct Registry {
 const DAY: &str = "d-";
 const SHOPS: &str = "#shops";
 const KEYS: &str = "#keys";
+const INFO: &str = "info";
 
 /// What is not there may be there soon, so it is asked for again sooner.
 const KNOWN_FOR: Duration = Duration::from_mins(1);
@@ -163,9 +164,20 @@ impl Registry {
         self.load(id).await
     }
 
+    /// A shop, if it is registered and its row can be read: for whoever has something to do also without.
+    ///
+    /// # Errors
+    /// [`TableError::Unavailable`].
+    pub async fn readable_shop(&self, id: &ShopId) -> Result<Option<Arc<Shop>>, TableError> {
+        match self.shop(id).await {
+            Err(error) if error.is_unreadable() => Ok(None),
+            shop => shop,
+        }
+    }
+
     async fn load(&self, id: &ShopId) -> Result<Option<Arc<Shop>>, TableError> {
         let load = async {
-            let row = self.table.row(id.as_str(), "info").await?;
+            let row = self.table.row(id.as_str(), INFO).await?;
             row.map(|item| from_item(id, &item).map(Arc::new)).transpose().map(remembered)
         };
         self.shops.get_or_load_for(id.as_str().as_bytes(), load).await
@@ -178,31 +190,71 @@ impl Registry {
     pub async fn owner(&self, kid: &Thumbprint) -> Result<Option<ShopId>, TableError> {
         let load = async {
             let row = self.table.row(KEYS, kid.as_str()).await?;
-            let wrong = || TableError::Attribute { row: kid.to_string(), attribute: "owner" };
-            let owner = row.map(|item| text(&item, "owner").and_then(|o| o.parse().ok()).ok_or_else(wrong));
-            owner.transpose().map(remembered)
+            // It is asked only whose key it was, and a sale is not to wait for that.
+            let log = |error: &TableError| tracing::error!(%error, "a key's owner is not known");
+            Ok(remembered(row.and_then(|row| owner(&row).inspect_err(log).ok())))
         };
         self.owners.get_or_load_for(kid.as_str().as_bytes(), load).await
     }
 
-    /// The ids of all shops, in order.
+    /// The ids of all shops, in order, as far as they are ids.
     ///
     /// # Errors
     /// [`TableError`].
     pub async fn shops(&self) -> Result<Vec<ShopId>, TableError> {
-        let wrong = || TableError::Attribute { row: SHOPS.into(), attribute: "record_type" };
-        let id = |row: &Item| text(row, "record_type").and_then(|t| t.parse().ok()).ok_or_else(wrong);
-        self.table.rows(SHOPS).await?.iter().map(id).collect()
+        Ok(self.ids().await?.rows)
     }
 
-    /// How many sales of a shop the read models have seen so far, of whatever day.
+    async fn ids(&self) -> Result<Readable<ShopId>, TableError> {
+        let id = |row: &Item| {
+            let id = text(row, "record_type").unwrap_or_default();
+            id.parse().map_err(|_| TableError::Unreadable(format!("row {SHOPS} {id}: that is no shop's id")))
+        };
+        Ok(self.table.rows(SHOPS).await?.iter().map(id).collect())
+    }
+
+    /// All shops as they are registered, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn registered(&self) -> Result<Readable<Arc<Shop>>, TableError> {
+        let Readable { rows, unreadable } = self.ids().await?;
+        let mut shops = Readable { rows: Vec::with_capacity(rows.len()), unreadable };
+        for id in rows {
+            match self.shop(&id).await {
+                Err(error) if !error.is_unreadable() => return Err(error),
+                shop => shop.transpose().into_iter().for_each(|shop| shops.push(shop)),
+            }
+        }
+        Ok(shops)
+    }
+
+    /// Its rows that cannot be read, each with what is wrong with it. Reads the table, whatever is known.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn unreadable(&self) -> Result<Vec<String>, TableError> {
+        let Readable { rows, mut unreadable } = self.ids().await?;
+        for id in rows {
+            let info = self.table.row(id.as_str(), INFO).await?;
+            unreadable
+                .extend(info.and_then(|item| from_item(&id, &item).err()).map(|error| error.to_string()));
+            unreadable.extend(self.tills.of(&id).await?.unreadable);
+        }
+        for row in self.table.rows(KEYS).await? {
+            unreadable.extend(owner(&row).err().map(|error| error.to_string()));
+        }
+        Ok(unreadable)
+    }
+
+    /// How many sales of a shop the read models have seen so far, of whatever day that can be read.
     ///
     /// # Errors
     /// [`TableError`].
     pub async fn recorded(&self, shop: &ShopId) -> Result<u64, TableError> {
         let rows = self.table.rows_like(shop.as_str(), DAY).await?;
-        let wrong = || TableError::Attribute { row: format!("{shop} {DAY}…"), attribute: "sales" };
-        rows.iter().map(|row| text(row, "sales")?.parse::<u64>().ok()).sum::<Option<u64>>().ok_or_else(wrong)
+        let sales = rows.iter().filter_map(|row| text(row, "sales")?.parse::<u64>().ok());
+        Ok(sales.fold(0, u64::saturating_add))
     }
 
     /// Registers a shop with its indexes, or replaces what was registered.
@@ -248,7 +300,7 @@ fn to_item(shop: &Shop) -> Item {
     };
     let mut item = Item::from([
         ("shop_id".into(), s(shop.shop_id.as_str())),
-        ("record_type".into(), s("info")),
+        ("record_type".into(), s(INFO)),
         ("name".into(), s(&shop.name)),
         ("time_zone".into(), s(&shop.time_zone)),
         ("language".into(), s(&shop.language)),
@@ -269,6 +321,12 @@ fn to_item(shop: &Shop) -> Item {
         }
     }
     item
+}
+
+fn owner(item: &Item) -> Result<ShopId, TableError> {
+    let kid = text(item, "record_type").unwrap_or_default();
+    let wrong = || TableError::Attribute { row: format!("{KEYS} {kid}"), attribute: "owner" };
+    text(item, "owner").and_then(|owner| owner.parse().ok()).ok_or_else(wrong)
 }
 
 fn from_item(id: &ShopId, item: &Item) -> Result<Shop, TableError> {

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::amount::Amount;
+use crate::amount::{Amount, Total};
 use crate::ids::ItemNo;
 
 /// One line of a sale. A refund has a negative number *and* turnover.
@@ -30,11 +30,10 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Nothing if that is more than an [`Amount`] can be, which 10⁹ of the largest lines are not.
     #[must_use]
-    pub fn of(lines: &[Line]) -> Self {
-        Self {
-            gross_number: lines.iter().map(|l| l.gross_number).sum(),
-            gross_turnover: lines.iter().map(|l| l.gross_turnover).sum(),
-        }
+    pub fn of(lines: &[Line]) -> Option<Self> {
+        let sum = |of: fn(&Line) -> Amount| lines.iter().map(of).sum::<Total>().amount();
+        Some(Self { gross_number: sum(|l| l.gross_number)?, gross_turnover: sum(|l| l.gross_turnover)? })
     }
 }

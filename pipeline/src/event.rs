@@ -340,6 +340,15 @@ impl StoredEvent {
     }
 }
 
+/// Those of a sale's events that can be read. An envelope whose end cannot be counts as pending, and to send it on its
+/// way once more does no harm.
+#[must_use]
+pub fn readable(sale: &[StoredEvent]) -> Vec<Event> {
+    let read =
+        |event: &StoredEvent| event.read().inspect_err(|error| tracing::error!(%error, "skipped")).ok();
+    sale.iter().filter_map(read).collect()
+}
+
 /// Version 1 had neither totals nor a business date: totals follow from the lines, and the date was
 /// the UTC date of the sale.
 fn recorded_v1_to_v2(mut body: Value, sale_id: &SaleId) -> Option<Value> {
@@ -350,7 +359,7 @@ fn recorded_v1_to_v2(mut body: Value, sale_id: &SaleId) -> Option<Value> {
         None => None,
     };
     let date = sold_at.map_or(sale_id.utc_date(), |at| at.to_zoned(jiff::tz::TimeZone::UTC).date());
-    fields.insert("totals".into(), serde_json::to_value(Totals::of(&lines)).ok()?);
+    fields.insert("totals".into(), serde_json::to_value(Totals::of(&lines)?).ok()?);
     fields.insert("business_date".into(), serde_json::to_value(date).ok()?);
     Some(body)
 }

@@ -11,7 +11,7 @@ use kassa_bus::{SaleId, ShopId, trace};
 
 use crate::event::{Event, EventKey, Fact, Recorded, StoredEvent};
 use crate::group_commit::GroupCommit;
-use kassa_bus::table::{Item, PAGE, TableError, n, s, text};
+use kassa_bus::table::{Item, PAGE, Readable, TableError, n, s, text};
 
 /// What an append did. There is no third way: an event is never overwritten.
 #[derive(Clone)]
@@ -48,7 +48,17 @@ pub type Cursor = Option<Item>;
 /// A page of events, and where the next begins.
 pub struct Page {
     pub events: Vec<StoredEvent>,
+    /// Items that are no events, each with what is wrong with it.
+    pub unreadable: Vec<String>,
     pub next: Cursor,
+}
+
+impl Page {
+    fn of(items: Option<Vec<Item>>, next: Cursor) -> Self {
+        let Readable { rows: events, unreadable } =
+            items.unwrap_or_default().into_iter().map(from_item).collect();
+        Self { events, unreadable, next }
+    }
 }
 
 pub(crate) const ABSENT: &str = "attribute_not_exists(#event)";
@@ -104,7 +114,7 @@ impl EventStore {
         }
     }
 
-    /// One sale's events, in the order of their keys.
+    /// One sale's events, in the order of their keys, as far as they can be read.
     ///
     /// # Errors
     /// [`TableError`].
@@ -225,9 +235,7 @@ impl EventStore {
                 .expression_attribute_values(":from", s(from))
                 .expression_attribute_values(":to", s(to));
             let page = query.send().await.map_err(TableError::unavailable("query the latest events"))?;
-            for item in page.items.unwrap_or_default() {
-                events.push(from_item(item)?);
-            }
+            events.extend(Page::of(page.items, None).events);
         }
         Ok(events)
     }
@@ -251,8 +259,7 @@ impl EventStore {
                 .expression_attribute_values(":prefix", s(prefix))
         };
         let page = query.send().await.map_err(TableError::unavailable("query events"))?;
-        let events = page.items.unwrap_or_default().into_iter().map(from_item).collect::<Result<_, _>>()?;
-        Ok(Page { events, next: page.last_evaluated_key })
+        Ok(Page::of(page.items, page.last_evaluated_key))
     }
 
     /// A page of the events between two sort keys of a shop's day, without bodies and traces.
@@ -281,8 +288,7 @@ impl EventStore {
             .expression_attribute_values(":from", s(from))
             .expression_attribute_values(":to", s(to));
         let page = query.send().await.map_err(TableError::unavailable("query events"))?;
-        let events = page.items.unwrap_or_default().into_iter().map(from_item).collect::<Result<_, _>>()?;
-        Ok(Page { events, next: page.last_evaluated_key })
+        Ok(Page::of(page.items, page.last_evaluated_key))
     }
 
     /// A page of a whole-table scan.
@@ -315,15 +321,14 @@ impl EventStore {
                 .set_expression_attribute_names(Some(without_bodies()));
         }
         let page = request.send().await.map_err(TableError::unavailable("scan events"))?;
-        let events = page.items.unwrap_or_default().into_iter().map(from_item).collect::<Result<_, _>>()?;
-        Ok(Page { events, next: page.last_evaluated_key })
+        Ok(Page::of(page.items, page.last_evaluated_key))
     }
 
-    /// The events of these keys, in the keys' order.
+    /// The events of these keys, in the keys' order; of one that is not there or cannot be read, why.
     ///
     /// # Errors
-    /// [`TableError`], also if one of them is not there.
-    pub async fn get(&self, keys: &[EventKey]) -> Result<Vec<StoredEvent>, TableError> {
+    /// [`TableError`].
+    pub async fn get(&self, keys: &[EventKey]) -> Result<Vec<Result<StoredEvent, TableError>>, TableError> {
         let mut found = HashMap::with_capacity(keys.len());
         for chunk in keys.chunks(BATCH_GET) {
             let mut wanted: Vec<Item> = chunk.iter().map(to_key).collect();
@@ -336,16 +341,16 @@ impl EventStore {
                 let batch = self.client.batch_get_item().request_items(&*self.table, keys);
                 let mut page = batch.send().await.map_err(TableError::unavailable("get events"))?;
                 let items = page.responses.as_mut().and_then(|r| r.remove(&*self.table)).unwrap_or_default();
-                for item in items {
-                    let event = from_item(item)?;
-                    found.insert(event.key.clone(), event);
-                }
+                found.extend(items.into_iter().map(|item| {
+                    let name = |name| text(&item, name).unwrap_or_default().to_owned();
+                    (EventKey { stream: name("stream"), event: name("event") }, from_item(item))
+                }));
                 let unprocessed = page.unprocessed_keys.as_mut().and_then(|u| u.remove(&*self.table));
                 wanted = unprocessed.map(|u| u.keys).unwrap_or_default();
             }
         }
         let missing = |key: &EventKey| TableError::Attribute { row: key.event.clone(), attribute: "event" };
-        keys.iter().map(|key| found.remove(key).ok_or_else(|| missing(key))).collect()
+        Ok(keys.iter().map(|key| found.remove(key).unwrap_or_else(|| Err(missing(key)))).collect())
     }
 
     /// About how many events there are: for a progress bar, up to six hours old on AWS.

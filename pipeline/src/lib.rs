@@ -6,6 +6,8 @@ pub mod accept;
 pub mod check;
 /// Envelopes that are too large for a message.
 pub mod claim_check;
+/// Which events the read models contain.
+pub mod contained;
 /// What is inside an envelope, once it is open.
 pub mod content;
 /// Stage two: open the envelope.
@@ -44,12 +46,16 @@ mod signature;
 /// Once a minute: what is pending, which shop is silent, today against last week.
 pub mod watch;
 
+/// How far a projection has come, as its row says.
+pub mod checkpoint;
 /// The facts about a sale, and how old versions of them are read.
 pub mod event;
 /// The append-only table of events.
 pub mod event_store;
 /// Concurrent appends in one transaction.
 pub mod group_commit;
+/// A rebuild's right to write rows, for a while.
+pub mod hold;
 /// How many sales a silent shop would have had.
 pub mod overdue;
 /// Which rows a sale changes, by how much; and how far a projection has come.

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use kassa_bus::registry::Shop;
 use kassa_bus::table::TableError;
 use kassa_bus::{SaleId, ShopId};
 
@@ -83,8 +83,12 @@ impl Pending {
     ///
     /// # Errors
     /// [`TableError`]; what was not looked at is still due.
-    pub async fn look(&mut self, finder: &Finder, shop: &Shop, now: Timestamp) -> Result<(), TableError> {
-        let id = &shop.shop_id;
+    pub async fn look(
+        &mut self,
+        finder: &Finder,
+        (id, zone): (&ShopId, TimeZone),
+        now: Timestamp,
+    ) -> Result<(), TableError> {
         if self.known.len() <= FEW {
             self.look_again(finder, id, now).await?;
         } else {
@@ -94,7 +98,7 @@ impl Pending {
             let upto = self.look_at(finder, id, (due.from, due.to), now).await?;
             self.sweeps.done(due, upto);
         }
-        let local = now.to_zoned(shop.zone());
+        let local = now.to_zoned(zone);
         let hour = (local.date(), local.hour());
         let mut events = None;
         for date in classic_ids_due(hour, now, self.classics) {

@@ -3,7 +3,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use kassa_bus::amount::Amount;
+use kassa_bus::amount::{Amount, Total};
 use kassa_bus::{ItemNo, ShopId};
 use serde::{Deserialize, Serialize};
 
@@ -33,22 +33,28 @@ impl fmt::Display for Row {
 }
 
 impl Row {
-    /// Reads a sort key. None if it is neither an item's nor a day's.
+    /// Reads a sort key. None if it is neither an item's nor a day's as it is written here.
     #[must_use]
     pub fn parse(record_type: &str) -> Option<Self> {
-        match record_type.split_at_checked(2)? {
+        let row = match record_type.split_at_checked(2)? {
             ("d-", date) => date.parse().ok().map(Self::Day),
             ("s-", item) => item.parse().ok().map(Self::Item),
             _ => None,
-        }
+        };
+        row.filter(|row| row.to_string() == record_type)
+    }
+
+    /// Whether a row of this sort key is the read models', be it one of theirs or not.
+    pub(crate) fn is_meant_by(record_type: &str) -> bool {
+        ["d-", "s-"].iter().any(|beginning| record_type.starts_with(beginning))
     }
 }
 
 /// What sales add up to on one row: for an item how many were sold, for a day how many sales.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
-    pub number: Amount,
-    pub turnover: Amount,
+    pub number: Total,
+    pub turnover: Total,
     /// For a day: when its last sale was recorded, in whole milliseconds.
     pub last_at: Option<Timestamp>,
 }
@@ -61,9 +67,10 @@ pub type Sums = BTreeMap<RowKey, Sum>;
 pub fn postings(shop: &ShopId, at: Timestamp, sale: &Recorded) -> Vec<(RowKey, Sum)> {
     // A millisecond is what the row keeps, whoever writes it.
     let last_at = Timestamp::from_millisecond(at.as_millisecond()).ok();
-    let day = Sum { number: Amount::from(1), turnover: sale.totals.gross_turnover, last_at };
+    let day = Sum { number: Amount::from(1).into(), turnover: sale.totals.gross_turnover.into(), last_at };
     let lines = sale.lines.iter().map(|line| {
-        let sum = Sum { number: line.gross_number, turnover: line.gross_turnover, last_at: None };
+        let sum =
+            Sum { number: line.gross_number.into(), turnover: line.gross_turnover.into(), last_at: None };
         (Row::Item(line.item_no), sum)
     });
     std::iter::once((Row::Day(sale.business_date), day))

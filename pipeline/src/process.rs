@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp, Unit};
+use kassa_bus::amount::Amount;
 use kassa_bus::business_date::business_date;
 use kassa_bus::message::{DecryptedSale, Reason};
 use kassa_bus::subscriber::each;
@@ -51,7 +52,12 @@ impl Process {
             let unknown = Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
             return Ok(self.reject.reject(rejectable, unknown).await?);
         };
-        let recorded = record(&sale, &shop, message.sent);
+        let Some(recorded) = record(&sale, &shop, message.sent) else {
+            let too_much =
+                Rejection::because(Reason::InvalidSale, "its lines add up to more than a row holds");
+            return Ok(self.reject.reject(rejectable, too_much).await?);
+        };
+        let turnover = recorded.totals.gross_turnover;
         let content = recorded.content.clone();
         let event = Event {
             shop_id: shop_id.clone(),
@@ -62,7 +68,7 @@ impl Process {
         };
         match self.store.append(&event).await? {
             Appended::New => {
-                self.count(&sale, &shop, event.at);
+                self.count(&sale, &shop, turnover, event.at);
                 Ok(())
             }
             Appended::Exists(there) if there.recorded()?.content == content => {
@@ -78,11 +84,10 @@ impl Process {
 }
 
 impl Process {
-    fn count(&self, sale: &DecryptedSale, shop: &Shop, recorded_at: Timestamp) {
+    fn count(&self, sale: &DecryptedSale, shop: &Shop, turnover: Amount, recorded_at: Timestamp) {
         let flagged = shop.unsigned == Unsigned::Flag && sale.signed_by.is_none();
         let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
         self.metrics.count_of(Metric::UnsignedSales, shop, u64::from(flagged));
-        let turnover = Totals::of(&sale.lines).gross_turnover;
         self.metrics.count_of(Metric::Recorded, shop, 1);
         self.metrics.count_of(Metric::Lines, shop, sale.lines.len() as u64);
         self.metrics.count_of(Metric::Refunds, shop, u64::from(turnover.is_negative()));
@@ -99,11 +104,12 @@ impl Subscriber for Process {
     }
 }
 
-/// What is recorded of a sale. A late sale is booked on its own day. It was sent on as soon as it was decrypted.
+/// What is recorded of a sale. A late sale is booked on its own day. It was sent on as soon as it was decrypted. Nothing
+/// if its lines add up to more than an amount can be, which those of an envelope do not.
 #[must_use]
-pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Recorded {
-    Recorded {
-        totals: Totals::of(&sale.lines),
+pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Option<Recorded> {
+    Some(Recorded {
+        totals: Totals::of(&sale.lines)?,
         business_date: business_date(sale.sold_at, &sale.sale_id, sale.origin.accepted_at, &shop.zone()),
         content: content_hash(&sale.lines, sale.till.as_deref(), sale.seq, sale.sold_at),
         lines: sale.lines.clone(),
@@ -115,7 +121,7 @@ pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Rec
         key: sale.key.clone(),
         signed_by: sale.signed_by.clone(),
         envelope: sale.envelope.clone(),
-    }
+    })
 }
 
 /// A till's clock more than a day ahead of ours, or a year behind, is likely wrong. Within what

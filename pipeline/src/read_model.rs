@@ -1,21 +1,27 @@
+//! Stock and turnover, rows of the shops table: reading them, adding sales to them, making them anew.
+
+/// What a rebuild writes.
+mod replace;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::amount::Amount;
+use kassa_bus::shops_table::{ShopsTable, key};
+use kassa_bus::table::{Item, Readable, TableError, n, s, text};
 use kassa_bus::{ItemNo, ShopId, trace};
 use serde::Serialize;
 
-use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums};
+use crate::checkpoint::{self, Checkpoint, PROJECTION};
+use crate::hold::Holds;
+use crate::posting::{Position, Row, RowKey, Sum, Sums};
 use crate::row::{DayRow, ReadRow, from_item};
-use kassa_bus::shops_table::{ShopsTable, key};
-use kassa_bus::table::{Item, TableError, n, s, text};
 
 /// Why a step was not written.
 #[derive(Debug, thiserror::Error)]
@@ -43,16 +49,9 @@ pub struct DeclaredItem {
 #[derive(Clone)]
 pub struct ReadModel {
     table: ShopsTable,
+    /// Who keeps projecting from going on.
+    pub holds: Holds,
 }
-
-/// Partition of rows about projecting itself; no shop can have this id.
-const PROJECTION: &str = "#projection";
-const HOLD: &str = "rebuild";
-const HOLDS: &str = "holder = :holder";
-const SHARD: &str = "shard#";
-
-/// The right to write rows while projecting is stopped.
-pub struct Hold(String);
 
 /// A step's writes before those of its rows: the hold and the checkpoint.
 const BEFORE_ROWS: usize = 2;
@@ -60,54 +59,50 @@ const BEFORE_ROWS: usize = 2;
 /// Rows one step may change: a transaction takes 100 writes.
 pub const STEP_ROWS: usize = 100 - BEFORE_ROWS;
 
+/// A row that is to be written, and in what ways: the last is tried first, and the next if the row refuses it.
+struct Writes {
+    key: RowKey,
+    ways: Vec<TransactWriteItem>,
+}
+
 impl ReadModel {
     #[must_use]
     pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
-        Self { table: ShopsTable::new(client, table) }
+        let table = ShopsTable::new(client, table);
+        Self { holds: Holds { table: table.clone() }, table }
     }
 
     /// All of a shop's rows, by record type.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn rows(&self, shop: &ShopId) -> Result<Vec<ReadRow>, TableError> {
-        let items = self.table.rows(shop.as_str()).await?;
-        items.iter().filter_map(|item| from_item(shop, item).transpose()).collect()
+    pub async fn rows(&self, shop: &ShopId) -> Result<Readable<ReadRow>, TableError> {
+        let items = self.items(shop).await?;
+        Ok(items.iter().filter_map(|item| from_item(shop, item).transpose()).collect())
+    }
+
+    /// All rows that a shop has, the registry's as well.
+    pub(crate) async fn items(&self, shop: &ShopId) -> Result<Vec<Item>, TableError> {
+        self.table.rows(shop.as_str()).await
     }
 
     /// A shop's days from one to another, both included, as far as they had sales.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn days(
-        &self,
-        shop: &ShopId,
-        from: Date,
-        to: Date,
-    ) -> Result<BTreeMap<Date, DayRow>, TableError> {
+    pub async fn days(&self, shop: &ShopId, from: Date, to: Date) -> Result<Readable<DayRow>, TableError> {
         let [first, last] = [from, to].map(|date| Row::Day(date).to_string());
         let items = self.table.rows_between(shop.as_str(), &first, &last).await?;
-        let day = |item| match from_item(shop, item) {
-            Ok(Some(ReadRow::Day(row))) => Some(Ok((row.date()?, row))),
-            Ok(_) => None,
-            Err(error) => Some(Err(error)),
-        };
-        items.iter().filter_map(day).collect()
+        Ok(items.iter().filter_map(|item| day(shop, item)).collect())
     }
 
     /// A shop's last days with sales, the last first.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn last_days(&self, shop: &ShopId, limit: i32) -> Result<Vec<DayRow>, TableError> {
+    pub async fn last_days(&self, shop: &ShopId, limit: i32) -> Result<Readable<DayRow>, TableError> {
         let items = self.table.last_like(shop.as_str(), "d-", limit).await?;
-        let rows = items.iter().filter_map(|item| from_item(shop, item).transpose());
-        rows.filter_map(|row| match row {
-            Ok(ReadRow::Day(day)) => Some(Ok(day)),
-            Ok(ReadRow::Item(_)) => None,
-            Err(error) => Some(Err(error)),
-        })
-        .collect()
+        Ok(items.iter().filter_map(|item| day(shop, item)).collect())
     }
 
     /// Whether somebody declared the item.
@@ -123,19 +118,17 @@ impl ReadModel {
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn checkpoint(&self, shard: &str) -> Result<Option<Position>, TableError> {
-        self.table.row(PROJECTION, &shard_row(shard)).await?.as_ref().map(position).transpose()
+    pub async fn checkpoint(&self, shard: &str) -> Result<Checkpoint, TableError> {
+        let row = self.table.row(PROJECTION, &checkpoint::row_of(shard)).await?;
+        Ok(row.as_ref().and_then(Checkpoint::from_item).map(|(_, checkpoint)| checkpoint).unwrap_or_default())
     }
 
     /// How far each shard has come that has come anywhere.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn checkpoints(&self) -> Result<BTreeMap<String, Position>, TableError> {
-        let rows = self.table.rows(PROJECTION).await?;
-        let shards =
-            rows.iter().filter_map(|row| Some((text(row, "record_type")?.strip_prefix(SHARD)?, row)));
-        shards.map(|(shard, row)| Ok((shard.to_owned(), position(row)?))).collect()
+    pub async fn checkpoints(&self) -> Result<BTreeMap<String, Checkpoint>, TableError> {
+        Ok(self.table.rows(PROJECTION).await?.iter().filter_map(Checkpoint::from_item).collect())
     }
 
     /// Forgets how far each shard has come, and that a rebuild was going on: in a table that was restored beside another
@@ -153,7 +146,9 @@ impl ReadModel {
         Ok(rows.len())
     }
 
-    /// Adds sums to their rows and moves the shard's checkpoint, both or neither.
+    /// Adds sums to their rows and moves the shard's checkpoint, all or nothing; but for rows that cannot take theirs,
+    /// because they hold no numbers or the sum would be more than an [`Amount`] can be. Those stay as they are, and are
+    /// answered.
     ///
     /// A row's `last_at` only grows: on the rare occasion that another shard, or an earlier batch, brought a later
     /// one, the step is written again without it.
@@ -163,225 +158,140 @@ impl ReadModel {
     pub async fn step(
         &self,
         shard: &str,
-        from: Option<&Position>,
+        from: &Checkpoint,
         to: &Position,
         sums: &Sums,
-    ) -> Result<(), StepError> {
-        let mut outdated: Vec<usize> = Vec::new();
-        loop {
-            let mut writes = Vec::with_capacity(sums.len() + BEFORE_ROWS);
-            writes.push(self.unless_held().map_err(StepError::Table)?);
-            writes.push(self.move_checkpoint(shard, from, to)?);
-            for (place, (key, sum)) in (BEFORE_ROWS..).zip(sums) {
-                let last_at = sum.last_at.filter(|_| !outdated.contains(&place));
-                writes.push(self.add(key, &Sum { last_at, ..*sum })?);
+    ) -> Result<Vec<RowKey>, StepError> {
+        let before = [self.holds.unless_held()?, self.move_checkpoint(shard, from, to)?];
+        let mut rows = Vec::with_capacity(sums.len());
+        for (key, sum) in sums {
+            let mut ways = Vec::from_iter(self.add(key, &Sum { last_at: None, ..*sum })?);
+            if sum.last_at.is_some() {
+                ways.extend(self.add(key, sum)?);
             }
-            let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
-            let span = trace::table("TransactWriteItems", &self.table.name);
-            let Err(error) = write.send().await else { return Ok(()) };
-            match &refused(&error)[..] {
-                [0, ..] => return Err(StepError::Held),
-                [1, ..] => return Err(StepError::Moved),
-                [] => {
-                    let failed = TableError::unavailable("write a projection step")(error);
-                    return span.ends("table", Err(failed)).map_err(StepError::Table);
-                }
-                // Written without its condition, none of them is refused again.
-                rows => outdated.extend(rows),
+            rows.push(Writes { key: key.clone(), ways });
+        }
+        loop {
+            match self.write(&before, &mut rows).await? {
+                Ok(skipped) => return Ok(skipped),
+                Err(0) if self.holds.end_if_over().await? => {}
+                Err(0) => return Err(StepError::Held),
+                Err(_) => return Err(StepError::Moved),
             }
         }
     }
 
-    fn unless_held(&self) -> Result<TransactWriteItem, TableError> {
-        let check = ConditionCheck::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(PROJECTION, HOLD)))
-            .condition_expression("attribute_not_exists(record_type)")
-            .build()
-            .map_err(TableError::unavailable("check for a rebuild"))?;
-        Ok(TransactWriteItem::builder().condition_check(check).build())
-    }
-
-    fn while_holding(&self, hold: &Hold) -> Result<TransactWriteItem, TableError> {
-        let check = ConditionCheck::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(PROJECTION, HOLD)))
-            .condition_expression(HOLDS)
-            .expression_attribute_values(":holder", s(&hold.0))
-            .build()
-            .map_err(TableError::unavailable("check the hold"))?;
-        Ok(TransactWriteItem::builder().condition_check(check).build())
+    /// Writes rows in one transaction with what must go before them, but for those whose every way is refused, which are
+    /// answered; or the place of what goes before them, if that is refused.
+    async fn write(
+        &self,
+        before: &[TransactWriteItem],
+        rows: &mut Vec<Writes>,
+    ) -> Result<Result<Vec<RowKey>, usize>, TableError> {
+        let mut skipped = Vec::new();
+        loop {
+            skipped.extend(rows.extract_if(.., |row| row.ways.is_empty()).map(|row| row.key));
+            let writes =
+                before.iter().chain(rows.iter().filter_map(|row| row.ways.last())).cloned().collect();
+            let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
+            let span = trace::table("TransactWriteItems", &self.table.name);
+            let Err(error) = write.send().await else { return Ok(Ok(skipped)) };
+            let refused = refused(&error);
+            match refused.first() {
+                None => return span.ends("table", Err(TableError::unavailable("write rows")(error))),
+                Some(place) if *place < before.len() => return Ok(Err(*place)),
+                Some(_) => {}
+            }
+            for place in refused {
+                rows.get_mut(place - before.len()).and_then(|row| row.ways.pop());
+            }
+        }
     }
 
     fn move_checkpoint(
         &self,
         shard: &str,
-        from: Option<&Position>,
+        from: &Checkpoint,
         to: &Position,
     ) -> Result<TransactWriteItem, TableError> {
+        let (condition, values) = from.unchanged();
         let mut update = Update::builder()
             .table_name(&*self.table.name)
-            .set_key(Some(key(PROJECTION, &shard_row(shard))))
+            .set_key(Some(key(PROJECTION, &checkpoint::row_of(shard))))
+            .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()))
+            .condition_expression(condition)
             .expression_attribute_names("#sequence", "sequence")
-            .expression_attribute_names("#partial", "partial")
-            .expression_attribute_values(":sequence", s(&to.sequence.0));
+            .expression_attribute_names("#partial", "partial");
         update = match to.partial {
             None => update.update_expression("SET #sequence = :sequence REMOVE #partial"),
             Some(posting) => update
                 .update_expression("SET #sequence = :sequence, #partial = :partial")
                 .expression_attribute_values(":partial", n(posting)),
         };
-        update = match from {
-            None => update.condition_expression("attribute_not_exists(#sequence)"),
-            Some(Position { sequence, partial: None }) => update
-                .condition_expression("#sequence = :from AND attribute_not_exists(#partial)")
-                .expression_attribute_values(":from", s(&sequence.0)),
-            Some(Position { sequence, partial: Some(posting) }) => update
-                .condition_expression("#sequence = :from AND #partial = :from_partial")
-                .expression_attribute_values(":from", s(&sequence.0))
-                .expression_attribute_values(":from_partial", n(posting)),
-        };
+        update = update.expression_attribute_values(":sequence", s(&to.sequence.0));
         let update = update.build().map_err(TableError::unavailable("move the checkpoint"))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    fn add(&self, at: &RowKey, sum: &Sum) -> Result<TransactWriteItem, TableError> {
-        let mut update = Update::builder()
+    /// Adds to a row that can take it; nothing, if none can.
+    fn add(&self, at: &RowKey, sum: &Sum) -> Result<Option<TransactWriteItem>, TableError> {
+        let (Some(number), Some(turnover), Some(sold)) =
+            (sum.number.amount(), sum.turnover.amount(), (-sum.number).amount())
+        else {
+            return Ok(None);
+        };
+        let mut values = Item::new();
+        let mut conditions = Vec::new();
+        let mut adds = |attribute: &str, more: Amount| {
+            let (least, most) = room(more);
+            let names = [("add", more), ("least", least), ("most", most)];
+            values.extend(names.map(|(name, amount)| (format!(":{name}_{attribute}"), n(amount))));
+            conditions.push(format!(
+                "(attribute_not_exists({attribute}) OR {attribute} BETWEEN :least_{attribute} AND :most_{attribute})"
+            ));
+            format!("{attribute} :add_{attribute}")
+        };
+        let mut update = match at.row {
+            Row::Day(_) => format!("ADD {}, {}", adds("sales", number), adds("turnover", turnover)),
+            Row::Item(_) => format!(
+                "ADD {}, {}, {}",
+                adds("gross_number", number),
+                adds("gross_turnover", turnover),
+                adds("stock", sold)
+            ),
+        };
+        if let Some(last_at) = sum.last_at {
+            update.push_str(" SET last_at = :last_at");
+            conditions.push("(attribute_not_exists(last_at) OR last_at <= :last_at)".into());
+            values.insert(":last_at".into(), stored(last_at));
+        }
+        let update = Update::builder()
             .table_name(&*self.table.name)
             .set_key(Some(key(at.shop_id.as_str(), &at.row.to_string())))
-            .expression_attribute_values(":number", n(sum.number))
-            .expression_attribute_values(":turnover", n(sum.turnover));
-        update = match (at.row, sum.last_at) {
-            (Row::Day(_), None) => update.update_expression("ADD sales :number, turnover :turnover"),
-            (Row::Day(_), Some(last_at)) => update
-                .update_expression("ADD sales :number, turnover :turnover SET last_at = :last_at")
-                .condition_expression("attribute_not_exists(last_at) OR last_at <= :last_at")
-                .expression_attribute_values(":last_at", stored(last_at)),
-            (Row::Item(_), _) => update
-                .update_expression("ADD gross_number :number, gross_turnover :turnover, stock :stock")
-                .expression_attribute_values(":stock", n(-sum.number)),
-        };
+            .update_expression(update)
+            .condition_expression(conditions.join(" AND "))
+            .set_expression_attribute_values(Some(values));
         let update = update.build().map_err(TableError::unavailable("add to a row"))?;
-        Ok(TransactWriteItem::builder().update(update).build())
+        Ok(Some(TransactWriteItem::builder().update(update).build()))
     }
 
-    /// Stops projecting until [`ReadModel::release`], also across a crash. Whoever held it before has
-    /// lost it: a rebuild that was cut off is begun anew, and of two at once the first gives up.
+    /// Whether a rebuild began and did not end, or a checkpoint cannot be read, so that only a rebuild makes it right.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn hold(&self) -> Result<Hold, TableError> {
-        let hold = Hold(uuid::Uuid::new_v4().to_string());
-        let mut row = key(PROJECTION, HOLD);
-        row.insert("holder".into(), s(&hold.0));
-        let put = self.table.client.put_item().table_name(&*self.table.name).set_item(Some(row));
-        put.send().await.map(|_| hold).map_err(TableError::unavailable("hold the projection"))
-    }
-
-    /// Lets projecting go on after a rebuild up to the checkpoints, whose events the rows now contain
-    /// whole.
-    ///
-    /// # Errors
-    /// [`TableError`], also if another rebuild took the hold over.
-    pub async fn release(
-        &self,
-        hold: &Hold,
-        checkpoints: &BTreeMap<String, Position>,
-    ) -> Result<(), TableError> {
-        let delete = Delete::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(PROJECTION, HOLD)))
-            .condition_expression(HOLDS)
-            .expression_attribute_values(":holder", s(&hold.0))
-            .build()
-            .map_err(TableError::unavailable("release the projection"))?;
-        let mut writes = vec![TransactWriteItem::builder().delete(delete).build()];
-        for (shard, position) in checkpoints.iter().filter(|(_, position)| position.partial.is_some()) {
-            let whole = Position { partial: None, ..position.clone() };
-            writes.push(self.move_checkpoint(shard, Some(position), &whole)?);
-        }
-        let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
-        write.send().await.map(|_| ()).map_err(TableError::unavailable("release the projection"))
-    }
-
-    /// Whether a rebuild began and did not end.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn is_held(&self) -> Result<bool, TableError> {
-        Ok(self.table.row(PROJECTION, HOLD).await?.is_some())
-    }
-
-    /// Makes the shops' rows what the sums say, whatever they were, while held.
-    ///
-    /// # Errors
-    /// [`TableError`], also if another rebuild took the hold over; some rows may have been written,
-    /// writing them again is safe.
-    pub async fn replace(&self, hold: &Hold, shops: &[ShopId], sums: &Sums) -> Result<(), TableError> {
-        let mut writes = Vec::new();
-        for shop in shops {
-            for row in self.rows(shop).await? {
-                let Some(key) = row.key().filter(|key| !sums.contains_key(key)) else { continue };
-                let declared = matches!(&row, ReadRow::Item(item) if item.item_description.is_some());
-                writes.push(if declared {
-                    self.set(&key, &Sum::default())?
-                } else {
-                    self.delete(key.shop_id.as_str(), &key.row.to_string())?
-                });
-            }
-        }
-        for (key, sum) in sums {
-            writes.push(self.set(key, sum)?);
-        }
-        for chunk in writes.chunks(STEP_ROWS) {
-            let writes = [&[self.while_holding(hold)?], chunk].concat();
-            let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
-            write.send().await.map_err(TableError::unavailable("replace rows"))?;
-        }
-        Ok(())
-    }
-
-    fn set(&self, at: &RowKey, sum: &Sum) -> Result<TransactWriteItem, TableError> {
-        let mut update = Update::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(at.shop_id.as_str(), &at.row.to_string())))
-            .expression_attribute_values(":number", n(sum.number))
-            .expression_attribute_values(":turnover", n(sum.turnover));
-        update = match (at.row, sum.last_at) {
-            (Row::Day(_), None) => update.update_expression("SET sales = :number, turnover = :turnover"),
-            (Row::Day(_), Some(last_at)) => update
-                .update_expression("SET sales = :number, turnover = :turnover, last_at = :last_at")
-                .expression_attribute_values(":last_at", stored(last_at)),
-            (Row::Item(_), _) => update
-                .update_expression(
-                    "SET gross_number = :number, gross_turnover = :turnover, \
-                     stock = if_not_exists(opening_stock, :none) - :number",
-                )
-                .expression_attribute_values(":none", n(0)),
-        };
-        let update = update.build().map_err(TableError::unavailable("replace a row"))?;
-        Ok(TransactWriteItem::builder().update(update).build())
-    }
-
-    fn delete(&self, shop: &str, record_type: &str) -> Result<TransactWriteItem, TableError> {
-        let delete = Delete::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(shop, record_type)))
-            .build()
-            .map_err(TableError::unavailable("delete a row"))?;
-        Ok(TransactWriteItem::builder().delete(delete).build())
+    pub async fn needs_rebuild(&self) -> Result<bool, TableError> {
+        let unreadable = |checkpoint: &Checkpoint| checkpoint.position().is_err();
+        Ok(self.holds.is_held().await? || self.checkpoints().await?.values().any(unreadable))
     }
 
     /// Declares an item: description, price, and the stock the shop opened with. Sales counted so far
     /// stay counted, also if the opening stock changes.
     ///
     /// # Errors
-    /// [`TableError`]; also if two do it at once, of whom one succeeded.
+    /// [`TableError`]; [`TableError::Unreadable`] if what was counted is no number that can be gone on from.
     pub async fn declare(&self, shop: &ShopId, item: &DeclaredItem) -> Result<(), TableError> {
         let record_type = Row::Item(item.item_no).to_string();
-        let before = self.table.row(shop.as_str(), &record_type).await?;
-        let opening = before.as_ref().and_then(|row| text(row, "opening_stock"));
-        let opening = opening.and_then(|t| Amount::from_stored(t).ok());
+        let (least, most) = room(-item.opening_stock);
         let update = self
             .table
             .client
@@ -390,32 +300,55 @@ impl ReadModel {
             .set_key(Some(key(shop.as_str(), &record_type)))
             .update_expression(
                 "SET item_description = :description, selling_price = :price, opening_stock = :opening, \
-                 stock = if_not_exists(stock, :none) + :more, \
+                 stock = :opening - if_not_exists(gross_number, :none), \
                  gross_number = if_not_exists(gross_number, :none), \
                  gross_turnover = if_not_exists(gross_turnover, :none)",
             )
-            .condition_expression("opening_stock = :before OR attribute_not_exists(opening_stock)")
+            .condition_expression(
+                "attribute_not_exists(gross_number) OR gross_number BETWEEN :least AND :most",
+            )
             .expression_attribute_values(":description", s(&item.description))
             .expression_attribute_values(":price", n(item.price))
             .expression_attribute_values(":opening", n(item.opening_stock))
-            .expression_attribute_values(":before", n(opening.unwrap_or_default()))
-            .expression_attribute_values(":more", n(item.opening_stock - opening.unwrap_or_default()))
+            .expression_attribute_values(":least", n(least))
+            .expression_attribute_values(":most", n(most))
             .expression_attribute_values(":none", n(0));
-        update
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(TableError::unavailable::<SdkError<UpdateItemError>>("declare an item"))
+        let Err(error) = update.send().await else { return Ok(()) };
+        let refused = error.as_service_error().is_some_and(|error| {
+            error.is_conditional_check_failed_exception() || error.code() == Some("ValidationException")
+        });
+        Err(if refused {
+            TableError::Attribute { row: format!("{shop} {record_type}"), attribute: "gross_number" }
+        } else {
+            TableError::unavailable("declare an item")(error)
+        })
     }
 }
 
-/// Which of a transaction's writes were refused by their conditions, by their places.
+/// Between which amounts one must be for this to be added to it.
+fn room(more: Amount) -> (Amount, Amount) {
+    let end = |bound: Amount, wrong_way: bool| {
+        if wrong_way { bound.checked_add(-more).unwrap_or(bound) } else { bound }
+    };
+    (end(-Amount::MAX, more.is_negative()), end(Amount::MAX, more.is_positive()))
+}
+
+fn day(shop: &ShopId, item: &Item) -> Option<Result<DayRow, TableError>> {
+    match from_item(shop, item) {
+        Ok(Some(ReadRow::Day(day))) => Some(Ok(day)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// Which of a transaction's writes their rows refuse, by their places: by their conditions, or because they hold what
+/// cannot be added to.
 fn refused(error: &SdkError<TransactWriteItemsError>) -> Vec<usize> {
     match error.as_service_error() {
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
             let reasons = cancelled.cancellation_reasons().iter().enumerate();
-            let refused = reasons.filter(|(_, reason)| reason.code() == Some("ConditionalCheckFailed"));
-            refused.map(|(place, _)| place).collect()
+            let by_row = [Some("ConditionalCheckFailed"), Some("ValidationError")];
+            reasons.filter(|(_, reason)| by_row.contains(&reason.code())).map(|(place, _)| place).collect()
         }
         _ => Vec::new(),
     }
@@ -426,14 +359,28 @@ fn stored(at: Timestamp) -> AttributeValue {
     s(format!("{at:.3}"))
 }
 
-fn shard_row(shard: &str) -> String {
-    format!("{SHARD}{shard}")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
-fn position(row: &Item) -> Result<Position, TableError> {
-    let name = text(row, "record_type").unwrap_or_default();
-    let wrong = |attribute| TableError::Attribute { row: format!("{PROJECTION} {name}"), attribute };
-    let sequence = text(row, "sequence").ok_or_else(|| wrong("sequence"))?;
-    let partial = text(row, "partial").map(|t| t.parse().map_err(|_| wrong("partial"))).transpose()?;
-    Ok(Position { sequence: Sequence(sequence.to_owned()), partial })
+    fn any_amount() -> impl Strategy<Value = Amount> {
+        let whole = prop_oneof![0u64..10, (u64::MAX - 9)..=u64::MAX];
+        (whole, 0u32..10, any::<bool>()).prop_map(|(n, decimals, negative)| {
+            let text = format!("{}{n}.{decimals}", if negative { "-" } else { "" });
+            let near_the_end = Amount::MAX.to_string().replacen("99", "9", 1);
+            let text = if decimals == 9 { near_the_end } else { text };
+            Amount::from_stored(&text).unwrap()
+        })
+    }
+
+    proptest! {
+        /// A row is let through exactly if what it then holds is an amount.
+        #[test]
+        fn room_is_where_a_sum_is_an_amount(is in any_amount(), more in any_amount(), at_end in any::<bool>()) {
+            let is = if at_end { if is.is_negative() { -Amount::MAX } else { Amount::MAX } } else { is };
+            let (least, most) = room(more);
+            prop_assert_eq!((least..=most).contains(&is), is.checked_add(more).is_some());
+        }
+    }
 }

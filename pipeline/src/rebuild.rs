@@ -1,123 +1,21 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+//! Stock and turnover anew from the events, exactly, while sales go on.
 
-use async_trait::async_trait;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures::future::try_join_all;
-use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use crate::event::{EventKey, RECORDED, StoredEvent};
+use crate::contained::{Changes, Contained, Later, end, positions};
 use crate::event_store::{EventStore, Scan};
-use crate::posting::{Position, Sequence, Sums, add, postings};
+use crate::hold::Hold;
+use crate::posting::{Position, Sums, add};
 use crate::read_model::ReadModel;
 use kassa_bus::registry::Registry;
 use kassa_bus::table::TableError;
 
-/// The event store's stream, read by whoever must know what the projection has not seen yet.
-#[async_trait]
-pub trait Changes: Send + Sync {
-    /// The shards there are now, as checkpoints name them.
-    async fn shards(&self) -> Result<Vec<String>, TableError>;
-
-    /// Keys of events in a shard after `from` (all, if there is no `from`), in order, and where to go on;
-    /// nowhere, once there are no more.
-    ///
-    /// An adapter MUST return every event that was stamped longer than [`Changes::lag`] before the call.
-    async fn after(
-        &self,
-        shard: &str,
-        from: Option<&Sequence>,
-    ) -> Result<(Vec<EventKey>, Option<Sequence>), TableError>;
-
-    /// How long after its own time an event may come to the stream: zero where an event that can be
-    /// read is in the stream already.
-    fn lag(&self) -> SignedDuration;
-}
-
-/// Tells the recorded sales that the read models contain from those that the projection will count yet.
-///
-/// What is in the stream after a shard's checkpoint comes later. What is too young to be sure of is put
-/// aside until the stream must have it.
-pub struct Later<'a> {
-    changes: &'a dyn Changes,
-    reached: HashMap<String, Sequence>,
-    keys: HashSet<EventKey>,
-    /// When the stream was last read to its end.
-    caught_up: Timestamp,
-    aside: Vec<(Timestamp, EventKey)>,
-}
-
-impl<'a> Later<'a> {
-    /// Reads the stream from the checkpoints to its end.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn than(
-        checkpoints: &BTreeMap<String, Position>,
-        changes: &'a dyn Changes,
-    ) -> Result<Self, TableError> {
-        let reached = checkpoints.iter().map(|(shard, at)| (shard.clone(), at.sequence.clone())).collect();
-        let (keys, aside, caught_up) = (HashSet::new(), Vec::new(), Timestamp::now());
-        let mut this = Self { changes, reached, keys, caught_up, aside };
-        this.catch_up().await?;
-        Ok(this)
-    }
-
-    async fn catch_up(&mut self) -> Result<(), TableError> {
-        let now = Timestamp::now();
-        for shard in self.changes.shards().await? {
-            while let (more, Some(upto)) = self.changes.after(&shard, self.reached.get(&shard)).await? {
-                self.keys.extend(more.into_iter().filter(|key| key.event.ends_with(RECORDED)));
-                self.reached.insert(shard.clone(), upto);
-            }
-        }
-        self.caught_up = now;
-        Ok(())
-    }
-
-    /// The recorded sales of a page that the read models contain for sure.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn contained(&mut self, page: Vec<StoredEvent>) -> Result<Vec<StoredEvent>, TableError> {
-        let lag = self.changes.lag();
-        if Timestamp::now().duration_since(self.caught_up) >= lag {
-            self.catch_up().await?;
-        }
-        let mut contained = Vec::with_capacity(page.len());
-        for event in page.into_iter().filter(|event| event.kind == RECORDED) {
-            if self.keys.contains(&event.key) {
-                continue;
-            }
-            if !lag.is_zero() && self.caught_up.duration_since(event.at) <= lag {
-                self.aside.push((event.at, event.key));
-            } else {
-                contained.push(event);
-            }
-        }
-        Ok(contained)
-    }
-
-    /// Of those put aside, the ones that the read models contain. Waits until that is sure.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn settled(mut self, store: &EventStore) -> Result<Vec<StoredEvent>, TableError> {
-        let Some(youngest) = self.aside.iter().map(|(at, _)| *at).max() else { return Ok(Vec::new()) };
-        let sure = youngest + self.changes.lag();
-        let wait = Duration::try_from(sure.duration_since(Timestamp::now())).unwrap_or_default();
-        tokio::time::sleep(wait).await;
-        self.catch_up().await?;
-        let keys = self.aside.into_iter().map(|(_, key)| key);
-        let contained: Vec<EventKey> = keys.filter(|key| !self.keys.contains(key)).collect();
-        store.get(&contained).await
-    }
-}
-
 /// What a rebuild did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuilt {
     /// Events read.
     pub events: u64,
@@ -125,16 +23,19 @@ pub struct Rebuilt {
     pub sales: u64,
     /// Rows written.
     pub rows: u64,
+    /// Events that could not be read, and rows that could not be made right, each with why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
 }
 
 /// Makes the read models anew from the events, exactly, while sales go on.
 ///
-/// The projection is held at its checkpoint; the rows become the sum of all events up to there; then
-/// it is released and goes on from the same checkpoint with what came meanwhile. Interrupted, it
-/// leaves the hold behind, and running it again completes it.
+/// The projection is held at its checkpoint; the rows become the sum of all events up to there; then it is released and
+/// goes on from the same checkpoint with what came meanwhile. Each row is right as soon as it is written, so that a
+/// rebuild that fails releases, and one that dies is waited for only until its lease is over.
 ///
 /// # Errors
-/// [`TableError`].
+/// [`TableError`]; what was written by then is right.
 pub async fn rebuild(
     store: &EventStore,
     read_model: &ReadModel,
@@ -143,26 +44,56 @@ pub async fn rebuild(
     segments: i32,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Rebuilt, TableError> {
-    let hold = read_model.hold().await?;
-    let checkpoints = read_model.checkpoints().await?;
-    let later = Mutex::new(Later::than(&checkpoints, changes).await?);
+    let hold = read_model.holds.hold().await?;
     let scanned = AtomicU64::new(0);
-    let folds = (0..segments).map(|segment| {
-        let scan = Scan { segment, segments, ..Scan::default() };
-        fold(store, scan, &later, &scanned, progress)
+    let work = Box::pin(async {
+        begin_where_unknown(read_model, &hold, changes).await?;
+        let positions = positions(&read_model.checkpoints().await?, changes).await?;
+        let later = Mutex::new(Later::than(&positions, changes).await?);
+        let folds = (0..segments).map(|segment| {
+            let scan = Scan { segment, segments, ..Scan::default() };
+            fold(store, scan, &later, &scanned, progress)
+        });
+        let mut total = Folded::default();
+        for folded in try_join_all(folds).await? {
+            add(&mut total.sums, folded.sums);
+            total.sales += folded.sales;
+            total.skipped.extend(folded.skipped);
+        }
+        for event in later.into_inner().settled(store).await? {
+            total.take(&event);
+        }
+        let Folded { sums, sales, mut skipped } = total;
+        skipped.extend(read_model.replace(&hold, &registry.shops().await?, &sums).await?);
+        Ok(Rebuilt { events: scanned.load(Ordering::Relaxed), sales, rows: sums.len() as u64, skipped })
     });
-    let mut total = Folded::default();
-    for folded in try_join_all(folds).await? {
-        add(&mut total.sums, folded.sums);
-        total.sales += folded.sales;
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        lost = read_model.holds.renew(&hold) => Err(lost),
+    };
+    if let Err(error) = read_model.holds.release(&hold).await {
+        tracing::warn!(%error, "projecting goes on once the lease is over");
     }
-    for event in later.into_inner().settled(store).await? {
-        total.take(&event)?;
+    outcome
+}
+
+/// A shard whose checkpoint cannot be read begins anew at its end: the rows come to contain all that was before, and
+/// what comes after was not projected, since projecting is held.
+async fn begin_where_unknown(
+    read_model: &ReadModel,
+    hold: &Hold,
+    changes: &dyn Changes,
+) -> Result<(), TableError> {
+    let checkpoints = read_model.checkpoints().await?;
+    let unreadable = checkpoints.iter().filter(|(_, checkpoint)| checkpoint.position().is_err());
+    let shards = changes.shards().await?;
+    for (shard, checkpoint) in unreadable {
+        tracing::warn!(shard, "the checkpoint cannot be read; the shard begins anew at its end");
+        let end = if shards.contains(shard) { end(changes, shard).await? } else { None };
+        let position = end.map(|sequence| Position { sequence, partial: None });
+        read_model.begin_after(hold, (shard, checkpoint), position.as_ref()).await?;
     }
-    read_model.replace(&hold, &registry.shops().await?, &total.sums).await?;
-    read_model.release(&hold, &checkpoints).await?;
-    let Folded { sums, sales } = total;
-    Ok(Rebuilt { events: scanned.load(Ordering::Relaxed), sales, rows: sums.len() as u64 })
+    Ok(())
 }
 
 /// What sales add up to.
@@ -170,13 +101,18 @@ pub async fn rebuild(
 struct Folded {
     sums: Sums,
     sales: u64,
+    skipped: Vec<String>,
 }
 
 impl Folded {
-    fn take(&mut self, event: &StoredEvent) -> Result<(), TableError> {
-        add(&mut self.sums, postings(&event.shop_id, event.at, &event.recorded()?));
-        self.sales += 1;
-        Ok(())
+    fn take(&mut self, event: &Contained) {
+        match event.postings() {
+            Ok(postings) => {
+                add(&mut self.sums, postings);
+                self.sales += 1;
+            }
+            Err(error) => self.skipped.push(error.to_string()),
+        }
     }
 }
 
@@ -192,8 +128,9 @@ async fn fold(
     loop {
         let page = store.scan(scan, cursor).await?;
         let count = page.events.len() as u64;
+        folded.skipped.extend(page.unreadable);
         for event in later.lock().await.contained(page.events).await? {
-            folded.take(&event)?;
+            folded.take(&event);
         }
         progress(scanned.fetch_add(count, Ordering::Relaxed) + count);
         cursor = page.next;

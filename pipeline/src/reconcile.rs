@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::registry::Registry;
 use kassa_bus::shops_table::ShopsTable;
@@ -113,10 +114,12 @@ impl Reconcile {
         let looks = self.registry.shops().await?.into_iter().map(|id| {
             let mut pending = known.remove(&id).unwrap_or_else(|| Pending::new(now));
             async move {
-                let shop = self.registry.shop(&id).await;
-                let looked = match shop {
-                    Ok(Some(shop)) => pending.look(&self.finder, &shop, now).await,
-                    Ok(None) => Ok(()),
+                // One that is listed and cannot be read has sales all the same.
+                let looked = match self.registry.readable_shop(&id).await {
+                    Ok(shop) => {
+                        let zone = shop.map_or(TimeZone::UTC, |shop| shop.zone());
+                        pending.look(&self.finder, (&id, zone), now).await
+                    }
                     Err(error) => Err(error),
                 };
                 (id, pending, looked)
@@ -159,7 +162,7 @@ impl Subscriber for Reconcile {
         self.look(&mut known, now).await?;
         let reached = self.reached.read().await?;
         // What is still to come was reached by a clock that was ahead, and has been set right since.
-        let from = reached.filter(|reached| *reached <= now + APART).unwrap_or(now - BACK);
+        let from = reached.upto.filter(|reached| *reached <= now + APART).unwrap_or(now - BACK);
         let mut due: Vec<Due> = Vec::new();
         for (shop, pending) in known.iter() {
             due.extend(pending.known().filter_map(|(sale, known)| {
@@ -198,7 +201,17 @@ async fn publish(
     let keys: Vec<_> = unsettled.into_iter().map(|found| found.key).collect();
     let mut messages = Vec::new();
     for event in finder.store.get(&keys).await? {
-        messages.extend(accept::republished(event.read()?, 1).map(|sale| claim_check::message(&sale)));
+        match event.and_then(|event| Ok(event.read()?)) {
+            Ok(event) => {
+                messages.extend(accept::republished(event, 1).map(|sale| claim_check::message(&sale)))
+            }
+            // It keeps no other from going its way; the sale stays pending.
+            Err(error) if error.is_unreadable() => {
+                tracing::error!(%error, "cannot be sent on its way again");
+                metrics.count(Metric::UnreadableEvents, 1);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     let count = messages.len() as u64;
     for published in publisher.publish(Topic::ToDecrypt, messages).await {

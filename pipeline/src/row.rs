@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::ShopId;
-use kassa_bus::amount::Amount;
+use kassa_bus::amount::{Amount, InvalidAmount};
 use serde::{Deserialize, Serialize};
 
 use crate::posting::{Row, RowKey};
@@ -74,16 +74,22 @@ pub fn is_made_by_rebuild(item: &Item) -> bool {
     }
 }
 
+/// An attribute that is a number, as it must be to be added to. What a text says is no number's.
+pub(crate) fn amount(item: &Item, name: &str) -> Option<Result<Amount, InvalidAmount>> {
+    let amount = |number: &String| Amount::from_stored(number);
+    Some(item.get(name)?.as_n().map_or(Err(InvalidAmount::NotANumber), amount))
+}
+
 /// Rows that are neither an item's nor a day's are not the read models'.
 pub(crate) fn from_item(shop: &ShopId, item: &Item) -> Result<Option<ReadRow>, TableError> {
     let record_type = text(item, "record_type").unwrap_or_default().to_owned();
     let wrong = |attribute| TableError::Attribute { row: format!("{shop} {record_type}"), attribute };
-    let optional = |attribute| {
-        text(item, attribute).map(|t| Amount::from_stored(t).map_err(|_| wrong(attribute))).transpose()
-    };
+    let optional =
+        |attribute| amount(item, attribute).map(|amount| amount.map_err(|_| wrong(attribute))).transpose();
     let required = |attribute| optional(attribute)?.ok_or_else(|| wrong(attribute));
     let shop_id = shop.clone();
     Ok(match Row::parse(&record_type) {
+        None if Row::is_meant_by(&record_type) => return Err(wrong("record_type")),
         None => None,
         Some(Row::Item(_)) => Some(ReadRow::Item(ItemRow {
             shop_id,

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use kassa_bus::SaleId;
 
-use crate::event::{ACCEPTED, DROPPED, Event, EventKey, Fact, StoredEvent, envelope_hash};
+use crate::event::{ACCEPTED, Event, EventKey, Fact, RECORDED, REJECTED, StoredEvent, envelope_hash};
 
 /// An envelope that was accepted and came to no end: neither was its sale recorded from it, nor was it rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub enum Standing {
 #[must_use]
 pub fn standing(sale: &[StoredEvent]) -> Standing {
     let accepted = || sale.iter().filter(|event| event.kind == ACCEPTED);
-    // What became of its dead letters is no end of a sale.
-    let all = sale.iter().filter(|event| event.kind != DROPPED).count();
+    // What became of its dead letters is no end of a sale, nor is what nobody here knows.
+    let all = sale.iter().filter(|event| [ACCEPTED, REJECTED, RECORDED].contains(&&*event.kind)).count();
     match (accepted().count(), all) {
         (0, _) => Standing::Settled,
         (several, all) if several == all => {
@@ -155,7 +155,7 @@ mod tests {
             _ => Fact::Recorded(Recorded {
                 decrypted_at: None,
                 lines: Vec::new(),
-                totals: Totals::of(&[]),
+                totals: Totals::default(),
                 business_date: "2026-11-22".parse().unwrap(),
                 till: None,
                 seq: None,

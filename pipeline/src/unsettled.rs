@@ -4,7 +4,7 @@ use jiff::{Span, Timestamp};
 use kassa_bus::table::TableError;
 use kassa_bus::{SaleId, ShopId};
 
-use crate::event::{Event, StoredEvent};
+use crate::event::{StoredEvent, readable};
 use crate::event_store::EventStore;
 use crate::standing::{Sales, Standing, Unsettled, standing, unsettled};
 
@@ -37,8 +37,7 @@ impl Finder {
             Standing::Unsettled(unsettled) => Ok(unsettled),
             Standing::Unclear => {
                 let sale = self.store.sale(&first.shop_id, &first.sale_id).await?;
-                let sale: Vec<Event> = sale.iter().map(StoredEvent::read).collect::<Result<_, _>>()?;
-                Ok(unsettled(&sale))
+                Ok(unsettled(&readable(&sale)))
             }
         }
     }

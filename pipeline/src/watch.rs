@@ -4,6 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use kassa_bus::registry::{Registry, Shop};
 use kassa_bus::table::TableError;
@@ -61,29 +62,32 @@ impl Watch {
         }
     }
 
-    /// What is pending of a shop is handed in, and handed back whatever went wrong.
+    /// What is pending of a shop is handed in, and handed back whatever went wrong. Says how many of its days cannot be
+    /// read.
     async fn shop(
         &self,
-        id: ShopId,
+        (id, shop): (ShopId, Option<Arc<Shop>>),
         mut pending: Pending,
         now: Timestamp,
-    ) -> (ShopId, Pending, Result<(), TableError>) {
-        let looked = match self.registry.shop(&id).await {
-            Ok(Some(shop)) => {
-                let day = self.day(&shop, now).await;
-                pending.look(&self.finder, &shop, now).await.and(day)
-            }
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
+    ) -> (ShopId, Pending, Result<usize, TableError>) {
+        let day = match &shop {
+            Some(shop) => self.day(shop, now).await,
+            None => Ok(0),
         };
+        // One that is listed and cannot be read has sales all the same.
+        let zone = shop.map_or(TimeZone::UTC, |shop| shop.zone());
+        let looked = pending.look(&self.finder, (&id, zone), now).await.and(day);
         (id, pending, looked)
     }
 
-    /// How the shop's day compares with that of last week.
-    async fn day(&self, shop: &Shop, now: Timestamp) -> Result<(), TableError> {
+    /// How the shop's day compares with that of last week, as far as these can be read.
+    async fn day(&self, shop: &Shop, now: Timestamp) -> Result<usize, TableError> {
         let today = now.to_zoned(shop.zone()).date();
         let last_week = today.saturating_sub(1.week());
         let days = self.read_model.days(&shop.shop_id, last_week, today).await?;
+        let unreadable = days.unreadable.len();
+        let days: BTreeMap<Date, DayRow> =
+            days.logged().into_iter().filter_map(|row| Some((row.date()?, row))).collect();
         let of = &[(Dimension::Shop, shop.shop_id.as_str())];
         let sold = |date: Date| days.get(&date).map_or((0.0, 0.0), sold);
         let (sales, turnover) = sold(today);
@@ -95,7 +99,7 @@ impl Watch {
         if let Some(overdue) = silence(shop, &days, today, sales, now) {
             self.metrics.observe(Metric::OverdueSales, of, overdue);
         }
-        Ok(())
+        Ok(unreadable)
     }
 }
 
@@ -126,18 +130,25 @@ impl Subscriber for Watch {
     async fn tick(&self) -> Result<(), Retry> {
         let now = self.clock.now();
         let mut known = self.pending.lock().await;
+        let shops = self.registry.registered().await?;
+        let mut rows = shops.unreadable.len();
+        let mut shops: HashMap<ShopId, Arc<Shop>> =
+            shops.logged().into_iter().map(|shop| (shop.shop_id.clone(), shop)).collect();
         let looks = self.registry.shops().await?.into_iter().map(|id| {
             let pending = known.remove(&id).unwrap_or_else(|| Pending::new(now));
-            self.shop(id, pending, now)
+            let shop = shops.remove(&id);
+            self.shop((id, shop), pending, now)
         });
         let looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
         let (mut count, mut longest, mut outcome) = (0, SignedDuration::ZERO, Ok(()));
         for (id, pending, looked) in looks {
             let (more, waited) = pending.waiting(now);
             (count, longest) = (count + more, longest.max(waited));
-            outcome = outcome.and(looked);
+            outcome = outcome.and(looked.map(|unreadable| rows += unreadable));
             known.insert(id, pending);
         }
+        #[expect(clippy::cast_precision_loss, reason = "there are a few, at most")]
+        self.metrics.observe(Metric::UnreadableRows, &[], rows as f64);
         // Nothing is better than a number that leaves a shop out.
         outcome?;
         #[expect(clippy::cast_precision_loss, reason = "there are a few million, at most")]

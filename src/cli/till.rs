@@ -8,7 +8,7 @@ use kassa_bus::{Clock, SaleId};
 use serde_json::json;
 
 use super::sell::{telling, told_of};
-use super::{Failure, print};
+use super::{Failure, print, read};
 use crate::args::{
     Destination, DrainArgs, DropRefusedArgs, EnrollArgs, JournalArgs, RetryRefusedArgs, RevokeArgs,
     SendingArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs,
@@ -36,7 +36,7 @@ pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
         TillCommand::Retry(args) => retry(args).await,
         TillCommand::Drop(args) => drop_refused(args).await,
         TillCommand::List(ShopArgs { shop, ask }) => {
-            let tills = ask.shop.ask().await?.tills(shop).await?;
+            let tills = read(ask.shop.ask().await?.tills(shop).await?);
             print(&if ask.json { format!("{}\n", json!(tills)) } else { render::tills(&tills) });
             Ok(ExitCode::SUCCESS)
         }

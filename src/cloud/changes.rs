@@ -2,12 +2,13 @@ use async_trait::async_trait;
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::error::SdkError;
 use aws_sdk_dynamodbstreams::operation::get_shard_iterator::GetShardIteratorError;
+use aws_sdk_dynamodbstreams::operation::get_shard_iterator::builders::GetShardIteratorFluentBuilder;
 use aws_sdk_dynamodbstreams::types::{AttributeValue, Record, ShardIteratorType};
 use jiff::SignedDuration;
 use kassa_bus::table::TableError;
+use kassa_pipeline::contained::Changes;
 use kassa_pipeline::event::EventKey;
 use kassa_pipeline::posting::Sequence;
-use kassa_pipeline::rebuild::Changes;
 
 /// The stream of a deployed events table, by its ARN.
 pub struct StreamChanges {
@@ -29,8 +30,12 @@ impl StreamChanges {
         Self { client, stream, lag }
     }
 
+    fn iterator_of(&self, shard: &str) -> GetShardIteratorFluentBuilder {
+        self.client.get_shard_iterator().stream_arn(&self.stream).shard_id(shard)
+    }
+
     async fn iterator(&self, shard: &str, from: Option<&Sequence>) -> Result<Option<String>, TableError> {
-        let request = self.client.get_shard_iterator().stream_arn(&self.stream).shard_id(shard);
+        let request = self.iterator_of(shard);
         let from_start = || request.clone().shard_iterator_type(ShardIteratorType::TrimHorizon).send();
         let answer = match from {
             None => from_start().await,
@@ -95,6 +100,18 @@ impl Changes for StreamChanges {
             iterator = page.next_shard_iterator;
         }
         Ok((Vec::new(), None))
+    }
+
+    async fn at(&self, shard: &str, place: &Sequence) -> Result<Option<EventKey>, TableError> {
+        let at = self.iterator_of(shard).shard_iterator_type(ShardIteratorType::AtSequenceNumber);
+        let iterator = match at.sequence_number(&place.0).send().await {
+            Err(error) if is_trimmed(&error) => return Ok(None),
+            answer => answer.map_err(TableError::unavailable("find a place in the stream"))?.shard_iterator,
+        };
+        let page = self.client.get_records().set_shard_iterator(iterator).limit(1).send().await;
+        let page = page.map_err(TableError::unavailable("read the stream"))?;
+        let is = |record: &&Record| record.dynamodb().and_then(|r| r.sequence_number()) == Some(&place.0);
+        Ok(page.records().first().filter(is).and_then(key))
     }
 
     fn lag(&self) -> SignedDuration {

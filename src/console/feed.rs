@@ -219,7 +219,7 @@ impl Feed {
     /// [`QuestionError`].
     pub async fn ask(&self, questions: &Questions, now: Timestamp) -> Result<(), QuestionError> {
         let mut new = false;
-        for shop in questions.registered().await? {
+        for shop in questions.registered().await?.rows {
             let events = questions.latest(&shop.shop_id, now, EVENTS).await?;
             let mut latest = self.latest();
             for event in &events {

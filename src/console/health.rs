@@ -14,17 +14,25 @@ pub(super) struct Health {
     pub alarms: Result<Vec<AlarmStatus>, String>,
     /// None where the subscriber that keeps them is switched off.
     pub incidents: Result<Option<Vec<Incident>>, String>,
+    /// Rows beside those of stock and turnover that cannot be read.
+    pub unreadable: Vec<String>,
 }
 
 impl Health {
     async fn look(sight: &Sight) -> Self {
         let alarms = sight.monitor.alarms().await.map_err(|error| chain(&error));
+        let mut unreadable =
+            sight.questions.registered().await.map_or_else(|_| Vec::new(), |shops| shops.unreadable);
+        unreadable.extend(sight.questions.unreadable_checkpoints().await.unwrap_or_default());
         let incidents = match sight.questions.incidents().await {
-            Ok(incidents) => Ok(Some(incidents)),
+            Ok(incidents) => {
+                unreadable.extend(incidents.unreadable);
+                Ok(Some(incidents.rows))
+            }
             Err(QuestionError::NoDocuments(_)) => Ok(None),
             Err(error) => Err(chain(&error)),
         };
-        Self { alarms, incidents }
+        Self { alarms, incidents, unreadable }
     }
 
     /// The alarms that are on.

@@ -9,6 +9,7 @@ use kassa_bus::ShopId;
 use kassa_bus::amount::Amount;
 use kassa_bus::error::chain;
 use kassa_bus::registry::Shop;
+use kassa_bus::table::Readable;
 use kassa_pipeline::row::DayRow;
 use maud::{Markup, html};
 
@@ -26,6 +27,8 @@ pub(super) struct Facts {
     pub shop: Arc<Shop>,
     /// The last first.
     pub days: Vec<DayRow>,
+    /// Days that cannot be read.
+    pub unreadable: Vec<String>,
 }
 
 /// Days of which a card draws the turnover.
@@ -42,11 +45,11 @@ const SIDE_BY_SIDE: usize = 16;
 
 pub(super) async fn look(sight: &Sight) -> Shops {
     let facts = |shop: Arc<Shop>| async move {
-        let days = sight.questions.last_days(&shop.shop_id, DAYS).await?;
-        Ok::<_, QuestionError>(Facts { shop, days })
+        let Readable { rows: days, unreadable } = sight.questions.last_days(&shop.shop_id, DAYS).await?;
+        Ok::<_, QuestionError>(Facts { shop, days, unreadable })
     };
     let found = async {
-        let shops = sight.questions.registered().await?;
+        let shops = sight.questions.registered().await?.rows;
         stream::iter(shops.into_iter().map(facts)).buffered(SIDE_BY_SIDE).try_collect().await
     };
     found.await.map_err(|error: QuestionError| chain(&error))
@@ -150,6 +153,8 @@ fn banner(shops: &Shops, health: &Health, console: &Console, now: Timestamp) -> 
             h1 { (verdict.says) }
             @if verdict.tone == "bad" { ul { (wrong(health, console, now)) } }
             @for why in unread.into_iter().flatten() { p { (outside(why)) } }
+            @let days = shops.iter().flatten().flat_map(|facts| &facts.unreadable);
+            (page::skipped(health.unreadable.iter().chain(days)))
             @if let (0, Some(alarms @ 1..)) = (known.on, known.alarms) {
                 p { "None of the " a href="/alarms" { (alarms) " alarms" } " is on"
                     @if let (Ok(Some(_)), Some(0)) = (&health.incidents, known.incidents) { ", and no incident is open" }
@@ -177,7 +182,7 @@ fn wrong(health: &Health, console: &Console, now: Timestamp) -> Markup {
 }
 
 fn card(facts: &Facts, health: &Health, console: &Console, now: Timestamp) -> Markup {
-    let Facts { shop, days } = facts;
+    let Facts { shop, days, .. } = facts;
     let zone = shop.zone();
     let today = now.to_zoned(zone.clone()).date();
     let on = |date: Date| days.iter().find(|row| is_of(row, date));

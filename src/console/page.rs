@@ -133,6 +133,11 @@ pub(super) fn unavailable(what: &str, why: &str) -> Markup {
     html! { p.unavailable { strong { (what) " cannot be shown now." } " " (super::text::outside(why)) } }
 }
 
+/// Rows that cannot be read, and so are left out.
+pub(super) fn skipped<'a>(rows: impl Iterator<Item = &'a String>) -> Markup {
+    html! { @for row in rows { p.unavailable { strong { "Left out:" } " " (super::text::outside(row)) } } }
+}
+
 /// The status of a question that has no answer, and the page's words for it.
 pub(super) fn unanswered(error: &QuestionError) -> (StatusCode, Markup) {
     let status = match error {

@@ -71,7 +71,7 @@ async fn found(console: &Console, history: &SaleHistory) -> Markup {
 
 /// What the shop sells, by number. Without it numbers must do.
 async fn descriptions(console: &Console, shop: &str) -> HashMap<String, String> {
-    let rows = console.sight.questions.stock(Some(shop)).await.unwrap_or_default();
+    let rows = console.sight.questions.stock(Some(shop)).await.unwrap_or_default().rows;
     let item = |row| match row {
         ReadRow::Item(item) => Some((super::stock::number(&item), item.item_description?)),
         ReadRow::Day(_) => None,

@@ -4,6 +4,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use kassa_bus::registry::Shop;
+use kassa_bus::table::Readable;
 use kassa_pipeline::posting::Row;
 use kassa_pipeline::row::{DayRow, ItemRow, ReadRow};
 use maud::{Markup, html};
@@ -55,7 +56,10 @@ pub(super) async fn show(
     let shops = console.shops().await;
     let all: Vec<&Shop> = shops.iter().flatten().map(|facts| &*facts.shop).collect();
     let (status, answer) = match read(&console, &shop).await {
-        Ok((items, days)) => (StatusCode::OK, found(&items, &days, &search.q, &shop)),
+        Ok(Rows { items, days, unreadable }) => {
+            let skipped = page::skipped(unreadable.iter());
+            (StatusCode::OK, html! { (skipped) (found(&items, &days, &search.q, &shop)) })
+        }
         Err(error) => page::unanswered(&error),
     };
     let body = html! {
@@ -72,11 +76,16 @@ pub(super) async fn show(
     page.with_status(status, sight.monitor.stack(), &health)
 }
 
-type Rows = (Vec<ItemRow>, Vec<DayRow>);
+struct Rows {
+    items: Vec<ItemRow>,
+    days: Vec<DayRow>,
+    /// Those of them that cannot be read.
+    unreadable: Vec<String>,
+}
 
 async fn read(console: &Console, shop: &str) -> Result<Rows, crate::questions::QuestionError> {
     let questions = &console.sight.questions;
-    let rows = questions.stock(Some(shop)).await?;
+    let Readable { rows, unreadable } = questions.stock(Some(shop)).await?;
     let items = rows.into_iter().filter_map(|row| match row {
         ReadRow::Item(item) => Some(item),
         ReadRow::Day(_) => None,
@@ -84,10 +93,10 @@ async fn read(console: &Console, shop: &str) -> Result<Rows, crate::questions::Q
     let mut items: Vec<ItemRow> = items.collect();
     items.sort_by_cached_key(|item| (item.item_description.is_none(), item.item_description.clone()));
     let days = match shop.parse() {
-        Ok(shop) => questions.last_days(&shop, DAYS).await?,
+        Ok(shop) => questions.last_days(&shop, DAYS).await?.rows,
         Err(_) => Vec::new(),
     };
-    Ok((items, days))
+    Ok(Rows { items, days, unreadable })
 }
 
 /// An item's number as tills and `shops.toml` have it.

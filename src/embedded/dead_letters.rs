@@ -81,7 +81,10 @@ impl DeadLetterOffice for LocalOffice {
                 .expression_attribute_values(":queue", s(queue));
             let page = page.send().await.map_err(TableError::unavailable("read the dead letters"))?;
             for item in page.items() {
-                held.push(self::held(item)?);
+                match self::held(item) {
+                    Ok(letter) => held.push(letter),
+                    Err(why) => tracing::error!(queue, %why, "a dead letter cannot be read, and is left"),
+                }
             }
             cursor = page.last_evaluated_key;
             if cursor.is_none() || held.len() >= most {

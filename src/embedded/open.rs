@@ -271,7 +271,10 @@ async fn ready(folder: &DataFolder, up: &Up) -> Result<(Store, Arc<FileKeys>, Pl
         tracing::warn!(%shop, %kid, "a key of long ago is gone; what it sealed and was not opened cannot be opened");
     }
     let plan = Plan::make(&up.shops, &*keys, &store.registry, &store.read_model).await?;
-    plan.carry_out(&*keys, &store.registry, &store.read_model, now).await?;
+    let refused = plan.carry_out(&*keys, &store.registry, &store.read_model, now).await?;
+    for row in plan.unreadable.iter().chain(&refused) {
+        tracing::error!(row, "left as it is; see kassa check");
+    }
     Ok((store, keys, plan))
 }
 

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use kassa_bus::local::LocalBus;
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Message, Metrics, Publisher, Retry, Topic};
-use kassa_pipeline::event::{Event, REJECTED, StoredEvent};
+use kassa_pipeline::event::{REJECTED, StoredEvent, readable};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::reconcile::reconcile_all;
 use kassa_pipeline::reject;
@@ -21,13 +21,13 @@ const SURELY_PUBLISHED: SignedDuration = SignedDuration::from_mins(15);
 
 /// What an earlier process did not finish.
 pub(super) async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>, metrics: Metrics) {
-    match store.read_model.is_held().await {
+    match store.read_model.needs_rebuild().await {
         Ok(false) if !store.rows_are_lost() => {}
         Ok(_) => match questions.rebuild(&|_, _| {}).await {
-            Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "finished an interrupted rebuild"),
-            Err(error) => tracing::error!(%error, "cannot finish an interrupted rebuild; run kassa rebuild"),
+            Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "rebuilt stock and turnover, as was due"),
+            Err(error) => tracing::error!(%error, "cannot rebuild stock and turnover; run kassa rebuild"),
         },
-        Err(error) => tracing::error!(%error, "cannot see whether a rebuild was interrupted"),
+        Err(error) => tracing::error!(%error, "cannot see whether a rebuild is due"),
     }
     match recover(&store.events, &*bus, &metrics).await {
         Ok(0) => {}
@@ -47,7 +47,7 @@ async fn recover(store: &EventStore, publisher: &dyn Publisher, metrics: &Metric
     let see = |event: &StoredEvent| rejections.see(event);
     let mut republished = reconcile_all(&finder, Some((publisher, metrics)), &|_| true, see).await?;
     for rejection in rejections.taken() {
-        let sale = read(store, &rejection).await?;
+        let sale = readable(&store.sale(&rejection.shop_id, &rejection.sale_id).await?);
         let rejection = sale.iter().find(|event| event.key() == rejection.key);
         if let Some(told) = rejection.and_then(|rejection| reject::republished(&sale, rejection)) {
             publish_one(publisher, Topic::DecryptErrors, Message::of(&told)).await?;
@@ -87,9 +87,4 @@ impl LastRejections {
         self.forget();
         self.seen
     }
-}
-
-async fn read(store: &EventStore, of: &StoredEvent) -> Result<Vec<Event>, Retry> {
-    let events = store.sale(&of.shop_id, &of.sale_id).await?;
-    Ok(events.iter().map(StoredEvent::read).collect::<Result<_, _>>()?)
 }

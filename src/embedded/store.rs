@@ -110,7 +110,7 @@ impl Store {
         let read_model = ReadModel::new(client.clone(), tables.shops.as_str());
         let stream = LocalStream::new(client.clone(), tables.clone(), embedded.recent());
         // Where the stream was lost, the projection has still come as far as it had.
-        let taken = read_model.checkpoint(SHARD).await?;
+        let taken = read_model.checkpoint(SHARD).await?.position().ok().flatten();
         embedded.goes_on_after(stream.last().await?.max(taken.as_ref().map_or(0, stream::row)));
         Ok(Self {
             events: EventStore::new(client.clone(), tables.events.as_str(), Appends::Grouped(GROUP)),

@@ -11,12 +11,12 @@ use kassa_bus::local::{STACK, SYSTEM, invoked};
 use kassa_bus::subscriber::dealt_with;
 use kassa_bus::table::{Item, TableError, s, text};
 use kassa_bus::{Clock, Dimension, Failure, Message, Metric, Metrics, Subscription, Tracer, Verdict, trace};
+use kassa_pipeline::contained::Changes;
 use kassa_pipeline::event::{EventKey, StoredEvent};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::posting::{Position, Sequence};
 use kassa_pipeline::project::recorded_at;
 use kassa_pipeline::read_model::ReadModel;
-use kassa_pipeline::rebuild::Changes;
 use tokio::sync::{Notify, watch};
 
 use super::dynamodb::Tables;
@@ -131,6 +131,18 @@ pub struct Reporter {
 }
 
 impl Reporter {
+    /// The event, if it can be read. One that cannot is skipped, counted and named.
+    fn readable(&self, event: Result<StoredEvent, TableError>) -> Option<StoredEvent> {
+        match event {
+            Ok(event) => Some(event),
+            Err(error) => {
+                tracing::error!(%error, "left out of the read models");
+                self.metrics.count(Metric::UnreadableEvents, 1);
+                None
+            }
+        }
+    }
+
     fn report(&self, name: &'static str, took: Duration, batch: &[Message], verdicts: &[Verdict]) {
         // One that fails fails the batch, as there.
         invoked(&self.metrics, name, took, verdicts.iter().all(Result::is_ok));
@@ -169,9 +181,11 @@ impl LocalStream {
         let mut keys = Vec::new();
         for row in page.items() {
             let first = sequence(row)? * PER_ROW;
-            let wrong = || TableError::Attribute { row: format!("stream {first}"), attribute: "keys" };
-            let row: Vec<(String, String)> =
-                serde_json::from_str(text(row, "keys").unwrap_or_default()).map_err(|_| wrong())?;
+            let row = serde_json::from_str::<Vec<(String, String)>>(text(row, "keys").unwrap_or_default());
+            let Ok(row) = row else {
+                tracing::error!("row {first} of the stream cannot be read and is skipped; run kassa check");
+                continue;
+            };
             let events = row.into_iter().map(|(stream, event)| EventKey { stream, event });
             keys.extend((first..).zip(events).filter(|(sequence, _)| *sequence > from));
         }
@@ -242,15 +256,25 @@ impl LocalStream {
     ) -> Result<bool, Failure> {
         let from = match *position {
             Some(from) => from,
-            None => read_model.checkpoint(SHARD).await?.as_ref().map_or(0, whole),
+            // One that cannot be read is put right by the rebuild that opening begins with.
+            None => read_model.checkpoint(SHARD).await?.position()?.as_ref().map_or(0, whole),
         };
-        let mut events = self.recent.take(from, subscription.batch);
-        if events.is_empty() {
+        let recent = self.recent.take(from, subscription.batch);
+        let (events, last) = if let Some((last, _)) = recent.last() {
+            let last = *last;
+            (recent, last)
+        } else {
             let mut changes = self.read(from).await?;
             changes.truncate(subscription.batch);
-            events = first_of(changes, store).await?;
+            let (first, last) = first_of(changes, store).await?;
+            let Some(last) = last else { return Ok(false) };
+            let readable = first.into_iter().filter_map(|(at, event)| Some((at, reporter.readable(event)?)));
+            (readable.collect(), last)
+        };
+        if events.is_empty() {
+            *position = Some(last);
+            return Ok(true);
         }
-        let Some(last) = events.last().map(|(sequence, _)| *sequence) else { return Ok(false) };
         reporter.feed.recorded(events.iter().map(|(_, event)| event));
         let message = |(sequence, event): (u64, StoredEvent)| event.into_message(sequence.to_string(), SHARD);
         let batch: Vec<Message> = events.into_iter().map(message).collect();
@@ -286,28 +310,35 @@ impl Changes for LocalStream {
         Ok((changes.into_iter().map(|(_, key)| key).collect(), upto))
     }
 
+    async fn at(&self, _: &str, place: &Sequence) -> Result<Option<EventKey>, TableError> {
+        let place = number(place);
+        let changes = self.read(place.saturating_sub(1)).await?.into_iter();
+        Ok(changes.take(1).find(|(sequence, _)| *sequence == place).map(|(_, key)| key))
+    }
+
     /// An event and its place in the stream are one transaction.
     fn lag(&self) -> SignedDuration {
         SignedDuration::ZERO
     }
 }
 
-/// The events of these changes, or the first of them if they are many bytes.
+/// The events of these changes, or the first of them if they are many bytes, and the last one's number.
 async fn first_of(
     changes: Vec<(u64, EventKey)>,
     store: &EventStore,
-) -> Result<Vec<(u64, StoredEvent)>, TableError> {
-    let (mut events, mut bytes) = (Vec::new(), 0);
+) -> Result<(Vec<(u64, Result<StoredEvent, TableError>)>, Option<u64>), TableError> {
+    let (mut events, mut bytes, mut last) = (Vec::new(), 0, None);
     for some in changes.chunks(READ) {
         let (sequences, keys): (Vec<u64>, Vec<EventKey>) = some.iter().cloned().unzip();
+        last = sequences.last().copied();
         let read = store.get(&keys).await?;
-        bytes += read.iter().map(|event| event.body.len()).sum::<usize>();
+        bytes += read.iter().flatten().map(|event| event.body.len()).sum::<usize>();
         events.extend(sequences.into_iter().zip(read));
         if bytes > BATCH_BYTES {
             break;
         }
     }
-    Ok(events)
+    Ok((events, last))
 }
 
 /// The last event that was written whole: one that is half written comes again.

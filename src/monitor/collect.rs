@@ -61,13 +61,20 @@ impl Collector {
         let store = MetricStore::new(STACK);
         store.begins(now);
         history::resume(&parts.documents, &store, now).await?;
-        let standings = parts.documents.get(ALARMS.0, ALARMS.1).await?.unwrap_or_default();
+        let standings = match parts.documents.get(ALARMS.0, ALARMS.1).await {
+            // The alarms begin anew, as they would in a new shop.
+            Err(error) if error.is_unreadable() => {
+                tracing::error!(%error, "nobody knows how the alarms stood");
+                None
+            }
+            standings => standings?,
+        };
         Ok(Arc::new(Self {
             parts,
             store,
             opened: now,
             taken: Mutex::new(now),
-            standings: Mutex::new(standings),
+            standings: Mutex::new(standings.unwrap_or_default()),
             looking: tokio::sync::Mutex::default(),
         }))
     }

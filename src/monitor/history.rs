@@ -79,7 +79,7 @@ async fn restore(
     from: &str,
     wanted: impl Fn(i64) -> bool,
 ) -> Result<(), TableError> {
-    for (_, Document { begin, rows }) in documents.list::<Document>(&group(day), from).await? {
+    for (_, Document { begin, rows }) in documents.list::<Document>(&group(day), from).await?.logged() {
         if wanted(begin) {
             store.restore(begin, rows.into_iter().map(kept).collect());
         }

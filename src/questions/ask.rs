@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kassa_bus::error::chain;
+use kassa_bus::table::Readable;
 use kassa_bus::tills::EnrolledTill;
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
@@ -118,7 +119,7 @@ impl Ask {
 
     /// # Errors
     /// [`AskError`].
-    pub async fn stock(&self, shop: Option<String>) -> Result<Vec<ReadRow>, AskError> {
+    pub async fn stock(&self, shop: Option<String>) -> Result<Readable<ReadRow>, AskError> {
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.stock(shop.as_deref()).await?)
@@ -149,7 +150,7 @@ impl Ask {
 
     /// # Errors
     /// [`AskError`].
-    pub async fn tills(&self, shop: Option<String>) -> Result<Vec<EnrolledTill>, AskError> {
+    pub async fn tills(&self, shop: Option<String>) -> Result<Readable<EnrolledTill>, AskError> {
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.tills(shop.as_deref()).await?)

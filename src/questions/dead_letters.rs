@@ -5,7 +5,7 @@ use kassa_bus::table::TableError;
 use kassa_bus::{Message, SaleId, ShopId, TraceContext};
 use kassa_pipeline::claim_check;
 use kassa_pipeline::decrypt::Decrypt;
-use kassa_pipeline::event::{Dropped, Event, Fact, Rejected, StoredEvent};
+use kassa_pipeline::event::{Dropped, Event, Fact, Rejected, readable};
 use kassa_pipeline::event_store::Appended;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::standing::unsettled;
@@ -157,8 +157,7 @@ impl Questions {
     ) -> Result<Option<Event>, QuestionError> {
         let Some(stuck) = Stuck::of(queue, message) else { return Ok(None) };
         let events = self.books.events.sale(&stuck.shop_id, &stuck.sale_id).await?;
-        let events: Result<Vec<Event>, _> = events.iter().map(StoredEvent::read).collect();
-        let open = unsettled(&events.map_err(TableError::from)?);
+        let open = unsettled(&readable(&events));
         if !open.iter().any(|open| open.key.event.ends_with(&format!("#{}", stuck.envelope))) {
             return Ok(None);
         }

@@ -4,6 +4,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use kassa_bus::ShopId;
 use kassa_bus::registry::Shop;
+use kassa_bus::table::Readable;
 use kassa_pipeline::event::StoredEvent;
 use kassa_pipeline::row::DayRow;
 use kassa_subscribers::decrypt_error_alerter::{self, Incident};
@@ -17,19 +18,25 @@ impl Questions {
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub async fn registered(&self) -> Result<Vec<Arc<Shop>>, QuestionError> {
-        let mut shops = Vec::new();
-        for id in self.books.registry.shops().await? {
-            shops.extend(self.books.registry.shop(&id).await?);
-        }
-        Ok(shops)
+    pub async fn registered(&self) -> Result<Readable<Arc<Shop>>, QuestionError> {
+        Ok(self.books.registry.registered().await?)
+    }
+
+    /// Checkpoints that cannot be read, so that nobody knows what stock and turnover contain.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn unreadable_checkpoints(&self) -> Result<Vec<String>, QuestionError> {
+        let checkpoints = self.books.read_model.checkpoints().await?;
+        let errors = checkpoints.values().filter_map(|checkpoint| checkpoint.position().err());
+        Ok(errors.map(|error| error.to_string()).collect())
     }
 
     /// A shop's last days with sales, the last first.
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub async fn last_days(&self, shop: &ShopId, limit: i32) -> Result<Vec<DayRow>, QuestionError> {
+    pub async fn last_days(&self, shop: &ShopId, limit: i32) -> Result<Readable<DayRow>, QuestionError> {
         Ok(self.books.read_model.last_days(shop, limit).await?)
     }
 
@@ -57,7 +64,7 @@ impl Questions {
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub async fn incidents(&self) -> Result<Vec<Incident>, QuestionError> {
+    pub async fn incidents(&self) -> Result<Readable<Incident>, QuestionError> {
         let documents = self.documents(decrypt_error_alerter::ENTRY.name)?;
         Ok(decrypt_error_alerter::incidents(documents).await?)
     }
@@ -67,7 +74,7 @@ impl Questions {
     /// # Errors
     /// [`QuestionError`].
     pub async fn last_sent(&self, limit: i32) -> Result<Vec<Sent>, QuestionError> {
-        let sent = self.documents(OUTBOX)?.last(Sent::GROUP, limit).await?;
+        let sent = self.documents(OUTBOX)?.last(Sent::GROUP, limit).await?.logged();
         Ok(sent.into_iter().map(|(_, sent)| sent).collect())
     }
 }

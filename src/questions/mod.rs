@@ -33,14 +33,15 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::notify::Notice;
 use kassa_bus::registry::Registry;
-use kassa_bus::table::TableError;
+use kassa_bus::table::{Readable, TableError};
 use kassa_bus::tills::EnrolError;
 use kassa_bus::{Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
-use kassa_pipeline::event::{ACCEPTED, DROPPED, RECORDED, StoredEvent, USED};
+use kassa_pipeline::contained::Changes;
+use kassa_pipeline::event::{RECORDED, REJECTED, StoredEvent, USED};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
 use kassa_pipeline::read_model::ReadModel;
-use kassa_pipeline::rebuild::{Changes, Rebuilt, rebuild};
+use kassa_pipeline::rebuild::{Rebuilt, rebuild};
 use kassa_pipeline::row::ReadRow;
 use kassa_subscribers::warehouse_webhook::{self, WebhookState};
 use serde::{Deserialize, Serialize};
@@ -225,11 +226,10 @@ impl SaleHistory {
 
     fn of(sale_id: &SaleId, shop_id: &ShopId, events: Vec<StoredEvent>) -> Option<Self> {
         let kinds = |kind| events.iter().any(|event| event.kind == kind);
-        let open = |event: &StoredEvent| [ACCEPTED, DROPPED].contains(&&*event.kind);
-        let status = match (kinds(RECORDED), events.iter().all(open)) {
+        let status = match (kinds(RECORDED), kinds(REJECTED)) {
             (true, _) => Status::Recorded,
-            (false, true) => Status::Pending,
-            (false, false) => Status::Rejected,
+            (false, true) => Status::Rejected,
+            (false, false) => Status::Pending,
         };
         let mut events: Vec<ShownEvent> = events.into_iter().map(ShownEvent::from).collect();
         events.sort_by_key(|event| event.at);
@@ -283,10 +283,10 @@ impl Questions {
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub async fn stock(&self, shop: Option<&str>) -> Result<Vec<ReadRow>, QuestionError> {
-        let mut rows = Vec::new();
+    pub async fn stock(&self, shop: Option<&str>) -> Result<Readable<ReadRow>, QuestionError> {
+        let mut rows = Readable::default();
         for shop in self.shops(shop).await? {
-            rows.extend(self.books.read_model.rows(&shop).await?);
+            rows.append(self.books.read_model.rows(&shop).await?);
         }
         Ok(rows)
     }
@@ -310,7 +310,7 @@ impl Questions {
             day.map(|d| d.parse().map_err(|_| QuestionError::NotADay(d.to_owned()))).transpose()?;
         let mut cursor = None;
         loop {
-            let Page { events, next } = match day {
+            let Page { events, next, .. } = match day {
                 Some(day) => self.books.events.day(&shop, day, cursor).await?,
                 None => self.books.events.scan(Scan::default(), cursor).await?,
             };
@@ -378,7 +378,7 @@ impl Questions {
     /// # Errors
     /// [`QuestionError`].
     pub async fn outbox(&self, filter: &OutboxFilter) -> Result<Vec<(String, Sent)>, QuestionError> {
-        let mut sent = self.documents(OUTBOX)?.list(Sent::GROUP, &filter.after).await?;
+        let mut sent = self.documents(OUTBOX)?.list(Sent::GROUP, &filter.after).await?.logged();
         sent.retain(|(name, _): &(String, Sent)| *name != filter.after);
         Ok(sent)
     }

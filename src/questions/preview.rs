@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use kassa_bus::amount::Amount;
+use kassa_bus::amount::{Amount, Total};
 use kassa_bus::message::Reason;
 use kassa_bus::table::TableError;
 use kassa_bus::{Line, SaleId, ShopId, TillId, Totals};
@@ -87,7 +87,12 @@ pub(super) async fn preview(
             Ok(sale) => match opener.registry.shop(&sale.shop_id).await? {
                 None => Would::Rejected { reason: Reason::UnknownShop, detail: String::new() },
                 Some(shop) => {
-                    let record = record(&sale, &shop, None);
+                    let Some(record) = record(&sale, &shop, None) else {
+                        let detail = "its lines add up to more than a row holds".into();
+                        let would = Would::Rejected { reason: Reason::InvalidSale, detail };
+                        sales.push(Previewed { rejected, would });
+                        continue;
+                    };
                     let name = (sale.shop_id.clone(), sale.sale_id.clone());
                     match recorded.get(&name) {
                         Some(content) if *content == record.content => Would::Repeat,
@@ -120,7 +125,7 @@ async fn changes(read_model: &ReadModel, sums: &Sums) -> Result<Vec<RowChange>, 
     let mut changes = Vec::new();
     for (key, sum) in sums {
         if !rows.contains_key(&key.shop_id) {
-            rows.insert(key.shop_id.clone(), read_model.rows(&key.shop_id).await?);
+            rows.insert(key.shop_id.clone(), read_model.rows(&key.shop_id).await?.logged());
         }
         let of = rows.get(&key.shop_id).into_iter().flatten();
         let is = of.into_iter().find(|row| row.key().as_ref() == Some(key));
@@ -131,11 +136,15 @@ async fn changes(read_model: &ReadModel, sums: &Sums) -> Result<Vec<RowChange>, 
         };
         // What is sold is no longer in stock.
         let more = if matches!(key.row, Row::Item(_)) { -sum.number } else { sum.number };
+        let afterwards = |is: Amount, more: Total| (Total::from(is) + more).amount();
+        // What a row cannot hold leaves it as it is.
+        let (after, turnover_after) =
+            afterwards(number, more).zip(afterwards(turnover, sum.turnover)).unwrap_or((number, turnover));
         changes.push(RowChange {
             shop_id: key.shop_id.clone(),
             record_type: key.row.to_string(),
-            number: [number, number + more],
-            turnover: [turnover, turnover + sum.turnover],
+            number: [number, after],
+            turnover: [turnover, turnover_after],
         });
     }
     Ok(changes)

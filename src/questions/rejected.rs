@@ -6,7 +6,7 @@ use kassa_bus::keys::ShopKeys;
 use kassa_bus::message::{AcceptedSale, Reason, SealedWith};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Metrics, Publisher, SaleId, ShopId, Topic};
-use kassa_pipeline::event::{Accepted, Event, Fact, REJECTED, Rejected, StoredEvent};
+use kassa_pipeline::event::{Accepted, Fact, REJECTED, Rejected, readable};
 use kassa_pipeline::event_store::Scan;
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::standing::{RejectedEnvelope, rejected};
@@ -132,9 +132,7 @@ impl Questions {
         let shops = self.shops_rejected(filter).await?;
         let mut found = Vec::new();
         for (shop, sale) in self.sales_rejected(filter, shops.as_deref(), progress).await? {
-            let events = self.books.events.sale(&shop, &sale).await?;
-            let events: Result<Vec<Event>, _> = events.iter().map(StoredEvent::read).collect();
-            for envelope in rejected(&events.map_err(kassa_bus::table::TableError::from)?) {
+            for envelope in rejected(&readable(&self.books.events.sale(&shop, &sale).await?)) {
                 let shown = ShownRejection::of(&envelope);
                 let again = accept::republished(envelope.accepted, envelope.attempt + 1);
                 found.extend(shown.zip(again));

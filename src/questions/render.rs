@@ -196,8 +196,12 @@ pub fn check(check: &Check) -> String {
 /// What a rebuild did.
 #[must_use]
 pub fn rebuilt(rebuilt: &Rebuilt) -> String {
-    let Rebuilt { events, sales, rows } = rebuilt;
-    format!("{events} events read, {sales} recorded sales counted, {rows} rows written\n")
+    let Rebuilt { events, sales, rows, skipped } = rebuilt;
+    let mut text = format!("{events} events read, {sales} recorded sales counted, {rows} rows written\n");
+    for skipped in skipped {
+        text.push_str(&format!("skipped: {}\n", short(skipped, 200)));
+    }
+    text
 }
 
 /// The wrong keys, and under them what to do about each.

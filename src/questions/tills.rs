@@ -1,5 +1,6 @@
 use jiff::Timestamp;
 use kassa_bus::jws::SigningKey;
+use kassa_bus::table::Readable;
 use kassa_bus::tills::EnrolledTill;
 use kassa_bus::{ShopId, TillId};
 use serde::{Deserialize, Serialize};
@@ -26,10 +27,10 @@ impl Questions {
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub async fn tills(&self, shop: Option<&str>) -> Result<Vec<EnrolledTill>, QuestionError> {
-        let mut tills = Vec::new();
+    pub async fn tills(&self, shop: Option<&str>) -> Result<Readable<EnrolledTill>, QuestionError> {
+        let mut tills = Readable::default();
         for shop in self.shops(shop).await? {
-            tills.extend(self.books.registry.tills.of(&shop).await?);
+            tills.append(self.books.registry.tills.of(&shop).await?);
         }
         Ok(tills)
     }

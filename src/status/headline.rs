@@ -37,10 +37,19 @@ pub fn headline(status: &Status) -> Headline {
         return ill(text, "npx serverless deploy, with this version");
     }
     let gone_off = gone_off(&health.alarms);
-    match (gone_off.as_slice(), status.incidents.as_slice()) {
-        ([worst, others @ ..], _) => of_alarm(worst, others.len()),
-        ([], [incident, others @ ..]) => of_incident(incident, others.len(), &status.reach),
-        ([], []) => well(&health.alarms, health.not_deployed.len()),
+    match (gone_off.as_slice(), status.incidents.as_slice(), status.unreadable.len()) {
+        ([worst, others @ ..], ..) => of_alarm(worst, others.len()),
+        ([], [incident, others @ ..], _) => of_incident(incident, others.len(), &status.reach),
+        ([], [], 0) => well(&health.alarms, health.not_deployed.len()),
+        ([], [], rows) => {
+            let text = format!("{} cannot be read.", count(rows, "row"));
+            Headline {
+                mood: Mood::Ailing,
+                text,
+                since: None,
+                run: Some(format!("kassa check{}", status.reach)),
+            }
+        }
     }
 }
 

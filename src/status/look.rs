@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
+use kassa_bus::table::Readable;
 use kassa_subscribers::decrypt_error_alerter::Incident;
 
 use super::figures::{Answers, Figures};
@@ -54,6 +55,9 @@ pub async fn look(view: &View<'_>, now: Timestamp) -> Result<Status, StatusError
     });
     let shops = Box::pin(shops(view.questions, now));
     let (health, shops, incidents) = futures::try_join!(health, shops, incidents(view.questions))?;
+    let (Readable { rows: shops, mut unreadable }, incidents) = (shops, incidents);
+    unreadable.extend(incidents.unreadable);
+    unreadable.extend(view.questions.unreadable_checkpoints().await?);
     Ok(Status {
         place: view.place.clone(),
         reach: String::new(),
@@ -62,7 +66,8 @@ pub async fn look(view: &View<'_>, now: Timestamp) -> Result<Status, StatusError
         health,
         cost: Box::pin(spent(view, &shops, now)).await?,
         shops,
-        incidents,
+        incidents: incidents.rows,
+        unreadable,
     })
 }
 
@@ -106,26 +111,29 @@ fn alarms(shipped: &Alarms, standing: Vec<AlarmStatus>) -> (Vec<Alarm>, Vec<Stri
     (alarms, not_deployed)
 }
 
-async fn shops(questions: &Questions, now: Timestamp) -> Result<Vec<Standing>, StatusError> {
-    let shops = questions.registered().await?;
-    let looks = shops.into_iter().map(|shop| async move {
+async fn shops(questions: &Questions, now: Timestamp) -> Result<Readable<Standing>, StatusError> {
+    let Readable { rows, mut unreadable } = questions.registered().await?;
+    let looks = rows.into_iter().map(|shop| async move {
         let days = questions.last_days(&shop.shop_id, DAYS).await?;
-        Ok::<_, QuestionError>(standing(&shop, &days, now))
+        Ok::<_, QuestionError>((standing(&shop, &days.rows, now), days.unreadable))
     });
-    Ok(stream::iter(looks).buffered(SIDE_BY_SIDE).try_collect().await?)
+    let looks: Vec<_> = stream::iter(looks).buffered(SIDE_BY_SIDE).try_collect().await?;
+    let (rows, days): (Vec<_>, Vec<_>) = looks.into_iter().unzip();
+    unreadable.extend(days.into_iter().flatten());
+    Ok(Readable { rows, unreadable })
 }
 
-async fn incidents(questions: &Questions) -> Result<Vec<OpenIncident>, StatusError> {
+async fn incidents(questions: &Questions) -> Result<Readable<OpenIncident>, StatusError> {
     let all = match questions.incidents().await {
         // The alerter may be switched off one day.
-        Err(QuestionError::NoDocuments(_)) => return Ok(Vec::new()),
+        Err(QuestionError::NoDocuments(_)) => return Ok(Readable::default()),
         all => all?,
     };
-    let open = all.into_iter().filter(Incident::is_open).map(|incident| OpenIncident {
+    let open = all.rows.into_iter().filter(Incident::is_open).map(|incident| OpenIncident {
         shop_id: incident.shop_id,
         reason: incident.reason.as_str().to_owned(),
         since: incident.failures.first,
         sales: incident.failures.count,
     });
-    Ok(open.collect())
+    Ok(Readable { rows: open.collect(), unreadable: all.unreadable })
 }

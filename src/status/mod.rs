@@ -49,6 +49,9 @@ pub struct Status {
     /// By their ids.
     pub shops: Vec<Standing>,
     pub incidents: Vec<OpenIncident>,
+    /// Rows that cannot be read and are left out, each with what is wrong with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     pub cost: Cost,
 }
 
@@ -167,10 +170,13 @@ impl Status {
         self
     }
 
-    /// Whether nothing is wrong: it is open, its alarms watch, and none has gone off.
+    /// Whether nothing is wrong: it is open, its alarms watch, none has gone off, and every row can be read.
     #[must_use]
     pub fn is_well(&self) -> bool {
         let alarms = self.health.as_ref().map(|health| health.alarms.as_slice()).unwrap_or_default();
-        self.open && !alarms.is_empty() && alarms.iter().all(|alarm| alarm.state != State::Alarm)
+        self.open
+            && self.unreadable.is_empty()
+            && !alarms.is_empty()
+            && alarms.iter().all(|alarm| alarm.state != State::Alarm)
     }
 }

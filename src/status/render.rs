@@ -247,6 +247,9 @@ fn besides(status: &Status, paper: Paper) -> Vec<String> {
         let sales = grouped(&sales.to_string());
         row("incident", format!("{shop_id}: {sales} sales rejected, {reason}, {since}"), Ink::Warning);
     }
+    for unreadable in &status.unreadable {
+        row("left out", plain(unreadable), Ink::Warning);
+    }
     let Cost { today, this_month, counted } = &status.cost;
     let how = if *counted { "as AWS counts, list prices" } else { "if it were on AWS" };
     row("cost", format!("${today:.2} today, ${this_month:.2} this month ({how})"), Ink::Plain);

@@ -1,4 +1,4 @@
-use kassa_bus::amount::Amount;
+use kassa_bus::amount::Total;
 
 use super::headline::count;
 use super::paper::{Cell, Ink, Paper, ago, grouped, wide};
@@ -88,13 +88,14 @@ fn grid(status: &Status, paper: Paper) -> Vec<String> {
         });
         spaced.collect()
     };
-    let sales: u64 = status.shops.iter().map(|shop| shop.today.sales).sum();
-    let turnover: Amount = status.shops.iter().map(|shop| shop.today.turnover).sum();
+    let sales = status.shops.iter().map(|shop| shop.today.sales).fold(0, u64::saturating_add);
+    let turnover: Total = status.shops.iter().map(|shop| shop.today.turnover).sum();
+    let turnover = turnover.amount().map_or_else(|| turnover.to_string(), |sum| grouped(&money(sum)));
     let all = format!(
         "  {}: when each sold last, and its sales today ({} in all, {})",
         count(cells.len(), "shop"),
         grouped(&sales.to_string()),
-        grouped(&money(turnover))
+        turnover
     );
     let mut lines = vec![paper.write(&all, Ink::Faint)];
     lines.extend(paper.columns(&(0..down).map(row).collect::<Vec<_>>()));

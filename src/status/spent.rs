@@ -35,10 +35,8 @@ pub(super) async fn spent(view: &View<'_>, shops: &[Standing], now: Timestamp) -
         let lines = monitor.data(&used.sheet.queries, calendar.month, now).await?;
         counted = [calendar.today, calendar.month].map(|from| used.since(from, &lines));
     }
-    let sales = [
-        shops.iter().map(|shop| shop.today.sales).sum(),
-        shops.iter().map(|shop| shop.sales_this_month).sum(),
-    ];
+    let sum = |of: fn(&Standing) -> u64| shops.iter().map(of).fold(0, u64::saturating_add);
+    let sales = [sum(|shop| shop.today.sales), sum(|shop| shop.sales_this_month)];
     let cost = |period: usize| {
         let share = calendar.share([calendar.today, calendar.month][period], now);
         so_far(sales[period], &counted[period], shops.len() as u64, share).map_err(StatusError::Shipped)

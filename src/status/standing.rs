@@ -30,7 +30,7 @@ pub(super) fn standing(shop: &Shop, days: &[DayRow], now: Timestamp) -> Standing
             standing.last_week = Some(day);
         }
         if (date.year(), date.month()) == (today.year(), today.month()) {
-            standing.sales_this_month += day.sales;
+            standing.sales_this_month = standing.sales_this_month.saturating_add(day.sales);
         }
     }
     standing

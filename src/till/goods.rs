@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use kassa_bus::amount::Amount;
+use kassa_bus::amount::{Amount, Total};
 use kassa_bus::{Line, ShopId};
 use kassa_pipeline::content;
 use kassa_pipeline::read_model::DeclaredItem;
@@ -68,7 +68,9 @@ impl Goods {
         let chosen = items.choose_multiple(&mut random, lines).collect::<Vec<_>>();
         let lines = chosen.into_iter().map(|item| {
             let pieces: i64 = sign * random.random_range(1..=4);
-            let price = (0..pieces.abs()).map(|_| item.price).sum::<Amount>();
+            let price = (0..pieces.abs()).map(|_| item.price).sum::<Total>();
+            // Four of what a till may send are far from being more than an amount can be.
+            let price = price.amount().unwrap_or(item.price);
             let gross_turnover = if sign < 0 { -price } else { price };
             Line { item_no: item.item_no, gross_number: Amount::from(pieces), gross_turnover }
         });

@@ -103,7 +103,7 @@ fn put_numeric(buffer: &mut BytesMut, text: &str) {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let (groups, decimal_groups) = (whole.len().div_ceil(4), decimals.len().div_ceil(4));
     for number in [groups + decimal_groups, groups - 1, sign, decimals.len()] {
-        // An Amount has at most 29 digits.
+        // An Amount has at most 38 digits.
         buffer.put_i16(i16::try_from(number).unwrap_or(0));
     }
     let zeros = |digits: &str, groups: usize| repeat_n(b'0', 4 * groups - digits.len());

@@ -164,7 +164,7 @@ impl Alerted {
     }
 
     async fn incidents(&self) -> Vec<Incident> {
-        incidents(&self.world.host(&[]).documents(ENTRY.name).unwrap()).await.unwrap()
+        incidents(&self.world.host(&[]).documents(ENTRY.name).unwrap()).await.unwrap().rows
     }
 }
 

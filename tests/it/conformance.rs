@@ -128,7 +128,7 @@ impl Trial for Alerter {
 
     async fn outcome(&self) -> String {
         let documents = self.0.host(&[]).documents(decrypt_error_alerter::ENTRY.name).unwrap();
-        json!(decrypt_error_alerter::incidents(&documents).await.unwrap()).to_string()
+        json!(decrypt_error_alerter::incidents(&documents).await.unwrap().rows).to_string()
     }
 }
 

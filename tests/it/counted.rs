@@ -30,12 +30,12 @@ impl World {
 
     /// Whether a rebuild holds the read models, so that the projection must wait.
     async fn is_rebuilding(&self, is: bool) {
-        let hold = key("#projection", "rebuild");
-        let (client, table) = (&self.store.client, &self.store.tables.shops);
         if is {
-            client.put_item().table_name(table).set_item(Some(hold)).send().await.unwrap();
+            self.store.read_model.holds.hold().await.unwrap();
         } else {
-            client.delete_item().table_name(table).set_key(Some(hold)).send().await.unwrap();
+            let (client, table) = (&self.store.client, &self.store.tables.shops);
+            let hold = Some(key("#projection", "rebuild"));
+            client.delete_item().table_name(table).set_key(hold).send().await.unwrap();
         }
     }
 }

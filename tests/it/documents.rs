@@ -63,7 +63,7 @@ async fn a_group_is_listed_by_name() {
     let names = |from| {
         let documents = &documents;
         async move {
-            let listed: Vec<(String, usize)> = documents.list("group", from).await.unwrap();
+            let listed: Vec<(String, usize)> = documents.list("group", from).await.unwrap().rows;
             listed.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         }
     };

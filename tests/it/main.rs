@@ -78,7 +78,8 @@ mod template; // the compiled template: what the emulator ignores
 // Whatever breaks all of that.
 mod chaos; // rounds in which everything fails that can
 mod kill; // kill -9 at any moment
-mod properties; // any interleaving, repetition, loss, retry and crash
+mod properties;
+mod rows; // amounts at their ends, rows and events nobody can read, rebuilds that fail // any interleaving, repetition, loss, retry and crash
 
 // The project.
 mod fourth; // a fourth subscriber touches its own folder only

@@ -177,7 +177,8 @@ async fn take(world: &World, step: &Step, posted: &mut Posted) {
         Step::KeysUnavailable(now) => world.keys.unavailable.store(*now, Ordering::SeqCst),
         Step::Project { back, most } => {
             let seen = world.store.read_model.checkpoint(kassa::embedded::SHARD).await.unwrap();
-            let from: u64 = seen.map_or(0, |position| position.sequence.0.parse().unwrap());
+            let from: u64 =
+                seen.position().unwrap().map_or(0, |position| position.sequence.0.parse().unwrap());
             let batch = world.stream(from.saturating_sub(back * 1000), *most).await;
             world.project_batch(&batch).await.into_iter().for_each(Result::unwrap);
         }
@@ -243,7 +244,8 @@ async fn calm(world: &World) {
     }
     assert_eq!(waiting(), 0, "not everything comes to an end");
     let seen = world.store.read_model.checkpoint(kassa::embedded::SHARD).await.unwrap();
-    let rest = world.stream(seen.map_or(0, |p| p.sequence.0.parse().unwrap()), 10_000).await;
+    let rest =
+        world.stream(seen.position().unwrap().map_or(0, |p| p.sequence.0.parse().unwrap()), 10_000).await;
     world.project_batch(&rest).await.into_iter().for_each(Result::unwrap);
 }
 

@@ -304,7 +304,7 @@ fn a_rebuild_that_was_cut_off_is_finished_at_the_next_start() {
         let store =
             kassa::embedded::Store::open(Some(&folder.path().join("shop.db")), kassa::embedded::Sync::Full)
                 .await;
-        store.unwrap().read_model.hold().await.unwrap();
+        store.unwrap().read_model.holds.hold().await.unwrap();
     });
     drop(runtime);
     let up = Up::start(folder.path());

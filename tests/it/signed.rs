@@ -180,7 +180,7 @@ async fn a_till_is_enrolled_with_one_key_at_a_time_and_a_revoked_key_never_again
     assert!(refused.contains("no till till-2"), "{refused}");
     let nowhere = Enrolment { shop_id: "NOWHERE".parse().unwrap(), ..again(&two) };
     assert!(world.questions.enrol(&nowhere, now).await.is_err());
-    assert_eq!(world.questions.tills(None).await.unwrap().len(), 1);
+    assert_eq!(world.questions.tills(None).await.unwrap().rows.len(), 1);
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ fn shop(n: u64) -> Standing {
 /// A shop that sells, with so many branches.
 fn well(shops: u64) -> Status {
     Status {
+        unreadable: Vec::new(),
         place: "kassa-prod, eu-west-1".into(),
         reach: String::new(),
         at: ago(0),

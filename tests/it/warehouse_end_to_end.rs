@@ -351,7 +351,7 @@ async fn three_days_of_outage_cost_one_connection_a_minute_and_no_sale() {
     assert_eq!(queue.len(), 0);
     let client = postgres.client().await;
     holds(&client, &sales).await;
-    assert_eq!(totals(&client).await, sold(world.questions.stock(None).await.unwrap()));
+    assert_eq!(totals(&client).await, sold(world.questions.stock(None).await.unwrap().rows));
     assert_eq!(told(&world).await, [Severity::Warning, Severity::Info]);
     let _ = stop.send(());
     served.await.unwrap().unwrap();

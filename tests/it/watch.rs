@@ -33,7 +33,7 @@ impl World {
     }
 
     async fn day_row(&self, day: &str) -> DayRow {
-        let rows = self.questions.stock(Some("AMIS1")).await.unwrap();
+        let rows = self.questions.stock(Some("AMIS1")).await.unwrap().rows;
         let day = rows.into_iter().find_map(|row| match row {
             ReadRow::Day(row) if row.record_type == day => Some(row),
             _ => None,

@@ -101,7 +101,7 @@ async fn an_alarm_goes_to_the_outbox_once_and_once_when_it_is_over_also_across_a
     assert_eq!(subjects.len(), 1, "{subjects:?}");
     assert_eq!(
         (alerts[0].severity, &*alerts[0].subject),
-        (Severity::Warning, "Kassa: ALARM: An event cannot be read")
+        (Severity::Warning, "Kassa: ALARM: An event or a row cannot be read")
     );
     for part in ["left it out of stock and turnover", "kassa check", "docs/runbook.md#unreadable-events"] {
         assert!(alerts[0].texts.email.contains(part), "{}", alerts[0].texts.email);

@@ -202,6 +202,11 @@ catalogue! {
     DeadLetters => Kassa, "dead_letters", Count, Sum, [[Function]];
     /// Events that no code here can read, left out of the read models.
     UnreadableEvents => Kassa, "unreadable_events", Count, Sum, [[]];
+    /// Additions to rows of stock and turnover that the rows could not take, because they hold no numbers, or too large
+    /// ones.
+    SkippedPostings => Kassa, "skipped_postings", Count, Sum, [[]];
+    /// Rows of the shops table that could not be read, as watch met them.
+    UnreadableRows => Kassa, "unreadable_rows", Count, Value, [[]];
     /// Sales that came with a wrong key: another shop's or a retired one (known), one nobody here has (unknown), or
     /// one that could not be told (untold).
     WrongKeys => Kassa, "wrong_keys", Count, Sum, [[Class], [Shop, Class]];

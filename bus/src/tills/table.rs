@@ -9,7 +9,7 @@ use super::{EnrolledTill, TillKey};
 use crate::cache::Cache;
 use crate::jws::SigningKey;
 use crate::shops_table::{ShopsTable, key};
-use crate::table::{Item, TableError, n, s, text};
+use crate::table::{Item, Readable, TableError, n, s, text};
 use crate::{ShopId, TillId};
 
 /// Why a till was not enrolled or revoked.
@@ -86,8 +86,9 @@ impl Tills {
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn of(&self, shop: &ShopId) -> Result<Vec<EnrolledTill>, TableError> {
-        self.table.rows_like(shop.as_str(), ROW).await?.iter().map(|row| from_item(shop, row)).collect()
+    pub async fn of(&self, shop: &ShopId) -> Result<Readable<EnrolledTill>, TableError> {
+        let rows = self.table.rows_like(shop.as_str(), ROW).await?;
+        Ok(rows.iter().map(|row| from_item(shop, row)).collect())
     }
 
     /// Enrols a till with this key. Again, it changes nothing.

@@ -65,10 +65,9 @@ pub async fn audit(
     let (from, to) = (day(since), day(until));
     let mut days = BTreeMap::<(ShopId, Key), Option<Seen>>::new();
     for date in from.series(1.day()).take_while(|date| *date <= to) {
-        for (name, tally) in documents.list::<Tally>(&group(date), "").await? {
-            let not_a_shop =
-                |_| TableError::Unreadable(format!("document {} {name} is no shop's", group(date)));
-            let shop: ShopId = name.parse().map_err(not_a_shop)?;
+        for (name, tally) in documents.list::<Tally>(&group(date), "").await?.logged() {
+            // What is no shop's, this did not write.
+            let Ok(shop) = name.parse::<ShopId>() else { continue };
             let others = tally.others.map(|seen| (Key::Others, seen));
             for (key, seen) in tally.named.into_iter().chain(others) {
                 days.entry((shop.clone(), key)).or_default().merge(Some(seen));
@@ -79,7 +78,7 @@ pub async fn audit(
     let (mut cases, mut keys) = (Vec::new(), Vec::new());
     for ((shop_id, key), seen) in seen {
         let owner = match &key {
-            Key::Known { shop_id, .. } => registry.shop(shop_id).await?,
+            Key::Known { shop_id, .. } => registry.readable_shop(shop_id).await?,
             _ => None,
         };
         cases.push(Case { standing: Standing::of(&key, &shop_id, owner.as_deref()), shop_id, seen });
@@ -88,7 +87,7 @@ pub async fn audit(
     let looks = judge(&cases);
     let mut audited = Vec::with_capacity(keys.len());
     for ((case, key), looks_like) in cases.into_iter().zip(keys).zip(looks) {
-        let shop = registry.shop(&case.shop_id).await?;
+        let shop = registry.readable_shop(&case.shop_id).await?;
         audited.push(AuditedKey {
             time_zone: shop.map_or_else(|| "UTC".to_owned(), |shop| shop.time_zone.clone()),
             told: case.standing.words(&case.shop_id),

@@ -38,7 +38,7 @@ use jiff::{SignedDuration, Timestamp};
 use kassa_bus::message::{Reason, RejectedSale};
 use kassa_bus::notify::Notifier;
 use kassa_bus::registry::{Registry, Shop};
-use kassa_bus::table::TableError;
+use kassa_bus::table::{Readable, TableError};
 use kassa_bus::{
     Clock, Contract, Documents, Entry, Failure, Host, Message, Metric, Metrics, Retry, SettingError, ShopId,
     Subscriber, Subscription, Topic, Verdict,
@@ -62,8 +62,8 @@ const SIDE_BY_SIDE: usize = 8;
 ///
 /// # Errors
 /// [`TableError`].
-pub async fn incidents(documents: &Documents) -> Result<Vec<Incident>, TableError> {
-    Ok(documents.list(INCIDENTS, "").await?.into_iter().map(|(_, incident)| incident).collect())
+pub async fn incidents(documents: &Documents) -> Result<Readable<Incident>, TableError> {
+    Ok(documents.list(INCIDENTS, "").await?.map(|(_, incident)| incident))
 }
 
 fn make(host: &dyn Host) -> Result<Option<Subscription>, SettingError> {
@@ -126,7 +126,7 @@ impl Subscriber for Alerter {
     }
 
     async fn tick(&self) -> Result<(), Retry> {
-        let incidents = incidents(&self.documents).await?;
+        let incidents = incidents(&self.documents).await?.logged();
         let open = incidents.iter().filter(|incident| incident.is_open()).count();
         #[expect(
             clippy::cast_precision_loss,

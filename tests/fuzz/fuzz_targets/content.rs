@@ -1,7 +1,6 @@
 //! Whatever an envelope holds: `content::parse` never panics. What it takes has 1 to `MAX_LINES`
-//! lines with no mixed signs and amounts within their range, adds up (exactly, and in any order, up to
-//! 10¹¹), and reads back as the same after it was stored. What it refuses is refused without repeating
-//! it.
+//! lines with no mixed signs and amounts within their range, adds up exactly, and reads back as the same after it was
+//! stored. What it refuses is refused without repeating it.
 
 #![no_main]
 
@@ -18,8 +17,6 @@ const MAX_DIGITS: usize = 18;
 const MAX_DECIMALS: usize = 17;
 const ONE: i128 = 10_i128.pow(MAX_DECIMALS as u32);
 const LIMIT: i128 = 1_000_000_000_000 * ONE;
-/// Up to here a sum is exact, whatever it is of.
-const EXACT: i128 = 100_000_000_000 * ONE;
 
 /// The amount in units of the last decimal there may be, from its text alone.
 fn units(amount: Amount) -> i128 {
@@ -58,21 +55,15 @@ fuzz_target!(|json: &[u8]| {
         assert!(units(line.gross_number).signum() * units(line.gross_turnover).signum() != -1, "mixed signs");
     }
 
-    let totals = Totals::of(&lines);
+    let totals = Totals::of(&lines).expect("what a sale's lines add up to is an amount");
     lines.reverse();
-    let backwards = Totals::of(&lines);
+    assert_eq!(Totals::of(&lines), Some(totals));
     lines.reverse();
     let numbers: Vec<i128> = lines.iter().map(|line| units(line.gross_number)).collect();
     let turnovers: Vec<i128> = lines.iter().map(|line| units(line.gross_turnover)).collect();
-    for (amounts, total, backwards) in [
-        (numbers, totals.gross_number, backwards.gross_number),
-        (turnovers, totals.gross_turnover, backwards.gross_turnover),
-    ] {
+    for (amounts, total) in [(numbers, totals.gross_number), (turnovers, totals.gross_turnover)] {
         assert_eq!(Amount::from_stored(&total.to_string()), Ok(total));
-        if amounts.iter().map(|amount| amount.abs()).sum::<i128>() <= EXACT {
-            assert_eq!(units(total), amounts.iter().sum());
-            assert_eq!(total, backwards);
-        }
+        assert_eq!(units(total), amounts.iter().sum());
     }
 
     let stored = serde_json::to_string(&lines).expect("strings only");

@@ -154,7 +154,7 @@ pub fn sales(numbers: std::ops::Range<i64>) -> Vec<WarehouseSale> {
 /// Then the warehouse holds these sales and no others, each once.
 pub async fn holds(client: &Client, sales: &[WarehouseSale]) {
     let lines: Vec<Line> = sales.iter().flat_map(|sale| sale.lines.clone()).collect();
-    let Totals { gross_number, gross_turnover } = Totals::of(&lines);
+    let Totals { gross_number, gross_turnover } = Totals::of(&lines).unwrap();
     let question = "select count(distinct (shop_key, sale_id)), count(*),
         coalesce(sum(gross_number), 0)::text, coalesce(sum(gross_turnover), 0)::text from fact_sale_line";
     let row = client.query_one(question, &[]).await.unwrap();

@@ -21,12 +21,14 @@ use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
 use kassa_bus::message::RejectedSale;
 use kassa_bus::metrics::{Series, Values};
 use kassa_bus::notify::Notice;
+use kassa_bus::table::TableError;
 use kassa_bus::{
     Clock, Message, Metric, Metrics, PublishError, Publisher, Settings, ShopId, Source, Subscriber,
     Subscription, Thumbprint, Topic, Verdict,
 };
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::check::Check;
+use kassa_pipeline::event::StoredEvent;
 use kassa_pipeline::problem::Answer;
 use kassa_pipeline::row::ReadRow;
 use serde_json::{Value, json};
@@ -219,7 +221,10 @@ impl World {
         changes.truncate(most);
         let (sequences, keys): (Vec<u64>, Vec<_>) = changes.into_iter().unzip();
         let events = self.store.events.get(&keys).await.unwrap();
-        sequences.into_iter().zip(events).map(|(n, event)| event.into_message(n.to_string(), SHARD)).collect()
+        let message = |(n, event): (u64, Result<StoredEvent, TableError>)| {
+            Some(event.ok()?.into_message(n.to_string(), SHARD))
+        };
+        sequences.into_iter().zip(events).filter_map(message).collect()
     }
 
     pub async fn sale(&self, id: &str) -> SaleHistory {
@@ -228,7 +233,7 @@ impl World {
 
     /// `(stock, gross_number, gross_turnover)` of an item.
     pub async fn stock(&self, shop: &str, item: &str) -> (String, String, String) {
-        let rows = self.questions.stock(Some(shop)).await.unwrap();
+        let rows = self.questions.stock(Some(shop)).await.unwrap().rows;
         let found = rows.into_iter().find_map(|row| match row {
             ReadRow::Item(row) if row.record_type == item => Some(row),
             _ => None,
@@ -239,7 +244,7 @@ impl World {
 
     /// `(sales, turnover)` of a day, if it has any.
     pub async fn day(&self, shop: &str, day: &str) -> Option<(String, String)> {
-        let rows = self.questions.stock(Some(shop)).await.unwrap();
+        let rows = self.questions.stock(Some(shop)).await.unwrap().rows;
         rows.into_iter().find_map(|row| match row {
             ReadRow::Day(row) if row.record_type == day => {
                 Some((row.sales.to_string(), row.turnover.to_string()))

@@ -157,6 +157,8 @@ fn an_alarm_goes_off_at_its_threshold_and_not_below() {
         ("stock-behind", "IteratorAge", 299_999.0, 300_000.0),
         ("subscribers-wait", age, 899.0, 900.0),
         ("unreadable-events", "unreadable_events", 0.0, 1.0),
+        ("unreadable-events", "skipped_postings", 0.0, 1.0),
+        ("unreadable-events", "unreadable_rows", 0.0, 1.0),
         ("suspicious-clocks", "suspicious_clocks", 2.0, 3.0),
         ("sms-over-budget", "sms_over_budget", 0.0, 1.0),
         ("sms-spent", "SMSMonthToDateSpentUSD", 0.79, 0.8),

@@ -191,6 +191,7 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
                 "dynamodb:GetItem ShopsTable.Arn",
                 "dynamodb:UpdateItem ShopsTable.Arn",
                 "dynamodb:ConditionCheckItem ShopsTable.Arn",
+                "dynamodb:DeleteItem ShopsTable.Arn",
                 "dynamodb:GetRecords EventsTable.StreamArn",
                 "dynamodb:GetShardIterator EventsTable.StreamArn",
                 "dynamodb:DescribeStream EventsTable.StreamArn",
