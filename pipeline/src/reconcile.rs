@@ -203,7 +203,7 @@ async fn publish(
     for event in finder.store.get(&keys).await? {
         match event.and_then(|event| Ok(event.read()?)) {
             Ok(event) => {
-                messages.extend(accept::republished(event, 1).map(|sale| claim_check::message(&sale)))
+                messages.extend(accept::republished(event, 1).map(|sale| claim_check::message(&sale)));
             }
             // It keeps no other from going its way; the sale stays pending.
             Err(error) if error.is_unreadable() => {

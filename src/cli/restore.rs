@@ -51,8 +51,7 @@ async fn rehearse(
     bar.finish();
     let restored = restored.inspect_err(|_| {
         eprintln!(
-            "What was restored so far stays: the same command goes on with it, kassa restore{} --discard removes it.",
-            reach
+            "What was restored so far stays: the same command goes on with it, kassa restore{reach} --discard removes it."
         );
     })?;
     print(&if json { format!("{}\n", json!(restored)) } else { text(&restored, stage.stack(), reach) });

@@ -110,7 +110,7 @@ fn summary_text(summary: &Summary) -> String {
     let mut text = format!(
         "{accepted} sales accepted in {seconds:.1} s ({per_second:.0}/s), p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, {retries} retries\n"
     );
-    let errors = || summary.errors.iter().map(|error| format!("  {error}\n")).collect::<String>();
+    let errors = || summary.errors.iter().fold(String::new(), |all, error| format!("{all}  {error}\n"));
     if *failed > 0 {
         text.push_str(&format!("{failed} sales were not accepted:\n{}", errors()));
     }

@@ -107,11 +107,13 @@ impl Heard {
     }
 
     /// The key the shop wants sales sealed with.
+    #[must_use]
     pub fn key(&self) -> Option<&HeaderValue> {
         self.headers.get(KASSA_KEY)
     }
 
     /// The body, if it is JSON of this form.
+    #[must_use]
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_slice(&self.body).ok().filter(|_| self.body.len() <= LONGEST)
     }

@@ -116,7 +116,7 @@ pub enum JournalError {
 const JOURNAL: &str = "journal.db";
 const LOCK: &str = "lock";
 
-/// As journals were called before they were SQLite's. Each process of a till had one of its own then, up to so many.
+/// As journals were called before they were `SQLite`'s. Each process of a till had one of its own then, up to so many.
 const OLD: &str = "journal";
 const SIDE_BY_SIDE: u32 = 64;
 

@@ -1,4 +1,4 @@
-//! Journals as they were written before they were SQLite's: entries one after the other, each with its length and CRC-32 in
+//! Journals as they were written before they were `SQLite`'s: entries one after the other, each with its length and CRC-32 in
 //! four bytes each, the lowest first, and then its JSON. They are read once, by the till that takes them over.
 
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ pub struct Old {
 }
 
 /// Reads an old journal. Whatever the bytes are, what is whole is read, also behind what is not.
+#[must_use]
 pub fn read(bytes: &[u8]) -> Old {
     let mut old = Old { next_seq: 1, ..Old::default() };
     let mut open: BTreeMap<SaleId, (Rung, Option<Refusal>)> = BTreeMap::new();
@@ -148,7 +149,7 @@ mod tests {
     proptest! {
         #[test]
         fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
-            read(&bytes);
+            let _ = read(&bytes);
             let mut entries = entries().concat();
             let at = at.index(entries.len());
             entries.splice(at..at, bytes);

@@ -1,4 +1,4 @@
-//! A till's journal as SQLite keeps it: what is written in it, and what is asked of it.
+//! A till's journal as `SQLite` keeps it: what is written in it, and what is asked of it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -123,7 +123,7 @@ fn each(sales: &[SaleId], make: impl Fn(&SaleId) -> rusqlite::Result<usize>) -> 
     sales.iter().map(make).sum()
 }
 
-/// SQLite's numbers are signed. No till rings up so many sales.
+/// `SQLite`'s numbers are signed. No till rings up so many sales.
 fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
