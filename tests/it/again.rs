@@ -17,8 +17,8 @@ use kassa_pipeline::reconcile::Reconcile;
 use kassa_pipeline::unsettled::Finder;
 use serde_json::Value;
 
-use crate::common::cloud::{self, Cloud, SOON};
-use crate::common::process::{self, Up, json};
+use crate::common::cloud::{Cloud, SOON};
+use crate::common::process::{self, Up, accepted, json};
 use crate::common::world::{NOON, World, content, is, uuid};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
@@ -326,8 +326,8 @@ async fn on_aws_a_sale_that_was_never_published_is_sent_on_its_way_and_a_rejecte
     let folder = tempfile::tempdir().unwrap();
     let enrolled = ["--shop", "AMIS2", "--till", "till-1", "--folder", folder.path().to_str().unwrap()];
     cloud.kassa(&[&["till", "enroll", "--print"], &enrolled[..]].concat()).await;
-    let sold = cloud.kassa(&[&["sell", "--stage", "local"], &enrolled[..]].concat()).await;
-    cloud::succeeded("sell", &sold);
+    let sold = cloud.kassa(&[&["sell", "--stage", "local", "--json"], &enrolled[..]].concat()).await;
+    assert_eq!(accepted(&sold)["outcomes"]["rejected"]["unknown-till"], 1);
     cloud.until("a rejection", &["rejected"], |found| found.as_array().unwrap().len() == 1).await;
     cloud.ask(&[&["till", "enroll"], &enrolled[..]].concat()).await;
     let retry = ["retry", "--shop", "AMIS2"];

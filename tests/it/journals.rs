@@ -224,7 +224,7 @@ async fn a_later_versions_journal_is_left_alone() {
     assert!(refused.contains("later version"), "{refused}");
 }
 
-/// As journals were written before they were SQLite's.
+/// As journals were written before they were `SQLite`'s.
 fn old(entries: &[Value]) -> Vec<u8> {
     let entry = |entry: &Value| {
         let json = entry.to_string();

@@ -94,7 +94,9 @@ impl Deployed {
     pub async fn play(&mut self, seed: u64, tally: &mut Tally) {
         let round = Round::of(seed);
         let mut chance = StdRng::seed_from_u64(seed);
-        let strangers = tokio::spawn(strangers::post(self.around.tills.url.clone(), seed, round.sales / 2));
+        // The emulator adds up in fewer digits than DynamoDB, which has 38: nothing extreme is sold there.
+        let url = self.around.tills.url.clone();
+        let strangers = tokio::spawn(strangers::post(url, seed, round.sales / 2, &[]));
         self.around.tills.sell(round.sales);
         self.suffers(&round, &mut chance, seed, tally).await;
         self.answered.extend(strangers.await.unwrap());

@@ -21,7 +21,7 @@ use super::depot::Depot;
 use super::line::Line;
 use super::machine::Machine;
 use super::plan::{Ending, Fault, OnOneMachine, Round};
-use super::strangers;
+use super::strangers::{self, EXTREMES};
 use super::tally::Tally;
 use super::tills::{Tills, enrol};
 use crate::common::process::{Up, command, json};
@@ -49,7 +49,8 @@ impl Premises {
         self.depot.road.clear();
         self.depot.empties().await;
         let mut trade = Trade::opens(self, seed, tally).await;
-        let strangers = tokio::spawn(strangers::post(trade.around.line.url.clone(), seed, round.sales / 2));
+        let strangers =
+            tokio::spawn(strangers::post(trade.around.line.url.clone(), seed, round.sales / 2, &EXTREMES));
         trade.around.tills.sell(round.sales);
         trade.suffers(&round, &mut self.depot, tally).await;
         let answered = strangers.await.unwrap();

@@ -42,7 +42,7 @@ fn goods() -> Vec<Line> {
 }
 
 /// A barcode keyed as a quantity, what is left of adding up in floats, and the largest and smallest there are.
-const EXTREMES: [(&str, &str); 6] = [
+pub const EXTREMES: [(&str, &str); 6] = [
     ("885909950805", "18.95"),
     ("0.30000000000000004", "0.00000000000000001"),
     ("999999999999.99999", "999999999999.99999"),
@@ -54,8 +54,8 @@ const EXTREMES: [(&str, &str); 6] = [
 /// How long whoever posts rubbish waits for an answer.
 const HTTP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Posts so many sales of AMIS2 and says which were answered yes.
-pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
+/// Posts so many sales of AMIS2, some of these amounts, and says which were answered yes.
+pub async fn post(url: String, seed: u64, sales: u32, extremes: &[(&str, &str)]) -> Vec<Answered> {
     let mut chance = StdRng::seed_from_u64(seed);
     let till = |format, key_of: &str| {
         let shop = "AMIS2".parse().unwrap();
@@ -91,7 +91,7 @@ pub async fn post(url: String, seed: u64, sales: u32) -> Vec<Answered> {
                 continue;
             }
         };
-        let sold = match EXTREMES.choose(&mut chance) {
+        let sold = match extremes.choose(&mut chance) {
             Some((number, turnover)) if till.format == Format::Sealed && chance.random_bool(0.5) => {
                 vec![line(number, turnover), goods().remove(0)]
             }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use self::aws::Aws;
 use crate::common::cloud::{self, Cloud, root};
+use crate::common::process::accepted;
 
 const EVENTS: &str = "kassa-local-events";
 const SHOPS: &str = "kassa-local-shops";
@@ -19,9 +20,8 @@ const COPIES: [&str; 2] = ["kassa-local-events-restored", "kassa-local-shops-res
 async fn sold() -> Cloud {
     let cloud = Cloud::deployed().await;
     let sell = async |more: &[&str]| {
-        let sell = ["sell", "--shop", "AMIS1", "--stage", "local", "--count"];
-        let output = cloud.kassa(&[&sell[..], more].concat()).await;
-        cloud::succeeded("sell", &output);
+        let sell = ["sell", "--shop", "AMIS1", "--stage", "local", "--json", "--count"];
+        accepted(&cloud.kassa(&[&sell[..], more].concat()).await);
     };
     sell(&["11"]).await;
     sell(&["1", "--key-of", "AMIS2"]).await;

@@ -8,7 +8,8 @@ use indicatif::ProgressBar;
 use kassa::embedded::{OpenShop, Sync, Up};
 use kassa::questions::Questions;
 use kassa::shops::Shops;
-use kassa::till::sell::{Goods, Pace, sell};
+use kassa::till::goods::Goods;
+use kassa::till::sell::{Pace, sell};
 use kassa::till::{Format, Till};
 use kassa_bus::amount::{Amount, Total};
 use kassa_bus::{Clock, Settings};
@@ -30,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let till = Till::new(&shop.occupant.url, "AMIS1".parse()?, "till-1", Format::Sealed, Clock::system())?;
     let goods = Arc::new(Goods::Random(Shops::read(None)?.items));
     let pace = Pace { count: 50, rate: None, concurrency: 8 };
-    let sold = sell(Arc::new(till), goods, pace, ProgressBar::hidden()).await;
+    let sold = sell(Arc::new(till), goods, pace, ProgressBar::hidden()).await?;
     assert_eq!((sold.accepted, sold.failed), (50, 0));
 
     let questions = Questions::new(shop.store.books());
