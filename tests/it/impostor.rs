@@ -41,8 +41,13 @@ async fn no_till_believes_whatever_answers_in_the_shops_place() {
     let up = Up::start(&folder.path().join("shop"));
     let line = Line::lay().await;
     line.leads_to(up.url.strip_prefix("http://").unwrap().parse::<SocketAddr>().unwrap());
+    let mut sales = 0;
     for (n, (status, ..)) in IMPOSTORS.iter().enumerate() {
-        for format in ["sealed", "classic"] {
+        // A classic sale's yes is another, and is not sent in batches.
+        let formats =
+            if n % 4 == 0 || status.starts_with('2') { &["sealed", "classic"][..] } else { &["sealed"] };
+        for format in formats {
+            sales += 4;
             let behind = Behind { line: &line, tills: &tills, till: format!("{format}-{n}") };
             // given a till that has its key
             line.becomes(Is::Open);
@@ -67,7 +72,7 @@ async fn no_till_believes_whatever_answers_in_the_shops_place() {
     }
     up.settled();
     let check = json(&["check", "--json", "--data", &data]);
-    assert_eq!((&check["recorded"], &check["mismatches"]), (&json!(IMPOSTORS.len() * 8), &json!([])));
+    assert_eq!((&check["recorded"], &check["mismatches"]), (&json!(sales), &json!([])));
 }
 
 #[tokio::test]
