@@ -236,7 +236,7 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
         text.push_str(&format!("  GET  {url}/shop/{id}/key\n"));
     }
     text.push_str(&format!("  GET  {url}/health\n"));
-    text.push_str(&signed_only(&shop, &ids, &data).await?);
+    text.push_str(&signed_only(&shop, &ids, &data).await);
     text.push_str(&format!("The console is at {}\nCtrl-C closes it.\n", shop.console));
     print(&text);
     asked_to_stop().await?;
@@ -249,18 +249,19 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Which of the shops reject what no till signed, and what a till does about it.
-async fn signed_only(shop: &OpenShop, ids: &[ShopId], data: &Path) -> Result<String, Failure> {
+async fn signed_only(shop: &OpenShop, ids: &[ShopId], data: &Path) -> String {
     let mut signed = Vec::new();
     for id in ids {
-        let registered = shop.store.registry.shop(id).await?;
+        // Of one that cannot be read, that was said when it was opened.
+        let registered = shop.store.registry.shop(id).await.ok().flatten();
         signed.extend(registered.filter(|shop| shop.unsigned == Unsigned::Reject).map(|_| id.as_str()));
     }
-    let Some(first) = signed.first() else { return Ok(String::new()) };
+    let Some(first) = signed.first() else { return String::new() };
     let data = if data == Path::new(DATA) { String::new() } else { format!(" --data {}", data.display()) };
-    Ok(format!(
+    format!(
         "Signed sales only: {}; kassa till enroll --shop {first} --till till-1{data} enrols a till\n",
         signed.join(", ")
-    ))
+    )
 }
 
 /// Rows as far as they can be read, after saying which cannot: an answer is an answer all the same.

@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
 use kassa_bus::amount::Amount;
 use kassa_bus::{ItemNo, Line, SaleId, ShopId};
 use serde::Deserialize;
@@ -84,7 +85,7 @@ pub fn parse(json: &[u8]) -> Result<Content, InvalidContent> {
         shop_id: fields.shop_id.map(|raw| text("shop_id", raw)).transpose()?,
         till,
         seq: fields.seq.map(|raw| text("seq", raw)).transpose()?,
-        sold_at: fields.sold_at.map(|raw| text("sold_at", raw)).transpose().map_err(|_| no_time())?,
+        sold_at: fields.sold_at.map(|raw| instant(&scalar("sold_at", raw)?)).transpose()?,
     })
 }
 
@@ -97,6 +98,23 @@ pub fn check_till(name: &str) -> Result<(), InvalidContent> {
         return Err(invalid("till", format!("must be 1 to {MAX_TILL} bytes without control characters")));
     }
     Ok(())
+}
+
+/// A time with offset (RFC 3339), to the nanosecond. What is after the last one that can be kept, as a program writes it that
+/// means never (9999-12-31T23:59:59.9999999Z), is that one.
+fn instant(text: &str) -> Result<Timestamp, InvalidContent> {
+    let (before, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    let (fraction, offset) = fraction.split_at(digits);
+    let text = match fraction.get(..9).unwrap_or(fraction) {
+        "" => text.to_owned(),
+        nanoseconds => format!("{before}.{nanoseconds}{offset}"),
+    };
+    let is_last = || {
+        let parts = Pieces::parse(&text).ok().filter(|_| text.starts_with("9999-12-3"));
+        parts.is_some_and(|parts| parts.time().is_some() && parts.to_numeric_offset().is_some())
+    };
+    text.parse().or_else(|_| is_last().then_some(Timestamp::MAX).ok_or_else(no_time))
 }
 
 fn no_time() -> InvalidContent {

@@ -19,7 +19,7 @@ use crate::till::folder::TillFolder;
 use crate::till::goods::{Goods, Seller, read_sale};
 use crate::till::journal::{Found, Journal};
 use crate::till::outcome::Outcomes;
-use crate::till::sell::{Pace, Summary, progress_bar};
+use crate::till::sell::{Pace, Sold, Summary, progress_bar};
 
 /// How long the end of a command waits for those who collect its traces.
 const LAST_EXPORT: Duration = Duration::from_secs(5);
@@ -59,13 +59,14 @@ pub(super) async fn sell(args: SellArgs) -> Result<ExitCode, Failure> {
     let sold = counter.sell(Arc::new(goods), pace, bar).await;
     tracer.close(LAST_EXPORT).await;
     exporting.abort();
-    let (mut summary, some) = sold?;
+    let Sold { mut summary, some, ended } = sold?;
     match counter.till.outcomes(&some).await {
         Ok(outcomes) => summary.outcomes = Some(outcomes).filter(|outcomes| outcomes.asked > 0),
         Err(away) => eprintln!("{}: what became of the sales cannot be asked: {away}", args.till),
     }
     print(&if args.json { format!("{}\n", json!(summary)) } else { summary_text(&summary) });
-    let rejected = summary.outcomes.is_some_and(|outcomes| !outcomes.rejected.is_empty());
+    ended?;
+    let rejected = summary.outcomes.is_some_and(|told| told.unknown > 0 || !told.rejected.is_empty());
     Ok(if summary.failed + summary.waiting == 0 && !rejected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -130,12 +131,17 @@ fn summary_text(summary: &Summary) -> String {
 }
 
 fn outcomes_text(outcomes: &Outcomes, accepted: u64) -> String {
-    let Outcomes { asked, recorded, pending, rejected, rejected_sale } = outcomes;
+    let Outcomes { asked, recorded, pending, unknown, rejected, rejected_sale } = outcomes;
     let of = if *asked < accepted { format!("of {asked} that were asked about, ") } else { String::new() };
     let mut parts = vec![format!("{recorded} recorded")];
     parts.extend(rejected.iter().map(|(reason, count)| format!("{count} rejected as {reason}")));
     parts.extend((*pending > 0).then(|| format!("{pending} still on their way")));
     let mut text = format!("{of}{}\n", parts.join(", "));
+    if *unknown > 0 {
+        text.push_str(&format!(
+            "  the shop does not know {unknown} of them, which were answered with yes: something answers in its place\n"
+        ));
+    }
     if rejected.contains_key("unsigned") {
         text.push_str(
             "  the shop takes signed sales only: kassa till enroll makes the till's key and enrols it\n",

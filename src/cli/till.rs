@@ -48,16 +48,25 @@ fn status(args: &TillStatusArgs) -> Result<ExitCode, Failure> {
     let mut found = Vec::new();
     let unreadable = |why| format!("cannot read {}: {why}", args.folder.display());
     let all = journals(&args.folder).map_err(unreadable)?;
+    let mut code = ExitCode::SUCCESS;
     for ([shop, till, address], path) in all {
-        if meant(&args.shop, &shop)
-            && meant(&args.till, &till)
-            && let Some(state) = Journal::look(&path)?
-        {
-            found.push(JournalStatus::of([shop, till, address], &state, Clock::system().now()));
+        if !meant(&args.shop, &shop) || !meant(&args.till, &till) {
+            continue;
+        }
+        match Journal::look(&path) {
+            Ok(Some(state)) => {
+                found.push(JournalStatus::of([shop, till, address], &state, Clock::system().now()));
+            }
+            Ok(None) => {}
+            // One that cannot be read hides no other.
+            Err(why) => {
+                eprintln!("{till} of {shop}: {why}");
+                code = ExitCode::FAILURE;
+            }
         }
     }
     print(&if args.json { format!("{}\n", json!(found)) } else { status::text(&found) });
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 /// The address that a till posts to.

@@ -154,7 +154,8 @@ impl DataFolder {
     #[must_use]
     pub fn lost_its_database(&self) -> bool {
         let keys = fs::read_dir(self.keys()).into_iter().flatten().flatten();
-        !self.database().exists() && keys.into_iter().any(|entry| is_key(&entry.path()))
+        let is_empty = fs::metadata(self.database()).map_or(true, |database| database.len() == 0);
+        is_empty && keys.into_iter().any(|entry| is_key(&entry.path()))
     }
 
     #[must_use]

@@ -45,24 +45,8 @@ impl DatabaseError {
 /// # Errors
 /// [`DatabaseError`].
 pub fn inspect(file: &Path, tables: &[String]) -> Result<(), DatabaseError> {
-    let unusable =
-        |why: std::io::Error| DatabaseError::Unusable { file: file.to_owned(), why: why.to_string() };
-    let damaged =
-        |file: &Path, why: &str| DatabaseError::Damaged { file: file.to_owned(), why: why.to_owned() };
-    let log = log_of(file);
-    let (log_bytes, log_head) = head(&log).map_err(unusable)?;
-    let (bytes, header) = head(file).map_err(unusable)?;
-    if bytes == 0 {
-        return match log_bytes {
-            0 => Ok(()),
-            _ => Err(damaged(file, "it is empty or gone, and the log beside it is not")),
-        };
-    }
-    if log_bytes > 0 && !begins_a_log(&log_head) {
-        return Err(damaged(&log, "it does not begin as a log does"));
-    }
-    if log_bytes == 0 && bytes_by_header(&header).is_some_and(|whole| bytes < whole) {
-        return Err(damaged(file, "its end is cut off"));
+    if !is_there(file)? {
+        return Ok(());
     }
     let failed = |error: rusqlite::Error| DatabaseError::from_sqlite(file, &error);
     let connection = open(file).map_err(failed)?;
@@ -74,6 +58,30 @@ pub fn inspect(file: &Path, tables: &[String]) -> Result<(), DatabaseError> {
     } else {
         Err(DatabaseError::Foreign { file: file.to_owned() })
     }
+}
+
+/// Whether there is a database, and a log beside it that `SQLite` would not pass over.
+fn is_there(file: &Path) -> Result<bool, DatabaseError> {
+    let unusable =
+        |why: std::io::Error| DatabaseError::Unusable { file: file.to_owned(), why: why.to_string() };
+    let damaged =
+        |file: &Path, why: &str| DatabaseError::Damaged { file: file.to_owned(), why: why.to_owned() };
+    let log = log_of(file);
+    let (log_bytes, log_head) = head(&log).map_err(unusable)?;
+    let (bytes, header) = head(file).map_err(unusable)?;
+    if bytes == 0 {
+        return match log_bytes {
+            0 => Ok(false),
+            _ => Err(damaged(file, "it is empty or gone, and the log beside it is not")),
+        };
+    }
+    if log_bytes > 0 && !begins_a_log(&log_head) {
+        return Err(damaged(&log, "it does not begin as a log does"));
+    }
+    if log_bytes == 0 && bytes_by_header(&header).is_some_and(|whole| bytes < whole) {
+        return Err(damaged(file, "its end is cut off"));
+    }
+    Ok(true)
 }
 
 /// Looks for damage where something has failed that should not: reads all of it.
@@ -186,6 +194,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub fn copy(from: &Path, to: &Path, progress: &dyn Fn(u64, u64)) -> Result<(), DatabaseError> {
     let unusable =
         |why: std::io::Error| DatabaseError::Unusable { file: to.to_owned(), why: why.to_string() };
+    if !is_there(from)? {
+        let why = "it is empty".to_owned();
+        return Err(DatabaseError::Damaged { file: from.to_owned(), why });
+    }
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(unusable)?;
     let copy = || {
         let source = open(from)?;

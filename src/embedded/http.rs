@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
@@ -98,10 +99,12 @@ async fn sale(
 async fn outcome(
     State(door): State<Arc<Door>>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
-    Path((shop_id, sale_id)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
+    // What is no UTF-8 is nobody's id.
+    let (shop_id, sale_id) = path.map(|Path(ids)| ids).unwrap_or_default();
     let source = from.ip().to_string();
     let answer = door.accept.outcome(&shop_id, &sale_id, &source);
     looked_up(&door.tracer, ("/shop/{shop_id}/sales/{sale_id}", uri.path()), &headers, answer).await
@@ -109,10 +112,11 @@ async fn outcome(
 
 async fn key(
     State(door): State<Arc<Door>>,
-    Path(shop_id): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
+    let shop_id = path.map(|Path(id)| id).unwrap_or_default();
     let answer = door.accept.key(&shop_id);
     looked_up(&door.tracer, ("/shop/{shop_id}/key", uri.path()), &headers, answer).await
 }

@@ -49,7 +49,31 @@ impl LocalQueues {
             .expression_attribute_values(":queue", s(queue))
             .expression_attribute_values(":place", s(place));
         let page = query.send().await.map_err(TableError::unavailable("read a queue"))?;
-        page.items().iter().map(queued).collect()
+        let mut read = Vec::with_capacity(page.items().len());
+        for item in page.items() {
+            match queued(item) {
+                Ok(message) => read.push(message),
+                Err(why) => self.set_aside(queue, item, &why).await?,
+            }
+        }
+        Ok(read)
+    }
+
+    /// A row that cannot be read keeps no other waiting: it is named, and kept where no queue is.
+    async fn set_aside(&self, queue: &str, item: &Item, why: &Retry) -> Result<(), TableError> {
+        let place = text(item, "place").unwrap_or_default();
+        tracing::error!(queue, place, %why, "a message cannot be read, and is set aside in the table of queues");
+        let mut aside = item.clone();
+        aside.insert("queue".into(), s(format!("#unreadable {queue}")));
+        let put = Put::builder().table_name(&self.table).set_item(Some(aside)).build();
+        let delete = Delete::builder().table_name(&self.table).set_key(Some(key(queue, place))).build();
+        let failed = TableError::unavailable("set a message aside");
+        let (put, delete) = put.and_then(|put| Ok((put, delete?))).map_err(failed)?;
+        self.write(vec![
+            TransactWriteItem::builder().put(put).build(),
+            TransactWriteItem::builder().delete(delete).build(),
+        ])
+        .await
     }
 
     fn added(

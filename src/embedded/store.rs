@@ -32,6 +32,8 @@ pub struct Store {
     pub stream: LocalStream,
     /// Tables that were lost, and were made anew, empty.
     pub lost: Vec<String>,
+    /// How far the projection had come was no place in the stream.
+    pub is_astray: bool,
 }
 
 /// Why a store cannot be opened.
@@ -111,12 +113,21 @@ impl Store {
         let stream = LocalStream::new(client.clone(), tables.clone(), embedded.recent());
         // Where the stream was lost, the projection has still come as far as it had.
         let taken = read_model.checkpoint(SHARD).await?.position().ok().flatten();
-        embedded.goes_on_after(stream.last().await?.max(taken.as_ref().map_or(0, stream::row)));
+        let row = taken.as_ref().map(stream::row);
+        let is_astray = row == Some(None);
+        if is_astray {
+            tracing::error!(
+                "the projection has come to where the stream cannot be; stock and turnover are made anew"
+            );
+            read_model.forget_positions().await?;
+        }
+        embedded.goes_on_after(stream.last().await?.max(row.flatten().unwrap_or_default()));
         Ok(Self {
             events: EventStore::new(client.clone(), tables.events.as_str(), Appends::Grouped(GROUP)),
             registry: Registry::new(client.clone(), tables.shops.as_str()),
             read_model,
             stream,
+            is_astray,
             lost,
             tables,
             client,
@@ -127,6 +138,9 @@ impl Store {
     #[must_use]
     pub fn rows_are_lost(&self) -> bool {
         let lost = |table: &String| self.lost.contains(table);
+        if self.is_astray {
+            return true;
+        }
         // Without events, rows are the last there is of what they said.
         !lost(&self.tables.events) && (lost(&self.tables.shops) || lost(&self.tables.changes))
     }

@@ -31,6 +31,9 @@ const ROWS: i32 = 20;
 /// Recorded sales in one row at most: a transaction takes 100 writes.
 const PER_ROW: u64 = 1000;
 
+/// Rows there can be, which is more than any shop writes. Whatever has a larger number was not written by us.
+const LAST_ROW: u64 = 1 << 50;
+
 /// The embedded event store's stream: the keys of recorded sales, in the order they were committed.
 ///
 /// It is never trimmed. A row is some 80 bytes per sale, a few percent of the events themselves.
@@ -172,15 +175,21 @@ impl LocalStream {
             .query()
             .table_name(&self.tables.changes)
             .limit(ROWS)
-            .key_condition_expression("#table = :table AND #sequence >= :from")
+            .key_condition_expression(ROWS_FROM)
             .expression_attribute_names("#table", "table")
             .expression_attribute_names("#sequence", "sequence")
             .expression_attribute_values(":table", s(&self.tables.events))
-            .expression_attribute_values(":from", s(sort_key(from / PER_ROW)));
+            .expression_attribute_values(":from", s(sort_key(from / PER_ROW)))
+            .expression_attribute_values(":last", s(sort_key(LAST_ROW)));
         let page = page.send().await.map_err(TableError::unavailable("read the stream"))?;
         let mut keys = Vec::new();
         for row in page.items() {
-            let first = sequence(row)? * PER_ROW;
+            let Ok(number) = sequence(row) else {
+                let at = text(row, "sequence").unwrap_or_default();
+                tracing::error!("row {at:?} of the stream is none of ours, and is skipped");
+                continue;
+            };
+            let first = number * PER_ROW;
             let row = serde_json::from_str::<Vec<(String, String)>>(text(row, "keys").unwrap_or_default());
             let Ok(row) = row else {
                 tracing::error!("row {first} of the stream cannot be read and is skipped; run kassa check");
@@ -203,9 +212,12 @@ impl LocalStream {
             .table_name(&self.tables.changes)
             .limit(1)
             .scan_index_forward(false)
-            .key_condition_expression("#table = :table")
+            .key_condition_expression(ROWS_FROM)
             .expression_attribute_names("#table", "table")
-            .expression_attribute_values(":table", s(&self.tables.events));
+            .expression_attribute_names("#sequence", "sequence")
+            .expression_attribute_values(":table", s(&self.tables.events))
+            .expression_attribute_values(":from", s(sort_key(0)))
+            .expression_attribute_values(":last", s(sort_key(LAST_ROW)));
         let last = last.send().await.map_err(TableError::unavailable("read the end of the stream"))?;
         last.items().first().map_or(Ok(0), sequence)
     }
@@ -346,14 +358,18 @@ fn whole(checkpoint: &Position) -> u64 {
     number(&checkpoint.sequence).saturating_sub(checkpoint.partial.is_some().into())
 }
 
-/// The stream's row that a checkpoint stands in.
-pub(super) fn row(checkpoint: &Position) -> u64 {
-    number(&checkpoint.sequence) / PER_ROW
+/// The stream's row that a checkpoint stands in; nothing if there can be no such row.
+pub(super) fn row(checkpoint: &Position) -> Option<u64> {
+    let sequence: u64 = checkpoint.sequence.0.parse().ok()?;
+    Some(sequence / PER_ROW).filter(|row| *row <= LAST_ROW)
 }
 
 fn number(sequence: &Sequence) -> u64 {
     sequence.0.parse().unwrap_or(0)
 }
+
+/// Nothing that somebody else put among the rows.
+const ROWS_FROM: &str = "#table = :table AND #sequence BETWEEN :from AND :last";
 
 /// Rows sort as texts.
 pub(super) fn sort_key(sequence: u64) -> String {

@@ -8,11 +8,17 @@ impl Questions {
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub async fn keys(&self, shop: Option<&str>, now: Timestamp) -> Result<Vec<ShownKey>, QuestionError> {
+    pub async fn keys(&self, only: Option<&str>, now: Timestamp) -> Result<Vec<ShownKey>, QuestionError> {
         let mut keys = Vec::new();
-        for shop in self.shops(shop).await? {
-            let shop = self.books.registry.afresh(&shop).await?;
-            keys.extend(shop.iter().flat_map(|shop| shown(shop, now)));
+        for shop in self.shops(only).await? {
+            match self.books.registry.afresh(&shop).await {
+                Ok(shop) => keys.extend(shop.iter().flat_map(|shop| shown(shop, now))),
+                // Of one shop alone, that is the answer; others do not wait for it.
+                Err(error) if error.is_unreadable() && only.is_none() => {
+                    tracing::error!(%error, "left out");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(keys)
     }

@@ -112,10 +112,15 @@ impl Heard {
         self.headers.get(KASSA_KEY)
     }
 
-    /// The body, if it is JSON of this form.
+    /// The body, if it is JSON of this form and says so.
     #[must_use]
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
-        serde_json::from_slice(&self.body).ok().filter(|_| self.body.len() <= LONGEST)
+        self.of_type("application/json")
+    }
+
+    fn of_type<'a, T: Deserialize<'a>>(&'a self, media_type: &str) -> Option<T> {
+        let is = self.media_type().eq_ignore_ascii_case(media_type) && self.body.len() <= LONGEST;
+        is.then(|| serde_json::from_slice(&self.body).ok())?
     }
 
     /// What this says of one sale: accepted is a 202 that names it, or 200 `"OK"` for a classic one.
@@ -157,9 +162,7 @@ impl Heard {
     /// # Errors
     /// [`Away`], if this is none.
     pub fn refusal(&self) -> Result<Refused, Away> {
-        let problem: Option<Problem> =
-            self.json().filter(|problem: &Problem| self.is_problem() && problem.status == self.status);
-        match problem.as_ref().and_then(|problem| Some((problem.kind()?, problem))) {
+        match self.ours() {
             Some((kind, problem)) if kind.is_final() => Ok(problem.refused()),
             Some((kind, problem)) => {
                 let why = format!("{} {}: {}", self.status, kind.title(), plain(&problem.detail));
@@ -169,14 +172,21 @@ impl Heard {
         }
     }
 
+    /// Which problem of ours this is, if it is one.
+    #[must_use]
+    pub fn problem(&self) -> Option<ProblemType> {
+        self.ours().map(|(kind, _)| kind)
+    }
+
+    fn ours(&self) -> Option<(ProblemType, Problem)> {
+        let problem: Problem = self.of_type("application/problem+json")?;
+        Some((problem.kind().filter(|_| problem.status == self.status)?, problem))
+    }
+
     fn media_type(&self) -> &str {
         let media_type =
             self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         media_type.split(';').next().unwrap_or_default().trim()
-    }
-
-    fn is_problem(&self) -> bool {
-        self.media_type().eq_ignore_ascii_case("application/problem+json")
     }
 
     fn not_the_shop(&self) -> String {
@@ -228,7 +238,7 @@ impl Told {
 }
 
 /// Words from outside, fit to be shown and kept.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(DETAIL).collect()
 }
 
@@ -295,6 +305,7 @@ mod tests {
         ] {
             assert!(heard(status, JSON, body).of_one(&sale(ID)).is_err(), "{status} {body}");
         }
+        assert!(heard(200, "text/html", "\"OK\"").of_one(&classic).is_err());
         for (status, body) in [(202, "\"OK\""), (200, "OK"), (200, "null"), (200, "{}"), (202, &yes)] {
             assert!(heard(status, JSON, body).of_one(&classic).is_err(), "{status} {body}");
         }

@@ -3,14 +3,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use kassa_bus::SaleId;
 
 use super::Till;
 use super::answer::Answered;
 use super::drain::{Drain, Step, settle};
 use super::goods::Goods;
 use super::journal::{Journal, JournalError};
-use super::sell::{Pace, SellError, Summary, Tally, wait_for_turn};
+use super::sell::{Pace, SellError, Sold, Summary, Tally, wait_for_turn};
 
 /// A till as it stands in a shop: what it sells is in its journal before the shop hears of it, and it sells on whether
 /// the shop answers or not.
@@ -33,17 +32,17 @@ impl Counter {
         Self { till, journal, drain_rate, behind, rung_up: AtomicBool::new(false) }
     }
 
-    /// Rings up the sales and sends them, and says how it went, with some of those that were accepted. What the shop has not
-    /// answered by the end, and for as long as the till has patience, stays in the journal.
+    /// Rings up the sales and sends them, and says how it went. What the shop has not answered by the end, and for as long as the
+    /// till has patience, stays in the journal.
     ///
     /// # Errors
-    /// [`SellError`]; what was rung up by then stays in the journal.
+    /// [`SellError::NoKey`].
     pub async fn sell(
         self: &Arc<Self>,
         goods: Arc<Goods>,
         pace: Pace,
         bar: ProgressBar,
-    ) -> Result<(Summary, Vec<SaleId>), SellError> {
+    ) -> Result<Sold, SellError> {
         // A till that was never online can seal nothing.
         self.till.ready().await.map_err(SellError::NoKey)?;
         let (begun, tally) = (Instant::now(), Arc::new(Tally::new()));
@@ -74,8 +73,11 @@ impl Counter {
         self.rung_up.store(true, Ordering::SeqCst);
         let drained = draining.await.map_err(SellError::from).and_then(|drained| Ok(drained?));
         bar.finish_with_message(tally.so_far(begun));
-        outcome.and(drained)?;
-        Ok((Summary { waiting: self.journal.waiting(), ..tally.summary(begun) }, tally.some()))
+        Ok(Sold {
+            summary: Summary { waiting: self.journal.waiting(), ..tally.summary(begun) },
+            some: tally.some(),
+            ended: outcome.and(drained),
+        })
     }
 
     /// Rings one sale up, and posts it at once unless others wait before it.

@@ -89,6 +89,13 @@ impl Drain<'_> {
                 Answered::Later => {}
             }
         }
+        if for_good
+            && sent.count() == 0
+            && self.journal.oldest(1, 0)?.iter().any(|still| still.sale_id == first.sale_id)
+        {
+            // It would be sent for ever.
+            return Err(self.journal.damaged());
+        }
         if !for_good {
             let why = "the shop takes none of these sales now".to_owned();
             return Ok(Step::Away(Away { why, at_least: Duration::from_secs(1) }));

@@ -130,8 +130,11 @@ impl TillFolder {
     /// [`FolderError`].
     pub fn make_jwk(&self) -> Result<PathBuf, FolderError> {
         let jwk = self.make_signer()?.private_jwk().map_err(|_| FolderError::NoRandomness)?;
-        self.write_once(JWK, &jwk)?;
-        Ok(self.path.join(JWK))
+        let (path, beside) = (self.path.join(JWK), self.path.join(format!("{JWK}.{}", std::process::id())));
+        let _ = fs::remove_file(&beside);
+        let written = write_new(&beside, &jwk).and_then(|()| fs::rename(&beside, &path));
+        written.map_err(|why| failed(&path, why))?;
+        Ok(path)
     }
 
     /// Written beside and linked: a crash leaves no half file, and of two who make one, one stays.
@@ -139,10 +142,8 @@ impl TillFolder {
         let path = self.path.join(name);
         let beside = self.path.join(format!("{name}.{}", std::process::id()));
         let written = || {
-            let mut file =
-                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
+            let _ = fs::remove_file(&beside);
+            write_new(&beside, text)?;
             let linked = fs::hard_link(&beside, &path);
             fs::remove_file(&beside)?;
             fs::File::open(&self.path)?.sync_all()?;
@@ -153,6 +154,13 @@ impl TillFolder {
         };
         written().map_err(|why| failed(&path, why))
     }
+}
+
+/// Writes a file that nobody else may read.
+fn write_new(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn failed(path: &Path, why: std::io::Error) -> FolderError {

@@ -1,3 +1,5 @@
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use kassa_bus::amount::{Amount, Total};
@@ -24,6 +26,9 @@ pub struct Seller<'a> {
     pub format: Format,
 }
 
+/// Bytes of a sale's file, at most: what spaces and lines make of the largest.
+const LONGEST: u64 = 4 * 1024 * 1024;
+
 /// Reads a sale from a file: the content as formats have it, `{"sales":[…]}`. What it says beside the lines is taken, or refused
 /// where somebody else has to say it.
 ///
@@ -31,7 +36,12 @@ pub struct Seller<'a> {
 /// What is wrong with the file, in words.
 pub fn read_sale(file: &Path, by: &Seller<'_>) -> Result<Basket, String> {
     let name = file.display();
-    let json = std::fs::read(file).map_err(|e| format!("cannot read {name}: {e}"))?;
+    let mut json = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut json));
+    read.map_err(|e| format!("cannot read {name}: {e}"))?;
+    if json.len() as u64 > LONGEST {
+        return Err(format!("{name} has more than {LONGEST} bytes, and no sale has"));
+    }
     let content = content::parse(&json).map_err(|e| format!("{name}: {e}"))?;
     if let Some(till) = content.till.as_ref().filter(|till| *till != by.till) {
         return Err(format!(

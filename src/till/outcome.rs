@@ -3,10 +3,11 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
 use kassa_bus::SaleId;
+use kassa_pipeline::problem_type::ProblemType;
 use serde::{Deserialize, Serialize};
 
 use super::Till;
-use super::answer::{Away, Heard};
+use super::answer::{Away, Heard, plain};
 
 /// What became of sales that the shop took, as far as it was asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -16,6 +17,8 @@ pub struct Outcomes {
     pub recorded: u64,
     /// Neither recorded nor rejected when it was asked last.
     pub pending: u64,
+    /// Of which the shop knows nothing, although they were answered with yes: something else answered in its place.
+    pub unknown: u64,
     /// How many were rejected, by why.
     pub rejected: BTreeMap<String, u64>,
     /// One of those: something to ask about.
@@ -36,6 +39,8 @@ enum Status {
     Recorded,
     Rejected,
     Pending,
+    #[serde(skip)]
+    Unknown,
 }
 
 /// Asked at once.
@@ -68,17 +73,19 @@ impl Till {
                 match outcome {
                     Ok(Outcome { status: Status::Recorded, .. }) => told.recorded += 1,
                     Ok(Outcome { status: Status::Rejected, reason, sale_id }) => {
-                        *told.rejected.entry(reason.unwrap_or_else(|| "unknown".into())).or_default() += 1;
+                        let reason = plain(reason.as_deref().unwrap_or("unknown"));
+                        *told.rejected.entry(reason).or_default() += 1;
                         told.rejected_sale.get_or_insert(sale_id);
                     }
                     Ok(Outcome { status: Status::Pending, sale_id, .. }) => open.push(sale_id),
+                    Ok(Outcome { status: Status::Unknown, .. }) => told.unknown += 1,
                     Err((sale_id, away)) => {
                         open.push(sale_id);
                         later = Some(away);
                     }
                 }
             }
-            let nothing = told.recorded == 0 && told.rejected.is_empty();
+            let nothing = told.recorded + told.unknown == 0 && told.rejected.is_empty();
             match later {
                 Some(away) if nothing && begun.elapsed() > HEARD_WITHIN => return Err(away),
                 _ if open.is_empty() || begun.elapsed() > PATIENCE => {
@@ -103,8 +110,11 @@ impl Till {
 /// What an answer tells of this sale, if it is the shop's.
 fn of_sale(heard: &Heard, sale_id: &SaleId) -> Result<Outcome, Away> {
     let told = heard.json::<Outcome>().filter(|told| heard.status == 200 && told.sale_id == *sale_id);
-    told.ok_or_else(|| match heard.refusal() {
-        Ok(refused) => Away::because(refused.detail),
-        Err(away) => away,
-    })
+    match (told, heard.problem()) {
+        (Some(told), _) => Ok(told),
+        (None, Some(ProblemType::UnknownSale)) => {
+            Ok(Outcome { sale_id: sale_id.clone(), status: Status::Unknown, reason: None })
+        }
+        (None, _) => Err(heard.refusal().map_or_else(|away| away, |refused| Away::because(refused.detail))),
+    }
 }

@@ -17,6 +17,13 @@ pub struct Posted {
     pub retries: u32,
 }
 
+/// How long one answer is waited for, at least and at most.
+const SHORTEST: Duration = Duration::from_secs(1);
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// After this long without an answer, that is said.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// The most a till waits between two tries of its own accord.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -62,8 +69,17 @@ impl Till {
     /// Sends a request once.
     pub(super) async fn hear(&self, request: RequestBuilder) -> Result<Heard, Away> {
         let away = |error: reqwest::Error| Away::because(chain(&error));
-        let response = request.send().await.map_err(away)?;
-        Heard::listen(response, self.clock.now()).await.map_err(away)
+        let answer = async {
+            // Nobody is waited for longer than the till has patience.
+            let response = request.timeout(self.patience.clamp(SHORTEST, ANSWER_TIME)).send().await;
+            Heard::listen(response.map_err(away)?, self.clock.now()).await.map_err(away)
+        };
+        let mut answer = std::pin::pin!(answer);
+        if let Ok(answered) = tokio::time::timeout(SILENCE, &mut answer).await {
+            return answered;
+        }
+        (self.told)(&Away::because("it does not answer"));
+        answer.await
     }
 
     fn request(&self, body: &str, trace: Option<TraceContext>) -> RequestBuilder {
@@ -133,7 +149,11 @@ impl Till {
             (self.told)(&away);
             let wait = away.at_least.max(backoff.mul_f64(rand::rng().random_range(0.0..1.0)));
             if begun.elapsed() + wait > patience {
-                return Err(TillError::GaveUp(patience, away.why));
+                let asked = match away.at_least.as_secs() {
+                    0 => String::new(),
+                    seconds => format!(", which asks to be left alone for {seconds} s"),
+                };
+                return Err(TillError::GaveUp(patience, away.why + &asked));
             }
             tokio::time::sleep(wait).await;
             backoff = (backoff * 2).min(LONGEST_WAIT);

@@ -51,6 +51,14 @@ pub struct Summary {
     pub last_sale: Option<SaleId>,
 }
 
+/// How selling went, also where it ended before its time.
+pub struct Sold {
+    pub summary: Summary,
+    /// Some of the sales that were accepted.
+    pub some: Vec<SaleId>,
+    pub ended: Result<(), SellError>,
+}
+
 /// Why selling ended before its time.
 #[derive(Debug, thiserror::Error)]
 pub enum SellError {

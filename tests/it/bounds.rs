@@ -73,6 +73,8 @@ async fn a_sale_of_whatever_year_is_recorded_and_loaded_on_the_same_day() {
         "1969-12-31T22:59:59Z",
         "1970-01-01T12:00:00Z",
         "9999-12-30T12:00:00Z",
+        "9999-12-31T23:59:59.9999999Z",
+        "2026-11-22T12:00:00.123456789123Z",
     ];
     for (n, sold_at) in (0..).zip(times) {
         let content = format!(r#"{{"sale_id":"{}","sold_at":"{sold_at}","sales":{LINE}}}"#, uuid(n));

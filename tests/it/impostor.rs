@@ -125,3 +125,22 @@ async fn a_till_that_was_told_to_wait_for_a_day_sells_within_its_patience() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("503") && said.contains("nothing was rung up"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_that_says_nothing_is_told_at_once_and_waited_for_no_longer_than_patience() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut silent = Vec::new();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            silent.push(stream);
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let tills = folder.path().display().to_string();
+    let sell = ["sell", "--shop", "AMIS1", "--url", &url, "--folder", &tills, "--patience", "3"];
+    let begun = Instant::now();
+    let said = String::from_utf8(tokio::task::block_in_place(|| kassa(&sell)).stderr).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    assert!(said.contains("does not answer") && said.contains("nothing was rung up"), "{said}");
+}

@@ -197,6 +197,55 @@ async fn a_journal_that_is_damaged_goes_on_with_what_can_be_read() {
 }
 
 #[tokio::test]
+async fn a_sale_whose_name_the_disk_has_changed_is_none_the_worse_and_keeps_no_other() {
+    // given what is posted, in which the sale's id stands as well
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    for n in 1..=50 {
+        let body = json!({"shop_id": "A", "message_id": id(n), "sealed": "x"}).to_string();
+        journal.ring_up(&Prepared { body, ..sale(n) }).await.unwrap();
+    }
+    drop(journal);
+    let file = folder.path().join("journal.db");
+    let whole = fs::read(&file).unwrap();
+    let name = id(25).to_string();
+    let places = |bytes: &[u8]| -> Vec<usize> {
+        (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name.as_bytes())).collect()
+    };
+    // in the table, in what is posted, and in the index
+    assert!(places(&whole).len() >= 3);
+    for place in places(&whole) {
+        let mut changed = whole.clone();
+        changed[place + 3] ^= 0x40;
+        fs::write(&file, changed).unwrap();
+        let journal = open(folder.path());
+        assert!(journal.waiting() >= 49, "{}", journal.waiting());
+        for sale in journal.oldest(100, usize::MAX).unwrap() {
+            assert!(journal.accepted(&sale.sale_id).await.unwrap(), "{}", sale.sale_id);
+        }
+        assert_eq!(journal.waiting(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_cannot_be_read_hides_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    for till in ["a", "b"] {
+        let place = folder.path().join("A").join(till).join("shop");
+        fs::create_dir_all(&place).unwrap();
+        with(&place, 2).await;
+    }
+    fs::write(folder.path().join("A/a/shop/journal.db"), "rubbish, and more of it than a header has")
+        .unwrap();
+    let tills = folder.path().display().to_string();
+    let output = tokio::task::block_in_place(|| kassa(&["till", "status", "--json", "--folder", &tills]));
+    assert_eq!(output.status.code(), Some(1));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told[0]["till"], &told[0]["waiting"]), (&json!("b"), &json!(2)));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("a of A"));
+}
+
+#[tokio::test]
 async fn what_is_no_journal_at_all_is_put_aside() {
     for rubbish in [&b"this is no database, and never was one"[..], &[0xFF; 8192]] {
         let folder = tempfile::tempdir().unwrap();

@@ -189,17 +189,28 @@ fn a_database_that_is_damaged_is_called_that() {
             let output = kassa(&["stock", "--data", text(&data)]);
             names(&String::from_utf8(output.stderr).unwrap(), &["is damaged"]);
         }
+        // nor is it taken for a shop that could be backed up
+        let kept = data.with_file_name("backup");
+        let output = kassa(&["backup", text(&kept), "--data", text(&data)]);
+        assert_eq!((output.status.code(), kept.exists()), (Some(1), false), "{damage}: {output:?}");
     }
 }
 
 #[test]
 fn a_database_that_is_gone_with_its_log_is_missed() {
-    let (_folder, data) = shop();
-    fs::remove_file(data.join("shop.db")).unwrap();
-    let up = Up::start(&data);
-    let said = String::from_utf8(up.log.lock().unwrap().clone()).unwrap();
-    names(&said, &[text(&data), "there are keys and no shop.db", "restore a backup"]);
-    sells_on(&data, &up, 0);
+    for emptied in [false, true] {
+        let (_folder, data) = shop();
+        let file = data.join("shop.db");
+        if emptied {
+            fs::write(file, "").unwrap();
+        } else {
+            fs::remove_file(file).unwrap();
+        }
+        let up = Up::start(&data);
+        let said = String::from_utf8(up.log.lock().unwrap().clone()).unwrap();
+        names(&said, &[text(&data), "there are keys and no shop.db", "restore a backup"]);
+        sells_on(&data, &up, 0);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ use kassa_pipeline::hold::LEASE;
 use kassa_pipeline::posting::Sequence;
 use serde_json::{Value, json};
 
-use crate::common::process::{Up, json, kassa};
+use crate::common::process::{Up, accepted, json, kassa};
 use crate::common::world::{World, uuid};
 
 fn s(text: &str) -> AttributeValue {
@@ -365,10 +365,23 @@ fn a_shop_whose_rows_somebody_changed_by_hand_opens_sells_and_says_which() {
         tampers(&store, ("AMIS1", "s-00098"), "gross_number", Some(s("many"))).await;
         tampers(&store, ("AMIS1", &today), "turnover", None).await;
         tampers(&store, ("AMIS2", "info"), "keys", Some(s("none"))).await;
-        tampers(&store, ("#projection", "shard#embedded"), "sequence", Some(s("soon"))).await;
+        tampers(&store, ("#projection", "shard#embedded"), "sequence", Some(s(&u64::MAX.to_string()))).await;
         tampers(&store, ("#reconcile", "upto"), "upto", Some(s("soon"))).await;
         for (table, item) in documents {
             let put = store.client.put_item().table_name(table).set_item(Some(item));
+            put.send().await.unwrap();
+        }
+        // rows of the stream that the stream did not write, and of a queue
+        for sequence in ["zz", "18446744073709551615", "99999999999999999999"] {
+            let item = [("table", s(&store.tables.events)), ("sequence", s(sequence)), ("keys", s("[]"))];
+            let item = item.map(|(name, value)| (name.to_owned(), value)).into();
+            let put = store.client.put_item().table_name(&store.tables.changes).set_item(Some(item));
+            put.send().await.unwrap();
+        }
+        for place in ["00000000000000000000#x", "zz"] {
+            let item = [("queue", s("decrypt-error-alerter")), ("place", s(place)), ("id", n("7"))];
+            let item = item.map(|(name, value)| (name.to_owned(), value)).into();
+            let put = store.client.put_item().table_name(&store.tables.queues).set_item(Some(item));
             put.send().await.unwrap();
         }
     });
@@ -377,6 +390,17 @@ fn a_shop_whose_rows_somebody_changed_by_hand_opens_sells_and_says_which() {
     // then it opens, sells, and everybody who looks is told
     let up = Up::start(folder.path());
     json(&["sell", "--shop", "AMIS1", "--url", &up.url, "--count", "20", "--json"]);
+    assert!(
+        kassa(&["backup", folder.path().join("kept").to_str().unwrap(), "--data", data]).status.success()
+    );
+    assert!(kassa(&["key", "list", "--data", data]).status.success());
+    // and who has a queue is not kept from its messages
+    accepted(&kassa(&["sell", "--shop", "AMIS1", "--key-of", "AMIS2", "--url", &up.url, "--json"]));
+    let begun = std::time::Instant::now();
+    while !kassa(&["outbox", "--data", data]).stdout.windows(4).any(|some| some == b"+316") {
+        assert!(begun.elapsed() < Duration::from_mins(1), "the manager is told nothing");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let named = |text: &str, rows: &[&str]| {
         for row in rows {
             assert!(text.contains(row), "{row} is not named: {text}");

@@ -131,7 +131,10 @@ fn the_address_that_up_prints_is_the_shops() {
     ]);
     assert!(sold.status.success(), "{sold:?}");
     let told: Value = serde_json::from_slice(&sold.stdout).unwrap();
-    assert_eq!(told["outcomes"], json!({"asked": 1, "recorded": 1, "pending": 0, "rejected": {}}));
+    assert_eq!(
+        told["outcomes"],
+        json!({"asked": 1, "recorded": 1, "pending": 0, "unknown": 0, "rejected": {}})
+    );
     assert!(!printed.contains("Signed sales only"), "{printed}");
 }
 
@@ -201,6 +204,9 @@ fn a_tills_key_is_one_that_every_library_reads() {
     let counter = Counter::opens(&shops("reject"));
     let (tills, data) = (counter.path("tills"), counter.path("shop"));
     let enroll = ["till", "enroll", "--shop", "A", "--till", "till-1", "--folder", &tills, "--data", &data];
+    // where somebody left another
+    assert!(kassa(&enroll).status.success());
+    std::fs::write(Path::new(&tills).join("A/till-1/till.jwk"), "stale").unwrap();
     let enrolled = kassa(&[&enroll[..], &["--jwk"]].concat());
     assert!(enrolled.status.success(), "{enrolled:?}");
     let of = |name: &str| Path::new(&tills).join("A/till-1").join(name).display().to_string();

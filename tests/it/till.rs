@@ -38,7 +38,11 @@ async fn take(State(shop): State<Shop>, body: String) -> Response {
             (StatusCode::ACCEPTED, axum::Json(sealed)).into_response()
         };
     }
-    let answer = problems.remove(0).answer();
+    answered(&problems.remove(0))
+}
+
+fn answered(problem: &Problem) -> Response {
+    let answer = problem.answer();
     let headers: Vec<_> = answer.headers().collect();
     let mut response = (StatusCode::from_u16(answer.status).unwrap(), answer.body).into_response();
     for (name, value) in headers {
@@ -60,8 +64,11 @@ async fn shop(problems: Vec<Problem>) -> (Shop, Till) {
         *shop.keys_given.lock().unwrap() += 1;
         axum::Json(shop.key)
     };
-    let router =
-        Router::new().route("/shop", post(take)).route("/shop/{shop}/key", get(key)).with_state(shop.clone());
+    let router = Router::new()
+        .route("/shop", post(take))
+        .route("/shop/{shop}/key", get(key))
+        .route("/shop/{shop}/sales/{sale}", get(|| async { answered(&Problem::UnknownSale) }))
+        .with_state(shop.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -151,4 +158,13 @@ async fn what_the_shop_would_refuse_for_what_is_in_it_is_not_rung_up() {
     }
     till.name = "till\t1".into();
     assert!(till.ring_up(lines()).await.err().unwrap().to_string().contains("till must be"));
+}
+
+#[tokio::test]
+async fn a_yes_of_which_the_shop_knows_nothing_is_told() {
+    let (_, till) = shop(Vec::new()).await;
+    let sale = till.ring_up(lines()).await.unwrap();
+    till.post(&sale).await.unwrap();
+    let told = till.outcomes(&[sale.sale_id]).await.unwrap();
+    assert_eq!((told.asked, told.unknown, told.recorded), (1, 1, 0));
 }

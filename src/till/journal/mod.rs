@@ -105,6 +105,8 @@ pub enum JournalError {
         "the disk is full, or fails: {path} has no room for another sale, which was not rung up; make room and ring it up again ({why})"
     )]
     Full { path: String, why: String },
+    #[error("the disk is full, or fails: {path} cannot be written; make room ({why})")]
+    NoRoom { path: String, why: String },
     #[error("{path}: {why}")]
     Io { path: String, why: String },
     #[error(
@@ -112,6 +114,10 @@ pub enum JournalError {
     )]
     Damaged(String),
 }
+
+/// Room that is kept for what makes room: a yes takes some before it frees more.
+const RESERVE: &str = "reserve";
+const RESERVE_BYTES: usize = 512 * 1024;
 
 const JOURNAL: &str = "journal.db";
 const LOCK: &str = "lock";
@@ -170,7 +176,12 @@ impl Journal {
         let reader = Store::look(&path).map_err(|why| failed(&path, &why))?;
         let gone = || JournalError::Io { path: path.display().to_string(), why: "is gone".into() };
         let reader = Mutex::new(reader.ok_or_else(gone)?);
-        let writer = Writer::start(store, path.clone(), waiting).map_err(io(&path))?;
+        let reserve = folder.join(RESERVE);
+        // Where there is no room for it, there may be enough for what is to be done.
+        if fs::metadata(&reserve).map_or(true, |reserve| reserve.len() < RESERVE_BYTES as u64) {
+            let _ = fs::write(&reserve, vec![b' '; RESERVE_BYTES]);
+        }
+        let writer = Writer::start(store, path.clone(), reserve, waiting).map_err(io(&path))?;
         Ok(Self { writer, reader, path, next_seq, found, clock, _lock: lock })
     }
 
@@ -193,6 +204,12 @@ impl Journal {
     /// [`JournalError`].
     pub fn state(&self) -> Result<State, JournalError> {
         self.reader().state().map_err(|why| failed(&self.path, &why))
+    }
+
+    /// That it does not keep what it is told.
+    #[must_use]
+    pub fn damaged(&self) -> JournalError {
+        JournalError::Damaged(self.path.display().to_string())
     }
 
     fn reader(&self) -> std::sync::MutexGuard<'_, Store> {
@@ -336,7 +353,10 @@ fn take_over(folder: &Path, store: &mut Store, found: &mut Found) -> Result<(), 
         store.take_over(&old).map_err(|why| failed(&folder.join(JOURNAL), &why))?;
         found.taken_over += 1;
         found.unreadable += old.damaged;
-        fs::remove_file(old_folder.join(OLD)).map_err(io(&old_folder))?;
+        let (from, kept) = (old_folder.join(OLD), folder.join(format!("{OLD}.damaged-{}", found.taken_over)));
+        // What could not be read of it may be worth somebody's time.
+        let gone = if old.damaged > 0 { fs::rename(&from, kept) } else { fs::remove_file(&from) };
+        gone.map_err(io(&old_folder))?;
         if another {
             fs::remove_dir_all(&old_folder).map_err(io(&old_folder))?;
         }

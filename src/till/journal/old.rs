@@ -54,18 +54,20 @@ pub fn read(bytes: &[u8]) -> Old {
         match entry {
             Entry::Sale { seq, sale_id, at, body } => {
                 old.next_seq = old.next_seq.max(seq.saturating_add(1));
-                old.journalled += 1;
+                old.journalled = old.journalled.saturating_add(1);
                 open.insert(sale_id.clone(), (Rung { seq, sale_id, at, body: Some(body) }, None));
             }
-            Entry::Accepted { sale_id } => old.sent += u64::from(open.remove(&sale_id).is_some()),
+            Entry::Accepted { sale_id } => {
+                old.sent = old.sent.saturating_add(open.remove(&sale_id).is_some().into());
+            }
             Entry::Refused { sale_id, status, detail } => {
                 let lost = Rung { seq: 0, sale_id: sale_id.clone(), at: Timestamp::UNIX_EPOCH, body: None };
                 open.entry(sale_id).or_insert((lost, None)).1 = Some(Refusal { status, detail });
             }
             Entry::Before { next_seq, journalled, accepted } => {
                 old.next_seq = old.next_seq.max(next_seq);
-                old.journalled += journalled;
-                old.sent += accepted;
+                old.journalled = old.journalled.saturating_add(journalled);
+                old.sent = old.sent.saturating_add(accepted);
             }
         }
     }

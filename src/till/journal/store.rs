@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kassa_bus::SaleId;
 use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, params};
+use serde::Deserialize;
 
 use super::old::Old;
 use super::{Oldest, Refusal, Refused, Rung, State};
@@ -35,6 +36,9 @@ const VERSIONS: [&str; 1] = ["
 
 /// Of what was freed, so many pages are kept before the file is made smaller when it is opened: 4 MiB.
 const FREE_PAGES: i64 = 1024;
+
+/// Pages that the log has before they are put in their places: 256 KiB.
+const LOG_PAGES: i64 = 64;
 
 /// Refusals that are told one by one.
 pub const TOLD: usize = 1_000;
@@ -141,6 +145,10 @@ fn parsed<T: std::str::FromStr>(row: &Row, at: usize) -> rusqlite::Result<T> {
 /// A journal's file.
 pub struct Store(Connection);
 
+fn damaged(why: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(why))
+}
+
 fn version(connection: &Connection) -> rusqlite::Result<usize> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     Ok(usize::try_from(version).unwrap_or_default())
@@ -155,10 +163,11 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        // What is in the log is lost if the log is: it is kept short.
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+        let sound: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if sound != "ok" {
-            let damaged = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-            return Err(rusqlite::Error::SqliteFailure(damaged, Some(sound)));
+            return Err(damaged(sound));
         }
         let version = version(&connection)?;
         if version > VERSIONS.len() {
@@ -176,7 +185,20 @@ impl Store {
         if free > FREE_PAGES {
             connection.execute_batch("VACUUM")?;
         }
-        Ok(Self(connection))
+        let store = Self(connection);
+        store.is_ours().map_err(|why| damaged(why.to_string()))?;
+        Ok(store)
+    }
+
+    /// Whether each row can be read.
+    fn is_ours(&self) -> rusqlite::Result<()> {
+        self.next_seq()?;
+        let mut rows = self.0.prepare("SELECT sale_id, rung_up_at FROM sales")?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let _: (SaleId, Timestamp) = (parsed(row, 0)?, parsed(row, 1)?);
+        }
+        Ok(())
     }
 
     /// Opens a journal to look at it, open or not. Nothing if there is none.
@@ -321,7 +343,7 @@ fn readable(damaged: &Path) -> Old {
     Old { next_seq: next_seq.max(next), journalled, sent, open, damaged: 1 }
 }
 
-/// The rows from one end up to the first that cannot be read.
+/// The rows from one end up to where the file cannot be read. A sale's id stands in what is posted as well.
 fn rows_of(damaged: &Connection, order: &str) -> Vec<(i64, (Rung, Option<Refusal>))> {
     let sql = format!(
         "SELECT n, seq, sale_id, rung_up_at, body, status, detail FROM sales NOT INDEXED ORDER BY n {order}"
@@ -329,8 +351,13 @@ fn rows_of(damaged: &Connection, order: &str) -> Vec<(i64, (Rung, Option<Refusal
     let mut found = Vec::new();
     let Ok(mut sql) = damaged.prepare(&sql) else { return found };
     let rows = sql.query_map([], |row| {
-        let sale =
-            Rung { seq: count(row, 1)?, sale_id: parsed(row, 2)?, at: parsed(row, 3)?, body: row.get(4)? };
+        let body: Option<String> = row.get(4)?;
+        let sale_id = match body.as_deref().and_then(|body| serde_json::from_str(body).ok()) {
+            Some(Posted { message_id }) => message_id,
+            None => parsed(row, 2)?,
+        };
+        let at = parsed(row, 3).unwrap_or(Timestamp::UNIX_EPOCH);
+        let sale = Rung { seq: count(row, 1)?, sale_id, at, body };
         let status: Option<u16> = row.get(5)?;
         let refusal = status
             .map(|status| Ok::<_, rusqlite::Error>(Refusal { status, detail: row.get(6)? }))
@@ -338,9 +365,16 @@ fn rows_of(damaged: &Connection, order: &str) -> Vec<(i64, (Rung, Option<Refusal
         Ok((row.get(0)?, (sale, refusal)))
     });
     if let Ok(rows) = rows {
-        found.extend(rows.map_while(Result::ok));
+        let is_read = |row: &rusqlite::Result<_>| !row.as_ref().is_err_and(is_damage);
+        found.extend(rows.take_while(is_read).filter_map(Result::ok));
     }
     found
+}
+
+/// What is posted of a sale.
+#[derive(Deserialize)]
+struct Posted {
+    message_id: SaleId,
 }
 
 /// Whether the file is no journal (any more), whatever the reason.

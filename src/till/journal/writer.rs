@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::store::{Change, Store};
+use super::store::{self, Change, Store};
 use super::{JournalError, failed};
 
 /// The thread that writes in a journal: what comes while it waits for the disk is written together, with one wait.
@@ -26,14 +26,14 @@ struct Asked {
 const TOGETHER: usize = 1_024;
 
 impl Writer {
-    pub fn start(mut store: Store, path: PathBuf, waiting: u64) -> std::io::Result<Self> {
+    pub fn start(mut store: Store, path: PathBuf, reserve: PathBuf, waiting: u64) -> std::io::Result<Self> {
         let (changes, mut asked) = mpsc::channel::<Asked>(TOGETHER);
         let waiting = Arc::new(AtomicU64::new(waiting));
         let (counted, file) = (Arc::clone(&waiting), path.clone());
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || {
             let mut together = Vec::new();
             while asked.blocking_recv_many(&mut together, TOGETHER) > 0 {
-                write(&mut store, &file, &counted, &mut together);
+                write(&mut store, (&file, &reserve), &counted, &mut together);
             }
         })?;
         Ok(Self { changes: Some(changes), thread: Some(thread), waiting, path })
@@ -55,8 +55,13 @@ impl Writer {
     }
 }
 
-fn write(store: &mut Store, path: &Path, waiting: &AtomicU64, together: &mut Vec<Asked>) {
-    let made = store.change(together.iter().map(|asked| &asked.change));
+fn write(store: &mut Store, (path, reserve): (&Path, &Path), waiting: &AtomicU64, together: &mut Vec<Asked>) {
+    let rings_up = together.iter().any(|asked| matches!(asked.change, Change::RingUp(_)));
+    let mut made = store.change(together.iter().map(|asked| &asked.change));
+    // What was answered makes room, for which it takes some.
+    if !rings_up && made.as_ref().is_err_and(store::is_full) && std::fs::remove_file(reserve).is_ok() {
+        made = store.change(together.iter().map(|asked| &asked.change));
+    }
     match made {
         Ok(made) => {
             let more: i64 = made.iter().map(|made| made.waiting).sum();
@@ -69,7 +74,11 @@ fn write(store: &mut Store, path: &Path, waiting: &AtomicU64, together: &mut Vec
         }
         Err(why) => {
             for asked in together.drain(..) {
-                let _ = asked.done.send(Err(failed(path, &why)));
+                let failed = match failed(path, &why) {
+                    JournalError::Full { path, why } if !rings_up => JournalError::NoRoom { path, why },
+                    failed => failed,
+                };
+                let _ = asked.done.send(Err(failed));
             }
         }
     }

@@ -20,10 +20,11 @@ pub enum Is {
 }
 
 /// What proxies, log-in pages and other people's services answer: status, content type and more headers, body.
-pub const IMPOSTORS: [(&str, &str, &str); 20] = [
+pub const IMPOSTORS: [(&str, &str, &str); 21] = [
     ("200 OK", "content-type: text/html", "<html>Welcome, please log in</html>"),
     ("200 OK", "content-type: application/json", r#"{"login":"required"}"#),
     ("200 OK", "content-type: application/json", "null"),
+    ("200 OK", "content-type: text/html", "\"OK\""),
     ("200 OK", "content-type: application/json", r#"{"status":"accepted"}"#),
     (
         "202 Accepted",
