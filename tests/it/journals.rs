@@ -11,6 +11,7 @@ use kassa_bus::{Clock, Line, SaleId};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::common::old;
 use crate::common::process::{Up, json, kassa};
 
 fn id(n: u64) -> SaleId {
@@ -340,4 +341,28 @@ async fn what_older_tills_left_behind_is_sent() {
     up.settled();
     let check = json(&["check", "--json", "--data", &path("shop").display().to_string()]);
     assert_eq!(check["recorded"], 9);
+}
+
+#[test]
+fn a_till_of_fc5a417_sends_what_it_had_and_signs_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    old::shop(&folder.path().join("shop"));
+    let up = Up::start(&folder.path().join("shop"));
+    let address = up.url.strip_prefix("http://").unwrap().replace(':', "_");
+    old::till(&folder.path().join("tills/AMIS1/till-1"), &address);
+    let (data, tills) = (path("shop"), path("tills"));
+    let before = json(&["check", "--json", "--data", &data])["recorded"].as_u64().unwrap();
+    let whose = ["--shop", "AMIS1", "--till", "till-1", "--folder", &tills, "--url", &up.url];
+    let drained = kassa(&[&["till", "drain"], &whose[..]].concat());
+    assert_eq!(String::from_utf8(drained.stdout).unwrap(), "2 accepted, 0 refused, 0 still wait\n");
+    // its key is PKCS#8 of version 2, as it was written then
+    let sold = kassa(&[&["sell", "--json"], &whose[..]].concat());
+    let told: Value = serde_json::from_slice(&sold.stdout).unwrap();
+    assert_eq!(told["outcomes"]["recorded"], 1, "{told}");
+    up.settled();
+    let sale = json(&["sale", told["last_sale"].as_str().unwrap(), "--json", "--data", &data]);
+    assert_eq!(sale["events"].as_array().unwrap().last().unwrap()["body"]["signed_by"], "till-1");
+    let check = json(&["check", "--json", "--data", &data]);
+    assert_eq!((&check["recorded"], &check["mismatches"]), (&json!(before + 3), &json!([])));
 }

@@ -264,6 +264,32 @@ fn what_was_sold_to_one_address_is_never_sent_to_another() {
     assert_eq!(place.recorded(&up).len(), 4);
 }
 
+#[test]
+fn the_largest_sale_is_rung_up_offline_and_arrives_and_one_line_more_is_not_rung_up() {
+    let place = Place::new();
+    let up = place.opens();
+    place.sells(1);
+    up.kill();
+    // given 2,000 lines of the largest form there is, which a till keeps over a restart
+    let file = place.path("sale.json").display().to_string();
+    let line = |n: u64| json!({"item_no": (100_000_000_000_000_000 + n).to_string(), "gross_number": "-123456789012.123456", "gross_turnover": "-123456789012.123456"});
+    let sells = |lines: u64| {
+        let sale = json!({"sales": (0..lines).map(line).collect::<Vec<_>>()});
+        fs::write(&file, sale.to_string()).unwrap();
+        place.runs(&["sell", "--url", &place.url(), "--file", &file, "--patience", "1", "--json"])
+    };
+    let sold: Value = serde_json::from_slice(&sells(2_000).stdout).unwrap();
+    assert_eq!((&sold["waiting"], &sold["failed"]), (&json!(1), &json!(0)), "{sold}");
+    let refused = sells(2_001);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("1 to 2000 lines"));
+    place.sells(2);
+    assert_eq!(place.status()["journalled"], 4);
+    let up = place.opens();
+    let drained = place.drains();
+    assert_eq!(String::from_utf8(drained.stdout).unwrap(), "3 accepted, 0 refused, 0 still wait\n");
+    assert_eq!(place.recorded(&up).len(), 4);
+}
+
 /// Runs `kassa sell` with the most a file may have, which to the till is a disk that is full.
 fn sell_where_files_end_at(place: &Place, kib: u32, count: &str) -> Output {
     let args = place.args(&["sell", "--url", &place.url(), "--count", count, "--patience", "1", "--json"]);

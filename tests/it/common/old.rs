@@ -14,9 +14,24 @@ fn kept() -> PathBuf {
 /// Puts the shop's folder there.
 pub fn shop(data: &Path) {
     fs::create_dir_all(data).unwrap();
-    let mut packed = GzDecoder::new(File::open(kept().join("shop.db.gz")).unwrap());
-    std::io::copy(&mut packed, &mut File::create(data.join("shop.db")).unwrap()).unwrap();
+    unpack("shop.db.gz", &data.join("shop.db"));
     keys(&kept().join("keys"), &data.join("keys"));
+}
+
+/// Puts the folder of its till there, which is enrolled, and has rung up two sales more that it sells at this address.
+pub fn till(folder: &Path, address: &str) {
+    let journal = folder.join(address);
+    fs::create_dir_all(&journal).unwrap();
+    unpack("till/journal.gz", &journal.join("journal"));
+    fs::copy(kept().join("till/shop.jwk"), journal.join("shop.jwk")).unwrap();
+    let key = folder.join("till.key");
+    fs::copy(kept().join("till/till.key"), &key).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+}
+
+fn unpack(from: &str, to: &Path) {
+    let mut packed = GzDecoder::new(File::open(kept().join(from)).unwrap());
+    std::io::copy(&mut packed, &mut File::create(to).unwrap()).unwrap();
 }
 
 fn keys(from: &Path, to: &Path) {
