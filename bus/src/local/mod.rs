@@ -54,7 +54,7 @@ impl Default for Redelivery {
 }
 
 /// How much one queue holds, in KiB of bodies. Publishers wait beyond it, so memory is bounded.
-const QUEUE_KIB: u32 = 32 * 1024;
+const QUEUE_KIB: u32 = 16 * 1024;
 
 /// A queue with less room than this turns new sales away at the door.
 const RESERVE_KIB: usize = 1024;

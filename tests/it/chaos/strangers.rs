@@ -83,9 +83,14 @@ pub async fn post(url: String, seed: u64, sales: u32, extremes: &[(&str, &str)])
                 let body =
                     json!({"shop_id": "AMIS2", "message_id": id, "content_base64": "QUFBQQ=="}).to_string();
                 let asked = http.post(format!("{url}/shop")).timeout(HTTP_PATIENCE).body(body);
-                let answer = async { asked.send().await?.text().await };
+                let answer = async {
+                    let answer = asked.send().await?;
+                    let is_json =
+                        answer.headers().get("content-type").is_some_and(|is| is == "application/json");
+                    Ok::<_, reqwest::Error>(is_json && answer.text().await? == "\"OK\"")
+                };
                 // Whatever answers in the shop's place is not believed.
-                if answer.await.is_ok_and(|answer| answer == "\"OK\"") {
+                if answer.await.is_ok_and(|accepted| accepted) {
                     answered.push(Answered { sale_ids: vec![id], due: Due::Rejected });
                 }
                 continue;
