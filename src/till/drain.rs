@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use kassa_bus::limits::{MAX_BATCH, MAX_BATCH_BODY};
 use kassa_bus::{SaleId, ShopId};
 use rand::Rng;
@@ -77,15 +78,16 @@ impl Drain<'_> {
             Ok(answered) => answered,
             Err(away) => return Ok(Step::Away(away)),
         };
-        let (mut sent, mut for_good) = (Sent::default(), false);
-        for (sale, answered) in oldest.iter().zip(answered) {
-            for_good |= answered != Answered::Later;
-            if !settle(self.journal, &sale.sale_id, &answered).await? {
-                continue;
-            }
+        // At once, so that they are written together.
+        let answers = || oldest.iter().zip(&answered);
+        let settled =
+            try_join_all(answers().map(|(sale, answer)| settle(self.journal, &sale.sale_id, answer)));
+        let (settled, for_good) = (settled.await?, answered.iter().any(|answer| *answer != Answered::Later));
+        let mut sent = Sent::default();
+        for ((sale, answered), _) in answers().zip(settled).filter(|(_, first)| *first) {
             match answered {
                 Answered::Accepted => sent.accepted.push(sale.sale_id.clone()),
-                Answered::Refused(refused) => sent.refused.push(refused),
+                Answered::Refused(refused) => sent.refused.push(refused.clone()),
                 Answered::Later => {}
             }
         }

@@ -37,8 +37,8 @@ const VERSIONS: [&str; 1] = ["
 /// Of what was freed, so many pages are kept before the file is made smaller when it is opened: 4 MiB.
 const FREE_PAGES: i64 = 1024;
 
-/// Pages that the log has before they are put in their places: 256 KiB.
-const LOG_PAGES: i64 = 64;
+/// Pages that the log has before they are put in their places: 1 MiB.
+const LOG_PAGES: i64 = 256;
 
 /// Refusals that are told one by one.
 pub const TOLD: usize = 1_000;
