@@ -2,8 +2,8 @@
 //!
 //! What a till sells must fit everywhere it comes through. The event store keeps an envelope in one item of at most
 //! 400 KB (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>), which gives
-//! [`MAX_ENVELOPE`]. A topic's message is at most [`MAX_MESSAGE`], which opened sales keep to by [`MAX_LINES`] and
-//! [`MAX_LINE`], and envelopes by going as their event's key where they are larger than [`MAX_INLINE`]. How many bytes a
+//! `MAX_ENVELOPE`. A topic's message is at most `MAX_MESSAGE`, which opened sales keep to by `MAX_LINES` and
+//! `MAX_LINE`, and envelopes by going as their event's key where they are larger than `MAX_INLINE`. How many bytes a
 //! request may have follows from the envelope's.
 
 use serde::Serialize;

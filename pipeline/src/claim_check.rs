@@ -1,7 +1,7 @@
 //! What SNS does not take goes by its event's key (a claim check): an accepted sale is in the event store anyway.
 //!
-//! Whoever sends an accepted sale on its way makes its message with [`message`], and whoever takes it from there gets its
-//! envelope back with [`claimed`]. Most messages carry their envelope and need no look at the store.
+//! Whoever sends an accepted sale on its way makes its message with `message`, and whoever takes it from there gets its
+//! envelope back with `claimed`. Most messages carry their envelope and need no look at the store.
 
 use kassa_bus::Message;
 use kassa_bus::message::{AcceptedSale, Carried};

@@ -4,11 +4,11 @@
 //! (<https://docs.aws.amazon.com/redshift/latest/dg/c_redshift-and-postgres-sql.html>), would differ here and
 //! in `migrations/`:
 //!
-//! - [`COPY`]: there is no `COPY … FROM STDIN`. Rows go to S3 and are copied from there into a staging table,
+//! - `COPY`: there is no `COPY … FROM STDIN`. Rows go to S3 and are copied from there into a staging table,
 //!   and what is not there is inserted: `insert into fact_sale_line select … where not exists (…)`.
 //! - Primary keys are not enforced, so that insert must be under a lock: `lock table fact_sale_line`.
-//! - [`THERE`] is part of that insert. [`LOCK`]: no advisory locks; `lock table kassa_schema` does the same.
-//! - [`SESSION`]: of these only `statement_timeout` exists.
+//! - `THERE` is part of that insert. `LOCK`: no advisory locks; `lock table kassa_schema` does the same.
+//! - `SESSION`: of these only `statement_timeout` exists.
 //! - `migrations/`: a plain `numeric` has no decimals there; `numeric(29,17)` holds whatever a till may send.
 //!
 //! Here the primary key makes both unnecessary. Copying past a staging table straight into the fact table

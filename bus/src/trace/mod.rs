@@ -2,7 +2,7 @@
 //! message's attributes, spans by the semantic conventions, and an OTLP export.
 //!
 //! Spans are OpenTelemetry's own, made by its SDK; what is here is how ours come about and leave. Nothing is global: a
-//! driver is given a [`Tracer`] and begins a span; what goes on within it finds it by its task. Where the tracer is off
+//! driver is given a `Tracer` and begins a span; what goes on within it finds it by its task. Where the tracer is off
 //! there is no span to find.
 
 /// Spans that wait for their export.

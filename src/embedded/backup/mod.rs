@@ -1,6 +1,6 @@
 //! A backup of a shop on one machine: its tables as they were at one moment, its keys, and a list of what belongs to it.
 //!
-//! [`backup`] makes one of a shop that may be open and selling, [`restore`] makes a shop of one. Nothing else is a backup: what
+//! `backup` makes one of a shop that may be open and selling, `restore` makes a shop of one. Nothing else is a backup: what
 //! is copied while the shop writes is of several moments at once.
 
 /// From a shop to a backup.
