@@ -91,7 +91,7 @@ impl Drain<'_> {
                 Answered::Later => {}
             }
         }
-        if for_good
+        if answered.first().is_some_and(|answer| *answer != Answered::Later)
             && sent.count() == 0
             && self.journal.oldest(1, 0)?.iter().any(|still| still.sale_id == first.sale_id)
         {
