@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
+use jiff::SignedDuration;
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -32,6 +33,7 @@ impl Surroundings {
             Around::CutLine => self.line.becomes(Is::Cut),
             Around::LoseAnswers => self.line.becomes(Is::Deaf),
             Around::Impostor(which) => self.line.becomes(Is::Impostor(which)),
+            Around::TillClocks(by) => self.tills.machine.clock(by),
             Around::Warehouse(fault, times) => depot.road.will_be(std::iter::repeat_n(fault, times)),
             Around::KillWarehouse => depot.is_killed(),
         }
@@ -41,6 +43,7 @@ impl Surroundings {
         match fault {
             Around::FullTill => self.tills.machine.full(false),
             Around::CutLine | Around::LoseAnswers | Around::Impostor(_) => self.line.becomes(Is::Open),
+            Around::TillClocks(_) => self.tills.machine.clock(SignedDuration::ZERO),
             Around::KillTill | Around::Warehouse(..) | Around::KillWarehouse => {}
         }
     }

@@ -92,11 +92,15 @@ impl Deployed {
 
     /// Plays a round, and panics if anything that was promised does not hold at its end.
     pub async fn play(&mut self, seed: u64, tally: &mut Tally) {
-        let round = Round::of(seed);
+        let round = Round::<OnAws>::of(seed);
         let mut chance = StdRng::seed_from_u64(seed);
         // The emulator adds up in fewer digits than DynamoDB, which has 38: nothing extreme is sold there.
         let url = self.around.tills.url.clone();
         let strangers = tokio::spawn(strangers::post(url, seed, round.sales / 2, &[]));
+        if let Some(OnAws::Around(fault)) = round.lasting {
+            tally.count(&fault.name(), 1);
+            self.around.begins(fault, &mut self.depot, &mut chance);
+        }
         self.around.tills.sell(round.sales);
         self.suffers(&round, &mut chance, seed, tally).await;
         self.answered.extend(strangers.await.unwrap());
@@ -136,6 +140,9 @@ impl Deployed {
             }
         }
         self.around.ended().await;
+        if let Some(fault) = round.lasting {
+            self.ends(fault);
+        }
     }
 
     fn ends(&self, fault: OnAws) {

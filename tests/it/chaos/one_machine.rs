@@ -21,7 +21,7 @@ use super::depot::Depot;
 use super::line::Line;
 use super::machine::Machine;
 use super::plan::{Ending, Fault, OnOneMachine, Round};
-use super::strangers::{self, EXTREMES};
+use super::strangers::{self, EXTREMES, SlowClients};
 use super::tally::Tally;
 use super::tills::{Tills, enrol};
 use crate::common::process::{Up, command, json};
@@ -45,12 +45,16 @@ impl Premises {
 
     /// Plays a round, and panics if anything that was promised does not hold at its end.
     pub async fn play(&mut self, seed: u64, tally: &mut Tally) {
-        let round = Round::of(seed);
+        let round = Round::<OnOneMachine>::of(seed);
         self.depot.road.clear();
         self.depot.empties().await;
         let mut trade = Trade::opens(self, seed, tally).await;
         let strangers =
             tokio::spawn(strangers::post(trade.around.line.url.clone(), seed, round.sales / 2, &EXTREMES));
+        if let Some(fault) = round.lasting {
+            tally.count(&fault.name(), 1);
+            trade.begins(fault, &mut self.depot, tally).await;
+        }
         trade.around.tills.sell(round.sales);
         trade.suffers(&round, &mut self.depot, tally).await;
         let answered = strangers.await.unwrap();
@@ -72,6 +76,7 @@ struct Trade {
     up: Option<Up>,
     settings: Vec<String>,
     around: Surroundings,
+    slow: Option<SlowClients>,
     /// What the shop wrote, each time it was open.
     logs: Vec<Arc<Mutex<Vec<u8>>>>,
 }
@@ -104,6 +109,7 @@ impl Trade {
             machine: Machine::new(&folder.path().join("machine")),
             around: Surroundings::new(tills, line),
             folder,
+            slow: None,
             up: None,
             settings: settings.into(),
             logs: Vec::new(),
@@ -156,11 +162,15 @@ impl Trade {
         let mut command = self.opening();
         self.machine.runs(command.env("RUST_LOG", "debug"));
         let up = tokio::task::block_in_place(|| Up::spawn(&mut command));
-        let address: SocketAddr = up.url.strip_prefix("http://").unwrap().parse().unwrap();
         self.logs.push(up.log.clone());
         self.around.said.extend(up.printed.concat().bytes());
-        self.around.line.leads_to(address);
         self.up = Some(up);
+        self.around.line.leads_to(self.address());
+    }
+
+    /// Where the shop listens now.
+    fn address(&self) -> SocketAddr {
+        self.up.as_ref().unwrap().url.strip_prefix("http://").unwrap().parse().unwrap()
     }
 
     fn signals(&self, signal: &str) {
@@ -182,6 +192,9 @@ impl Trade {
         }
         // Whoever still sells does so in peace.
         self.around.ended().await;
+        if let Some(fault) = round.lasting {
+            self.ends(fault);
+        }
     }
 
     async fn begins(&mut self, fault: OnOneMachine, depot: &mut Depot, tally: &mut Tally) {
@@ -202,17 +215,19 @@ impl Trade {
             OnOneMachine::Clock(by) => self.machine.clock(by),
             // Not waited for: a shop that is frozen answers nobody.
             OnOneMachine::Republish => self.around.asks(self.command(&["reconcile"])),
+            OnOneMachine::SlowClients => self.slow = Some(SlowClients::of(self.address())),
             OnOneMachine::Backup => tokio::task::block_in_place(|| self.backs_up()),
             OnOneMachine::Around(fault) => self.around.begins(fault, depot, &mut self.chance),
         }
     }
 
-    fn ends(&self, fault: OnOneMachine) {
+    fn ends(&mut self, fault: OnOneMachine) {
         match fault {
             OnOneMachine::FreezeShop => self.signals("-CONT"),
             OnOneMachine::SlowDisk => self.machine.slow(Duration::ZERO),
             OnOneMachine::FullDisk => self.machine.full(false),
             OnOneMachine::Clock(_) => self.machine.clock(SignedDuration::ZERO),
+            OnOneMachine::SlowClients => self.slow = None,
             OnOneMachine::Around(fault) => self.around.ends(fault),
             OnOneMachine::KillShop { .. } | OnOneMachine::Republish | OnOneMachine::Backup => {}
         }

@@ -13,6 +13,9 @@ use crate::common::road;
 pub trait Fault: Copy {
     fn draw(chance: &mut StdRng) -> Self;
 
+    /// What is wrong from a round's beginning on, if anything is.
+    fn draw_lasting(chance: &mut StdRng) -> Option<Self>;
+
     /// What the tally calls it.
     fn name(self) -> String;
 }
@@ -28,6 +31,8 @@ pub enum Around {
     LoseAnswers,
     /// Something else answers tills in the shop's place.
     Impostor(usize),
+    /// The tills' clocks are that much ahead.
+    TillClocks(SignedDuration),
     /// The next deliveries to the warehouse meet that.
     Warehouse(road::Fault, usize),
     KillWarehouse,
@@ -48,6 +53,8 @@ pub enum OnOneMachine {
     Clock(SignedDuration),
     /// All that is on its way is sent on its way again.
     Republish,
+    /// From another address come requests that never end, and some whose answers nobody reads.
+    SlowClients,
     /// No fault: a backup is made, which must open.
     Backup,
     Around(Around),
@@ -83,6 +90,13 @@ impl Fault for Around {
         }
     }
 
+    fn draw_lasting(chance: &mut StdRng) -> Option<Self> {
+        // Minutes, hours, or more days than a sale is booked ahead.
+        let most = [600, 100_000, 10_000_000][chance.random_range(0..3)];
+        let by = SignedDuration::from_secs(chance.random_range(1..=most));
+        chance.random_bool(0.25).then_some(Self::TillClocks(by))
+    }
+
     fn name(self) -> String {
         let name = match self {
             Self::KillTill => "till killed",
@@ -90,6 +104,7 @@ impl Fault for Around {
             Self::CutLine => "network cut",
             Self::LoseAnswers => "network loses answers",
             Self::Impostor(_) => "something else answers tills",
+            Self::TillClocks(_) => "tills' clocks ahead",
             Self::Warehouse(road::Fault::Broken, _) => "warehouse broken",
             Self::Warehouse(road::Fault::Busy, _) => "warehouse busy",
             Self::Warehouse(road::Fault::Lost, _) => "warehouse hangs",
@@ -118,6 +133,11 @@ impl Fault for OnOneMachine {
         }
     }
 
+    fn draw_lasting(chance: &mut StdRng) -> Option<Self> {
+        let slow = chance.random_bool(0.15).then_some(Self::SlowClients);
+        slow.or_else(|| Around::draw_lasting(chance).map(Self::Around))
+    }
+
     fn name(self) -> String {
         let name = match self {
             Self::KillShop { requeue: false } => "shop killed",
@@ -128,6 +148,7 @@ impl Fault for OnOneMachine {
             Self::Clock(by) if by.is_negative() => "shop's clock back",
             Self::Clock(_) => "shop's clock ahead",
             Self::Republish => "all on its way repeated",
+            Self::SlowClients => "slow clients",
             Self::Backup => "backup made and opened",
             Self::Around(around) => return around.name(),
         };
@@ -151,6 +172,10 @@ impl Fault for OnAws {
             11 => Self::Republish,
             _ => Self::Around(Around::draw(chance)),
         }
+    }
+
+    fn draw_lasting(chance: &mut StdRng) -> Option<Self> {
+        Around::draw_lasting(chance).map(Self::Around)
     }
 
     fn name(self) -> String {
@@ -184,6 +209,8 @@ pub enum Ending {
 /// What a round is made of.
 #[derive(Debug)]
 pub struct Round<F> {
+    /// What is wrong while tills sell, from the beginning on.
+    pub lasting: Option<F>,
     steps: Vec<Step<F>>,
     pub ending: Ending,
     /// How many sales each till has to sell.
@@ -200,7 +227,8 @@ impl<F: Fault> Round<F> {
         };
         let steps = (0..chance.random_range(3..8)).map(|_| step(&mut chance)).collect();
         let ending = if chance.random_bool(0.5) { Ending::Minutes } else { Ending::Hand };
-        Self { steps, ending, sales: chance.random_range(5..40) }
+        let sales = chance.random_range(5..40);
+        Self { steps, ending, sales, lasting: F::draw_lasting(&mut chance) }
     }
 
     /// What begins or ends, and when, from the round's own beginning.

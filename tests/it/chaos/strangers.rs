@@ -1,5 +1,6 @@
 //! Those who post beside the tills that keep journals: older tills, misconfigured ones, and worse.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +11,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use reqwest::Client;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
 
 /// What a stranger's sale must come to, if it was answered yes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,13 +73,18 @@ pub async fn post(url: String, seed: u64, sales: u32, extremes: &[(&str, &str)])
     let mut answered = Vec::new();
     for n in 0..sales {
         tokio::time::sleep(Duration::from_millis(chance.random_range(0..60))).await;
-        let (till, due, times) = match chance.random_range(0..7) {
+        let (till, due, times) = match chance.random_range(0..8) {
             0 => (&classic, Due::Recorded, 1),
             1 | 2 => (&sealed, Due::Recorded, 1),
             3 => (&sealed, Due::Recorded, 3),
             4 => (&misconfigured, Due::Rejected, 2),
             5 => {
                 answered.extend(replay(&classic, &mut chance).await);
+                continue;
+            }
+            6 => {
+                let junk = chance.random_range(1..30);
+                answered.extend(junk_first(&sealed, &misconfigured, junk).await);
                 continue;
             }
             _ => {
@@ -110,6 +119,65 @@ pub async fn post(url: String, seed: u64, sales: u32, extremes: &[(&str, &str)])
         }
     }
     answered
+}
+
+/// Posts so many envelopes that nobody can open under a sale's id, and then the sale.
+async fn junk_first(till: &Till, misconfigured: &Till, junk: usize) -> Option<Answered> {
+    let sale = till.ring_up(goods()).await.ok()?;
+    for _ in 0..junk {
+        let mut other = misconfigured.ring_up(goods()).await.ok()?;
+        other.body = other.body.replace(other.sale_id.as_str(), sale.sale_id.as_str());
+        other.sale_id = sale.sale_id.clone();
+        // Too many at once are told to come again, as the sale may be.
+        let _ = misconfigured.post(&other).await;
+    }
+    for _ in 0..5 {
+        if till.post(&sale).await.is_ok() {
+            return Some(Answered { sale_ids: vec![sale.sale_id.to_string()], due: Due::Recorded });
+        }
+        tokio::time::sleep(HTTP_PATIENCE / 4).await;
+    }
+    None
+}
+
+/// From an address of their own: connections on which half a sale comes, and such on which nobody reads the answer, until
+/// they are dropped.
+pub struct SlowClients {
+    _clients: JoinSet<()>,
+}
+
+impl SlowClients {
+    /// More than an address may have.
+    const CONNECTIONS: usize = 600;
+
+    pub fn of(shop: SocketAddr) -> Self {
+        let mut clients = JoinSet::new();
+        for n in 0..Self::CONNECTIONS {
+            clients.spawn(async move {
+                loop {
+                    let _ = Self::one(shop, n % 2 == 0).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+        }
+        Self { _clients: clients }
+    }
+
+    async fn one(shop: SocketAddr, reads: bool) -> std::io::Result<()> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from(([127, 0, 0, 2], 0)))?;
+        let mut stream = socket.connect(shop).await?;
+        let half = b"POST /shop HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\n{";
+        if reads {
+            stream.write_all(half).await?;
+            stream.read_to_end(&mut Vec::new()).await?;
+        } else {
+            loop {
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Posts a sale, and its envelope under another id, at the same time.
