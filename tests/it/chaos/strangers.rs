@@ -11,6 +11,8 @@ use rand::{Rng, SeedableRng};
 use reqwest::Client;
 use serde_json::json;
 
+use crate::common::unopenable;
+
 /// What a stranger's sale must come to, if it was answered yes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -80,9 +82,8 @@ pub async fn post(url: String, seed: u64, sales: u32, extremes: &[(&str, &str)])
             }
             _ => {
                 let id = format!("{n}-{}", Timestamp::now().strftime("%Y%m%d"));
-                let body =
-                    json!({"shop_id": "AMIS2", "message_id": id, "content_base64": "QUFBQQ=="}).to_string();
-                let asked = http.post(format!("{url}/shop")).timeout(HTTP_PATIENCE).body(body);
+                let body = json!({"shop_id": "AMIS2", "message_id": id, "content_base64": unopenable()});
+                let asked = http.post(format!("{url}/shop")).timeout(HTTP_PATIENCE).body(body.to_string());
                 let answer = async {
                     let answer = asked.send().await?;
                     let is_json =
