@@ -338,7 +338,7 @@ many look, the tables for the latest sales every five seconds while somebody doe
 
 Examples:
   kassa console --stage prod
-  kassa console --stage prod --listen 0.0.0.0:8090"
+  kassa console --stage prod --listen 0.0.0.0:8091"
 )]
 pub struct ConsoleArgs {
     /// The deployed stage
@@ -347,7 +347,7 @@ pub struct ConsoleArgs {
     #[command(flatten)]
     pub service: Service,
     /// Where browsers look; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS:PORT")]
+    #[arg(long, default_value = "127.0.0.1:8091", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
 }
 

@@ -339,7 +339,7 @@ async fn warehouse(args: WarehouseArgs) -> Result<ExitCode, Failure> {
             Err(error) => eprintln!("closing: signals cannot be had: {error}"),
         }
     };
-    receiver.serve(listener, until).await?;
+    receiver.serve(listener, until).await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,10 +4,13 @@ use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use indicatif::MultiProgress;
+use kassa_bus::jwe::RSA_2048_BYTES;
 use kassa_bus::{Clock, ShopId};
 use kassa_pipeline::check::Check;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::questions::ask::Ask;
 use crate::questions::{DayFilter, Status, render};
@@ -174,8 +177,10 @@ async fn twice_and_rubbish(url: &str) -> Result<String, Failure> {
     let sale = till.ring_up(line.lines).await?;
     till.post(&sale).await?;
     till.post(&sale).await?;
-    let rubbish = r#"{"shop_id":"AMIS1","message_id":"666-20261122","content_base64":"cnViYmlzaA=="}"#;
-    reqwest::Client::new().post(format!("{url}/shop")).body(rubbish).send().await?.error_for_status()?;
+    let rubbish = BASE64_STANDARD.encode([b'?'; RSA_2048_BYTES]);
+    let rubbish = json!({"shop_id": "AMIS1", "message_id": "666-20261122", "content_base64": rubbish});
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    http.post(format!("{url}/shop")).json(&rubbish).send().await?.error_for_status()?;
     Ok(sale.sale_id.to_string())
 }
 

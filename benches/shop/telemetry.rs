@@ -182,7 +182,7 @@ impl Functions {
                     sale_id: id.parse()?,
                     envelope: Envelope::Sealed { sealed: envelope },
                     origin: Origin {
-                        source: "192.0.2.7".to_owned(),
+                        source: "192.0.2.7".into(),
                         accepted_at: Timestamp::now(),
                         attempt: 1,
                         trace: self.accepts(),

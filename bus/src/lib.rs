@@ -11,6 +11,8 @@ pub mod amount;
 pub mod business_date;
 /// A bounded cache whose entries expire.
 pub mod cache;
+/// Where a request comes from, and how much of that is kept.
+pub mod client;
 /// Time, given from outside.
 pub mod clock;
 /// What every subscriber must bear.
@@ -61,6 +63,8 @@ pub mod sale;
 pub mod secrets;
 /// What a function or a shop is told at its start.
 pub mod settings;
+/// A bounded whole of which nobody gets more than a share.
+pub mod shares;
 /// The table of the registry and the read models.
 pub mod shops_table;
 /// Topics on SNS.
@@ -81,6 +85,7 @@ pub mod trace;
 /// What travels to the warehouse, and how it is signed.
 pub mod webhook;
 
+pub use client::{ClientAddress, Network};
 pub use clock::Clock;
 pub use documents::Documents;
 pub use host::Host;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::client::Network;
 use crate::ids::{SaleId, ShopId, Thumbprint, TillId};
 use crate::limits::{MAX_INLINE, json_bytes};
 use crate::sale::Line;
@@ -194,8 +195,8 @@ pub fn decode_content(base64: &str) -> Option<Vec<u8>> {
 /// Where an envelope came in, carried along so that a rejection can name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The client's network address.
-    pub source: String,
+    /// The network it came from.
+    pub source: Network,
     pub accepted_at: Timestamp,
     /// Which try this is: 1, and one more each time a rejected sale is put through again.
     pub attempt: u32,

@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 
+use crate::ids::ShopId;
 use crate::message::{Message, Topic};
 
 /// The topic did not take the message; it may later.
@@ -19,6 +20,11 @@ pub trait Publisher: Send + Sync {
     /// message at least once. It MAY deliver twice and in any order, and MUST NOT let one refused
     /// message fail its neighbours.
     async fn publish(&self, topic: Topic, messages: Vec<Message>) -> Vec<Result<(), PublishError>>;
+
+    /// Whether the topic can take new sales of a shop, or whoever brings them should come back later. SNS always can.
+    fn has_room(&self, _topic: Topic, _shop: &ShopId) -> bool {
+        true
+    }
 }
 
 /// Publishes one message.

@@ -4,7 +4,7 @@ use futures::stream::{self, StreamExt};
 use kassa_bus::message::{AcceptedSale, Envelope, Origin};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{
-    Clock, Dimension, Metric, Metrics, PublishError, Publisher, Retry, SaleId, ShopId, Thumbprint, Topic,
+    ClientAddress, Clock, Dimension, Metric, Metrics, PublishError, Publisher, Retry, SaleId, ShopId, Topic,
     TraceContext, trace,
 };
 use serde_json::{Value, json};
@@ -35,8 +35,7 @@ pub struct Accept {
 /// A `POST /shop`, its body decoded if it came in base64.
 pub struct Post<'a> {
     pub body: &'a [u8],
-    /// The client's network address.
-    pub source: String,
+    pub client: ClientAddress,
     /// What the request says of the trace it belongs to.
     pub trace: Option<TraceContext>,
 }
@@ -72,29 +71,39 @@ impl Accept {
     async fn accept(&self, post: Post<'_>) -> Result<Answer, Problem> {
         let now = self.clock.now();
         let trace = trace::current().or(post.trace);
-        let origin = Origin { source: post.source, accepted_at: now, attempt: 1, trace };
-        match request::parse(post.body)? {
-            Posts::One(posted) => self.one(posted, origin).await,
-            Posts::Batch(shop_id, members) => self.batch(shop_id, members, &origin).await,
+        let origin = Origin { source: post.client.into(), accepted_at: now, attempt: 1, trace };
+        let posts = request::parse(post.body)?;
+        let shop = self.shop(posts.shop_id()).await?;
+        if !self.publisher.has_room(Topic::ToDecrypt, &shop.shop_id) {
+            return Err(Problem::BUSY);
         }
+        let _in_hand = self.rates.enter(&shop.shop_id, post.body.len())?;
+        let answer = match posts {
+            Posts::One(posted) => self.one(posted, post.client, origin).await?,
+            Posts::Batch(_, members) => self.batch(members, post.client, &origin).await?,
+        };
+        Ok(Answer { key: shop.present_key().map(|key| key.kid.clone()), ..answer })
     }
 
-    async fn one(&self, posted: Posted, origin: Origin) -> Result<Answer, Problem> {
-        let shop = self.shop(&posted.shop_id).await?;
-        let sale = self.take(posted, origin).await?;
+    async fn one(&self, posted: Posted, client: ClientAddress, origin: Origin) -> Result<Answer, Problem> {
+        let sale = self.take(posted, client, origin).await?;
         let published = publish_one(&*self.publisher, Topic::ToDecrypt, claim_check::message(&sale)).await;
         published.map_err(|error| try_again(&sale, error))?;
         told(&sale);
-        Ok(Answer { key: present_key(&shop), ..yes(&sale) })
+        Ok(yes(&sale))
     }
 
     /// Takes each sale of a batch for itself: what one is refused for is no matter of the others.
-    async fn batch(&self, shop_id: ShopId, members: Vec<Member>, origin: &Origin) -> Result<Answer, Problem> {
-        let shop = self.shop(&shop_id).await?;
+    async fn batch(
+        &self,
+        members: Vec<Member>,
+        client: ClientAddress,
+        origin: &Origin,
+    ) -> Result<Answer, Problem> {
         let each = members.into_iter().map(|member| async move {
             let posted = member?;
             let id = posted.sale_id.clone();
-            self.take(posted, origin.clone()).await.map_err(|problem| (id, problem))
+            self.take(posted, client, origin.clone()).await.map_err(|problem| (id, problem))
         });
         let taken: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
         let messages = taken.iter().flatten().map(claim_check::message).collect();
@@ -113,24 +122,29 @@ impl Accept {
         let outcomes: Vec<Answered> = outcomes.collect();
         let refused = |outcome: &&Answered| matches!(outcome, Err((_, problem)) if !problem.is_ours());
         self.metrics.count(Metric::Refused, outcomes.iter().filter(refused).count() as u64);
-        Ok(Answer { key: present_key(&shop), ..batch_answer(&outcomes)? })
+        batch_answer(&outcomes)
     }
 
     async fn shop(&self, shop_id: &ShopId) -> Result<Arc<Shop>, Problem> {
         trace::note("kassa.shop_id", shop_id.as_str());
         let shop = self.registry.shop(shop_id).await.map_err(|error| {
             tracing::error!(%shop_id, %error, "the registry cannot be read");
-            TRY_AGAIN
+            Problem::Unavailable { retry_after: 1, detail: "the registry cannot be read now; send it again" }
         })?;
         shop.ok_or(Problem::UnknownShop)
     }
 
     /// Appends the accepted event of a registered shop's sale.
-    async fn take(&self, posted: Posted, origin: Origin) -> Result<AcceptedSale, Problem> {
+    async fn take(
+        &self,
+        posted: Posted,
+        client: ClientAddress,
+        origin: Origin,
+    ) -> Result<AcceptedSale, Problem> {
         let sale_id = posted.sale_id.unwrap_or_else(|| SaleId::new(origin.accepted_at));
         let mut sale = AcceptedSale { shop_id: posted.shop_id, sale_id, envelope: posted.envelope, origin };
         trace::note("kassa.sale_id", sale.sale_id.as_str());
-        self.rates.admit(&sale.shop_id, &sale.origin.source)?;
+        self.rates.admit(&sale.shop_id, client)?;
         let appended = self.store.append(&accepted(&sale)).await;
         match appended.map_err(|error| try_again(&sale, error))? {
             Appended::New => {
@@ -148,12 +162,12 @@ impl Accept {
 
     /// Answers a `GET /shop/{shop_id}/sales/{sale_id}`: what became of a sale that was accepted, with nothing of what was sold.
     /// Asking is bounded as selling is.
-    pub async fn outcome(&self, shop_id: &str, sale_id: &str, source: &str) -> Answer {
+    pub async fn outcome(&self, shop_id: &str, sale_id: &str, client: ClientAddress) -> Answer {
         let Ok(shop_id) = shop_id.parse() else { return Problem::UnknownShop.answer() };
         let Ok(sale_id) = sale_id.parse() else { return Problem::UnknownSale.answer() };
         let told = async {
             self.shop(&shop_id).await?;
-            self.rates.admit(&shop_id, source)?;
+            self.rates.admit(&shop_id, client)?;
             let events = self.store.sale_without_bodies(&shop_id, &sale_id).await.map_err(|error| {
                 tracing::error!(%shop_id, %sale_id, %error, "a sale's events cannot be read");
                 Problem::Unavailable { retry_after: 1, detail: "the sale's events cannot be read now" }
@@ -166,9 +180,12 @@ impl Accept {
         }
     }
 
-    /// Answers a `GET /shop/{shop_id}/key`: the public key as a JWK (RFC 7517).
+    /// Answers a `GET /shop/{shop_id}/key`: the public key as a JWK (RFC 7517). Whoever makes names up asks no key of KMS.
     pub async fn key(&self, shop_id: &str) -> Answer {
         let Ok(shop_id) = shop_id.parse() else { return Problem::UnknownShop.answer() };
+        if let Err(problem) = self.shop(&shop_id).await {
+            return problem.answer();
+        }
         match self.keys.public_key(&shop_id).await {
             Ok(key) => Answer { max_age: Some(KEY_MAX_AGE), ..Answer::json(200, &json!(key)) },
             Err(KeyError::NoSuchKey | KeyError::DoesNotOpen) => Problem::UnknownShop.answer(),
@@ -209,10 +226,6 @@ fn batch_answer(outcomes: &[Answered]) -> Result<Answer, Problem> {
     Ok(Answer { retry_after, ..Answer::json(status, &json!({"sales": sales})) })
 }
 
-fn present_key(shop: &Shop) -> Option<Thumbprint> {
-    shop.present_key().map(|key| key.kid.clone())
-}
-
 fn told(sale: &AcceptedSale) {
     let AcceptedSale { shop_id, sale_id, origin, .. } = sale;
     let trace_id = origin.trace.map(|trace| tracing::field::display(trace.trace_id()));
@@ -237,10 +250,7 @@ fn accepted(sale: &AcceptedSale) -> Event {
         sale_id: sale.sale_id.clone(),
         at: sale.origin.accepted_at,
         trace: sale.origin.trace,
-        fact: Fact::Accepted(Accepted {
-            envelope: sale.envelope.clone(),
-            source: sale.origin.source.clone(),
-        }),
+        fact: Fact::Accepted(Accepted { envelope: sale.envelope.clone(), source: sale.origin.source }),
     }
 }
 

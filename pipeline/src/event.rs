@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::message::{Envelope, Reason, SealedWith};
 use kassa_bus::table::TableError;
-use kassa_bus::{Line, Message, SaleId, ShopId, Thumbprint, TillId, Totals, TraceContext};
+use kassa_bus::{Line, Message, Network, SaleId, ShopId, Thumbprint, TillId, Totals, TraceContext};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -65,8 +65,8 @@ pub enum Fact {
 pub struct Accepted {
     #[serde(flatten)]
     pub envelope: Envelope,
-    /// The client's network address.
-    pub source: String,
+    /// The network it came from.
+    pub source: Network,
 }
 
 /// Body of `rejected#<attempt>`.

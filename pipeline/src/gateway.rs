@@ -1,11 +1,13 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use kassa_bus::ClientAddress;
 use kassa_bus::lambda::{self, Error, Function, Outcome};
 use kassa_bus::trace::{self, Call, Parent, Request};
 use serde_json::{Map, Value, json};
 
 use crate::accept::{Accept, Post};
 use crate::problem::{Answer, Problem};
+use crate::request::check_encoding;
 
 const SALE: &str = "POST /shop";
 const KEY: &str = "GET /shop/{shop_id}/key";
@@ -57,7 +59,7 @@ async fn route(accept: &Accept, event: &Value) -> Answer {
     match event["routeKey"].as_str() {
         Some(SALE) => sale(accept, event).await,
         Some(KEY) => accept.key(part("shop_id")).await,
-        Some(OUTCOME) => accept.outcome(part("shop_id"), part("sale_id"), source(event)).await,
+        Some(OUTCOME) => accept.outcome(part("shop_id"), part("sale_id"), client(event)).await,
         _ => Problem::NoSuchPage.answer(),
     }
 }
@@ -66,14 +68,16 @@ async fn sale(accept: &Accept, event: &Value) -> Answer {
     let Some(body) = body(event) else {
         return Problem::malformed("body", "is not the base64 that API Gateway says it is").answer();
     };
-    let source = source(event).to_owned();
+    if let Err(problem) = check_encoding(event["headers"]["content-encoding"].as_str().unwrap_or_default()) {
+        return problem.answer();
+    }
     let trace =
         Parent::of_headers(|name| event["headers"][name].as_str()).and_then(|parent| parent.context());
-    accept.sale(Post { body: &body, source, trace }).await
+    accept.sale(Post { body: &body, client: client(event), trace }).await
 }
 
-fn source(event: &Value) -> &str {
-    event["requestContext"]["http"]["sourceIp"].as_str().unwrap_or("unknown")
+fn client(event: &Value) -> ClientAddress {
+    event["requestContext"]["http"]["sourceIp"].as_str().unwrap_or_default().into()
 }
 
 /// Bodies without a text content type, which is what plain HTTP clients send, come in base64.

@@ -56,9 +56,23 @@ pub enum Problem {
     TooMany { retry_after: u32, detail: &'static str },
     /// 503: nothing is wrong with the request, try it again with the same id.
     Unavailable { retry_after: u32, detail: &'static str },
+    /// 400: the body ends too soon, or its chunks are none.
+    CutOff,
+    /// 408.
+    Slow,
+    /// 415: it is packed.
+    Encoding,
+    /// 421: it names another host than this one, or comes from a page of another site.
+    Misdirected(&'static str),
 }
 
 impl Problem {
+    /// Too much is in hand already, of everybody's or of this shop's or client's.
+    pub const BUSY: Self = Self::Unavailable {
+        retry_after: 1,
+        detail: "the shop is busy; send the sale again with the same message_id",
+    };
+
     pub fn malformed(field: &'static str, detail: impl Into<String>) -> Self {
         Self::Malformed { field, detail: detail.into() }
     }
@@ -81,6 +95,10 @@ impl Problem {
             Self::TooLarge => ProblemType::TooLarge,
             Self::TooMany { .. } => ProblemType::TooMany,
             Self::Unavailable { .. } => ProblemType::Unavailable,
+            Self::CutOff => ProblemType::CutOff,
+            Self::Slow => ProblemType::Slow,
+            Self::Encoding => ProblemType::Encoding,
+            Self::Misdirected(_) => ProblemType::Misdirected,
         }
     }
 
@@ -123,7 +141,14 @@ impl Problem {
             Self::TooLarge => format!(
                 "an envelope is at most {MAX_ENVELOPE} bytes, a request's body {MAX_BODY}, that of a batch {MAX_BATCH_BODY}"
             ),
-            Self::TooMany { detail, .. } | Self::Unavailable { detail, .. } => (*detail).into(),
+            Self::TooMany { detail, .. } | Self::Unavailable { detail, .. } | Self::Misdirected(detail) => {
+                (*detail).into()
+            }
+            Self::CutOff => {
+                "the body ended before its length, or its chunks are malformed; send it again".into()
+            }
+            Self::Slow => "the body did not come in time; send it again with the same message_id".into(),
+            Self::Encoding => "a body is taken as it is: send it without Content-Encoding".into(),
         };
         let mut body = Map::new();
         body.insert("type".into(), json!(kind.uri()));

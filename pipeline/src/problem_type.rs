@@ -12,13 +12,17 @@ pub enum ProblemType {
     TooLarge,
     TooMany,
     Unavailable,
+    CutOff,
+    Slow,
+    Encoding,
+    Misdirected,
 }
 
 /// What a `type` begins with that is ours: a name, at which nothing is to be fetched.
 const OURS: &str = "urn:kassa:problem:";
 
 impl ProblemType {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::UnknownShop,
         Self::UnknownSale,
@@ -27,6 +31,10 @@ impl ProblemType {
         Self::TooLarge,
         Self::TooMany,
         Self::Unavailable,
+        Self::CutOff,
+        Self::Slow,
+        Self::Encoding,
+        Self::Misdirected,
     ];
 
     fn name(self) -> &'static str {
@@ -39,6 +47,10 @@ impl ProblemType {
             Self::TooLarge => "too-large",
             Self::TooMany => "too-many",
             Self::Unavailable => "unavailable",
+            Self::CutOff => "cut-off",
+            Self::Slow => "slow",
+            Self::Encoding => "encoding",
+            Self::Misdirected => "misdirected",
         }
     }
 
@@ -59,22 +71,30 @@ impl ProblemType {
             Self::TooLarge => "The request is too large",
             Self::TooMany => "Too many sales",
             Self::Unavailable => "Try again",
+            Self::CutOff => "The body is cut off or badly framed",
+            Self::Slow => "The body takes too long",
+            Self::Encoding => "The content encoding is not taken",
+            Self::Misdirected => "The request is meant for another site",
         }
     }
 
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::Malformed => 400,
+            Self::Malformed | Self::CutOff => 400,
             Self::UnknownShop | Self::UnknownSale | Self::NoSuchPage => 404,
             Self::NoSuchMethod => 405,
             Self::TooLarge => 413,
             Self::TooMany => 429,
             Self::Unavailable => 503,
+            Self::Slow => 408,
+            Self::Encoding => 415,
+            Self::Misdirected => 421,
         }
     }
 
-    /// Whether the same sale, posted again, gets the same answer. Where nothing is served, somebody mistook the address.
+    /// Whether the same sale, posted again, gets the same answer. Where nothing is served, somebody mistook the address; and
+    /// what is wrong with how a body comes, its framing, its pace or its encoding, may be the doing of whatever stands between.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Malformed | Self::UnknownShop | Self::TooLarge)

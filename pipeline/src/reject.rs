@@ -134,7 +134,7 @@ pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
         closed: Some(&accepted.envelope).filter(|closed| told(rejected.reason, closed)).cloned(),
         rejected_at: rejection.at,
         origin: Origin {
-            source: accepted.source.clone(),
+            source: accepted.source,
             accepted_at: at,
             attempt: rejected.attempt,
             trace: rejection.trace,

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::problem::Problem;
 use kassa_bus::json::object;
-use kassa_bus::jwe::Jwe;
+use kassa_bus::jwe::{Jwe, RSA_2048_BYTES};
 
 use kassa_bus::limits::{MAX_BATCH, MAX_BATCH_BODY, MAX_BODY};
 
@@ -28,6 +28,26 @@ pub enum Posts {
     One(Posted),
     /// Sealed sales of one shop, in the order they were sent.
     Batch(ShopId, Vec<Member>),
+}
+
+impl Posts {
+    /// Whose they are.
+    #[must_use]
+    pub fn shop_id(&self) -> &ShopId {
+        match self {
+            Self::One(posted) => &posted.shop_id,
+            Self::Batch(shop_id, _) => shop_id,
+        }
+    }
+}
+
+/// Says no to a body that comes packed, by a `Content-Encoding` (RFC 9110 section 8.4): nothing is unpacked here.
+///
+/// # Errors
+/// [`Problem::Encoding`].
+pub fn check_encoding(codings: &str) -> Result<(), Problem> {
+    let plain = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    if codings.split(',').map(str::trim).all(plain) { Ok(()) } else { Err(Problem::Encoding) }
 }
 
 /// The fields as the JSON text they were sent as, so that one of the wrong type can be named. Nothing
@@ -80,6 +100,10 @@ pub fn parse(body: &[u8]) -> Result<Posts, Problem> {
 fn parse_any(body: &[u8]) -> Result<Posts, Problem> {
     if body.trim_ascii().is_empty() {
         return Err(Problem::malformed("body", "is empty; a JSON object is expected"));
+    }
+    if [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| body.starts_with(mark)) {
+        let why = "begins with a byte order mark (U+FEFF); send the JSON without it, in UTF-8";
+        return Err(Problem::malformed("body", why));
     }
     let fields: Fields = object(body).map_err(|e| {
         let place = format!("line {}, column {}", e.line(), e.column());
@@ -162,8 +186,12 @@ fn classic(content_base64: String, sale_id: Option<&SaleId>) -> Result<Envelope,
     }
     let envelope = sized(Envelope::Classic { content_base64 })?;
     match decode_content(envelope.text()) {
-        Some(content) if !content.is_empty() => Ok(envelope),
-        Some(_) => Err(Problem::malformed("content_base64", "is empty")),
+        Some(content) if content.len() == RSA_2048_BYTES => Ok(envelope),
+        Some(content) => {
+            let bytes = content.len();
+            let why = format!("is {bytes} bytes; what an RSA-2048 key encrypted is {RSA_2048_BYTES}");
+            Err(Problem::malformed("content_base64", why))
+        }
         None => Err(Problem::malformed("content_base64", "is not base64 (RFC 4648, standard alphabet)")),
     }
 }
@@ -189,6 +217,9 @@ fn string(field: &'static str, value: &RawValue) -> Result<String, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+
     use super::*;
 
     #[track_caller]
@@ -205,9 +236,11 @@ mod tests {
             Posts::One(posted) => posted.sale_id.map(|id| id.to_string()),
             Posts::Batch(..) => panic!("one sale is no batch"),
         };
-        let with = br#"{"shop_id":"AMIS1","content_base64":"AAAA","message_id":"7-20261122","x":1}"#;
-        assert_eq!(id(with).as_deref(), Some("7-20261122"));
-        assert_eq!(id(br#"{"shop_id":"AMIS1","content_base64":"AA"}"#), None);
+        let content = "A".repeat(342);
+        let with =
+            format!(r#"{{"shop_id":"AMIS1","content_base64":"{content}","message_id":"7-20261122","x":1}}"#);
+        assert_eq!(id(with.as_bytes()).as_deref(), Some("7-20261122"));
+        assert_eq!(id(format!(r#"{{"shop_id":"AMIS1","content_base64":"{content}=="}}"#).as_bytes()), None);
     }
 
     #[test]
@@ -250,6 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_and_a_packed_body_are_named() {
+        let said = |body: &[u8]| parse(body).unwrap_err().document().1["detail"].to_string();
+        for body in [&b"\xef\xbb\xbf{}"[..], b"\xff\xfe{\0}\0", b"\xfe\xff\0{\0}"] {
+            assert!(said(body).contains("byte order mark"), "{body:?}");
+        }
+        for plain in ["", "identity", " Identity , identity"] {
+            assert_eq!(check_encoding(plain), Ok(()));
+        }
+        for packed in ["gzip", "identity, gzip", "br", "x"] {
+            assert_eq!(check_encoding(packed), Err(Problem::Encoding));
+        }
+    }
+
+    #[test]
     fn null_is_not_absent() {
         refused(r#"{"shop_id":null,"content_base64":"AAAA"}"#, "shop_id");
         refused(r#"{"shop_id":"A","content_base64":"AAAA","message_id":null}"#, "message_id");
@@ -258,7 +305,9 @@ mod tests {
 
     #[test]
     fn base64_may_be_in_lines() {
-        assert!(parse(br#"{"shop_id":"AMIS1","content_base64":"QUFB\nQUFB\r\nQQ==\n"}"#).is_ok());
+        let lines = r"QUFB\nQUFB\r\n".repeat(42);
+        let body = format!(r#"{{"shop_id":"AMIS1","content_base64":"{lines}QUFBQQ==\n"}}"#);
+        assert!(parse(body.as_bytes()).is_ok());
         assert_eq!(decode_content("QUFB\nQQ==").unwrap(), b"AAAA");
     }
 
@@ -285,6 +334,10 @@ mod tests {
         refused(r#"{"shop_id":"A","content_base64":"*"}"#, "content_base64");
         refused(r#"{"shop_id":"A","content_base64":""}"#, "content_base64");
         refused(r#"{"shop_id":"A","content_base64":["AAAA"]}"#, "content_base64");
+        for bytes in [1, 255, 257, 512] {
+            let content = BASE64_STANDARD.encode(vec![0; bytes]);
+            refused(&format!(r#"{{"shop_id":"A","content_base64":"{content}"}}"#), "content_base64");
+        }
         refused(r#"{"shop_id":"A"}"#, "sealed");
         refused(r#"{"shop_id":"A","sealed":"x","content_base64":"AAAA"}"#, "sealed");
         refused(r#"{"shop_id":"A","sealed":"x"}"#, "message_id");
@@ -317,11 +370,12 @@ mod tests {
                 serde_json::json!({"shop_id": "A", "message_id": "7-20261122", "content_base64": content});
             parse(body.to_string().as_bytes())
         };
-        assert!(posted(&"A".repeat(MAX_ENVELOPE)).is_ok());
-        assert_eq!(posted(&"A".repeat(MAX_ENVELOPE + 4)), Err(Problem::TooLarge));
-        let in_lines = |lines: usize| format!("AAAA{}", "\n".repeat(lines));
-        assert!(posted(&in_lines(MAX_ENVELOPE / 2 - 2)).is_ok());
-        assert_eq!(posted(&in_lines(MAX_ENVELOPE / 2 - 1)), Err(Problem::TooLarge));
+        let content = "A".repeat(342);
+        let with = |blank: &str, blanks: usize| format!("{content}{}", blank.repeat(blanks));
+        let left = MAX_ENVELOPE - content.len();
+        assert!(posted(&with(" ", left)).is_ok() && posted(&with("\n", left / 2)).is_ok());
+        assert_eq!(posted(&with(" ", left + 1)), Err(Problem::TooLarge));
+        assert_eq!(posted(&with("\n", left / 2 + 1)), Err(Problem::TooLarge));
     }
 
     #[test]

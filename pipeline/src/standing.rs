@@ -135,8 +135,8 @@ impl Sales {
 mod tests {
     use super::*;
     use crate::event::{Accepted, Recorded, Rejected};
-    use kassa_bus::Totals;
     use kassa_bus::message::{Envelope, Reason};
+    use kassa_bus::{Network, Totals};
     use proptest::prelude::*;
 
     /// What happens to a sale: one of its envelopes is accepted, rejected or recorded.
@@ -144,7 +144,7 @@ mod tests {
         let sealed = Envelope::Sealed { sealed: format!("envelope {envelope}") };
         let envelope = envelope_hash(&sealed);
         let fact = match what {
-            0 => Fact::Accepted(Accepted { envelope: sealed, source: String::new() }),
+            0 => Fact::Accepted(Accepted { envelope: sealed, source: Network::default() }),
             1 => Fact::Rejected(Rejected {
                 reason: Reason::WrongKey,
                 detail: String::new(),

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::{Stage, StageError};
 use crate::console::{Access, Feed, Sight, router};
-use crate::listener;
+use crate::listener::{self, Limits, Places};
 use crate::monitor::kept::Kept;
 use crate::questions::Questions;
 
@@ -37,7 +37,7 @@ impl StageConsole {
     /// [`StageError`].
     pub async fn new(stage: &Stage, address: SocketAddr, clock: Clock) -> Result<Self, StageError> {
         let questions = Arc::new(Questions::new(stage.books().await?));
-        let (feed, access) = (Arc::<Feed>::default(), Access::on(address));
+        let (feed, access) = (Arc::<Feed>::default(), Access::on(address, false));
         let sight = Sight {
             questions: questions.clone(),
             monitor: Arc::new(Kept::new(stage.monitor()?, METRICS, ALARMS)),
@@ -65,7 +65,7 @@ impl StageConsole {
             // Whoever looks would be waited for.
             feed.close();
         };
-        listener::serve(listener, None, pages, closing).await;
+        listener::serve(listener, None, pages, Places::new(Limits::default()), closing).await;
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
+//! Who may look at the console. Which names it answers to, and to which sites' pages, is its listener's to say.
+
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::extract::{Request, State};
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,7 @@ use super::page;
 /// Who may look at the console.
 #[derive(Clone)]
 pub enum Access {
-    /// Whoever sits at this machine. A name that only pretends to be this machine (DNS rebinding) is refused.
+    /// Whoever sits at this machine.
     Loopback,
     /// Whoever has the token.
     Token(Arc<Token>),
@@ -24,6 +25,8 @@ pub enum Access {
 pub struct Token {
     token: String,
     cookie: String,
+    /// Whether browsers are to send it over TLS only.
+    secure: bool,
 }
 
 /// What becomes of a request.
@@ -38,14 +41,15 @@ enum Judgement {
 }
 
 impl Access {
-    /// For a console that listens on `address`. One that others can reach wants a token.
+    /// For a console that listens on `address`, with TLS or without. One that others can reach wants a token.
     #[must_use]
-    pub fn on(address: SocketAddr) -> Self {
-        if address.ip().is_loopback() {
+    pub fn on(address: SocketAddr, secure: bool) -> Self {
+        if address.ip().to_canonical().is_loopback() {
             return Self::Loopback;
         }
         let token = uuid::Uuid::new_v4().simple().to_string();
-        Self::Token(Arc::new(Token { token, cookie: format!("kassa-console-{}", address.port()) }))
+        let cookie = format!("kassa-console-{}", address.port());
+        Self::Token(Arc::new(Token { token, cookie, secure }))
     }
 
     /// The console's address for whoever may look.
@@ -57,28 +61,19 @@ impl Access {
         }
     }
 
-    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Judgement {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    /// Whether a request may see what the console shows.
+    #[must_use]
+    pub fn admits(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         match self {
-            Self::Loopback => {
-                let named = uri.authority().map(Authority::as_str).or(text(header::HOST));
-                if named.is_some_and(is_this_machine) {
-                    Judgement::Pass
-                } else {
-                    Judgement::Refuse(
-                        StatusCode::MISDIRECTED_REQUEST,
-                        "The console of this shop answers to localhost, 127.0.0.1 and [::1] only. To reach it from \
-                         elsewhere, start it with --listen and that address.",
-                    )
-                }
-            }
-            Self::Token(token) => token.judge(uri, text(header::COOKIE)),
+            Self::Loopback => true,
+            Self::Token(token) => !matches!(token.judge(uri, headers), Judgement::Refuse(..)),
         }
     }
 }
 
 impl Token {
-    fn judge(&self, uri: &Uri, cookies: Option<&str>) -> Judgement {
+    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Judgement {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (others, sent): (Vec<&str>, Vec<&str>) =
             uri.query().unwrap_or_default().split('&').partition(|pair| !pair.starts_with("token="));
         if sent.iter().any(|pair| self.is(&pair["token=".len()..])) {
@@ -90,8 +85,11 @@ impl Token {
             // `//host` would be another machine, and so, to a browser, would `/\\host`.
             return Judgement::Keep { location: format!("/{}", location.trim_start_matches(['/', '\\'])) };
         }
-        let mut cookies = cookies.unwrap_or_default().split(';').filter_map(|c| c.trim().split_once('='));
-        if cookies.any(|(name, value)| name == self.cookie && self.is(value)) {
+        let bearer = text(header::AUTHORIZATION).strip_prefix("Bearer ");
+        let mut cookies = text(header::COOKIE).split(';').filter_map(|c| c.trim().split_once('='));
+        if bearer.is_some_and(|token| self.is(token))
+            || cookies.any(|(name, value)| name == self.cookie && self.is(value))
+        {
             return Judgement::Pass;
         }
         Judgement::Refuse(
@@ -107,26 +105,19 @@ impl Token {
 
     /// Not for scripts, not from other sites, gone with the browser's session.
     fn set_cookie(&self) -> String {
-        format!("{}={}; Path=/; HttpOnly; SameSite=Strict", self.cookie, self.token)
+        let secure = if self.secure { "; Secure" } else { "" };
+        format!("{}={}; Path=/; HttpOnly; SameSite=Strict{secure}", self.cookie, self.token)
     }
 }
 
-fn is_this_machine(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<Authority>() else { return false };
-    let host = authority.host();
-    host.eq_ignore_ascii_case("localhost")
-        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-pub(super) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
-    match (access.judge(request.uri(), request.headers()), &access) {
-        (Judgement::Pass, _) => next.run(request).await,
-        (Judgement::Keep { location }, Access::Token(token)) => {
+pub(super) async fn guard(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
+    match token.judge(request.uri(), request.headers()) {
+        Judgement::Pass => next.run(request).await,
+        Judgement::Keep { location } => {
             let headers = [(header::LOCATION, location), (header::SET_COOKIE, token.set_cookie())];
             (StatusCode::SEE_OTHER, headers).into_response()
         }
-        (Judgement::Keep { .. }, Access::Loopback) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        (Judgement::Refuse(status, why), _) => page::refusal(status, why),
+        Judgement::Refuse(status, why) => page::refusal(status, why),
     }
 }
 
@@ -134,38 +125,17 @@ pub(super) async fn guard(State(access): State<Access>, request: Request, next: 
 mod tests {
     use super::*;
 
-    fn judged(access: &Access, uri: &str, headers: &[(header::HeaderName, &str)]) -> Judgement {
+    fn judged(token: &Token, uri: &str, headers: &[(header::HeaderName, &str)]) -> Judgement {
         let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        access.judge(&uri.parse().unwrap(), &headers)
-    }
-
-    #[test]
-    fn on_loopback_only_this_machines_own_names_pass() {
-        let access = Access::on("127.0.0.1:8080".parse().unwrap());
-        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.1.2.3", "[::1]:1"] {
-            assert_eq!(judged(&access, "/", &[(header::HOST, host)]), Judgement::Pass, "{host}");
-        }
-        for host in [
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "192.168.1.5",
-            "0.0.0.0",
-            "",
-            "@",
-        ] {
-            assert!(matches!(judged(&access, "/", &[(header::HOST, host)]), Judgement::Refuse(..)), "{host}");
-        }
-        assert!(matches!(judged(&access, "/", &[]), Judgement::Refuse(..)));
-        // An absolute address counts for more than the header (RFC 9112 section 3.2.2).
-        let both = judged(&access, "http://evil.example/", &[(header::HOST, "localhost")]);
-        assert!(matches!(both, Judgement::Refuse(..)));
+        token.judge(&uri.parse().unwrap(), &headers)
     }
 
     #[test]
     fn elsewhere_the_token_opens_and_becomes_a_cookie() {
-        let access = Access::on("0.0.0.0:8080".parse().unwrap());
+        assert!(matches!(Access::on("127.0.0.1:8080".parse().unwrap(), true), Access::Loopback));
+        let access = Access::on("0.0.0.0:8080".parse().unwrap(), false);
         let address = access.address("http://10.0.0.1:8080");
+        let Access::Token(access) = access else { panic!("others reach it") };
         let token = address.split_once("token=").unwrap().1.to_owned();
         assert!(token.len() >= 32);
         let kept = judged(&access, &format!("/sales?shop=A&token={token}"), &[]);
@@ -176,6 +146,8 @@ mod tests {
         }
         let cookie = format!("a=b; kassa-console-8080={token}");
         assert_eq!(judged(&access, "/", &[(header::COOKIE, &cookie)]), Judgement::Pass);
+        let bearer = format!("Bearer {token}");
+        assert_eq!(judged(&access, "/", &[(header::AUTHORIZATION, &bearer)]), Judgement::Pass);
         for (uri, cookie) in [
             ("/", ""),
             ("/?token=", ""),

@@ -105,7 +105,7 @@ impl From<&RejectedSale> for TurnedAway {
             at: sale.rejected_at,
             reason: sale.reason.as_str().to_owned(),
             detail: sale.detail.clone(),
-            source: Some(sale.origin.source.clone()),
+            source: Some(sale.origin.source.to_string()),
         }
     }
 }

@@ -1,25 +1,27 @@
-use std::net::SocketAddr;
+//! The tills' routes over HTTP, and `/health`.
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, Response, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use kassa_bus::limits::MAX_BATCH_BODY;
 use kassa_bus::local::{LocalBus, STACK};
 use kassa_bus::trace::{self, Parent};
-use kassa_bus::{Dimension, Metric, Metrics, Topic, Tracer};
+use kassa_bus::{ClientAddress, Dimension, Metric, Metrics, Tracer};
 use kassa_pipeline::accept::{Accept, Post};
 use kassa_pipeline::problem::{Answer, Problem};
+use kassa_pipeline::request::check_encoding;
 use serde_json::{Map, json};
-use tokio::sync::Semaphore;
 
-/// Requests in hand at once; with bodies of at most 512 KiB that bounds memory.
-const IN_HAND: usize = 512;
+use crate::console::Access;
+use crate::listener::{Places, response};
 
 /// A sale that takes longer to accept is answered "try again".
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,16 +32,14 @@ pub(super) struct Door {
     pub bus: Arc<LocalBus>,
     pub metrics: Metrics,
     pub tracer: Tracer,
-    in_hand: Semaphore,
+    pub places: Arc<Places>,
+    /// Who may see more than that the shop is open.
+    pub access: Access,
 }
 
 impl Door {
-    pub(super) fn new(accept: Accept, bus: Arc<LocalBus>, metrics: Metrics, tracer: Tracer) -> Arc<Self> {
-        Arc::new(Self { accept, bus, metrics, tracer, in_hand: Semaphore::new(IN_HAND) })
-    }
-
     /// The tills' routes beside the console's, of which API Gateway has none.
-    pub(super) fn router(self: Arc<Self>, console: Router) -> Router {
+    pub(super) fn router(self, console: Router) -> Router {
         Router::new()
             .route("/shop", post(sale))
             .route("/shop/{shop_id}/key", get(key))
@@ -48,7 +48,7 @@ impl Door {
             .fallback(|| async { response(Problem::NoSuchPage.answer()) })
             .method_not_allowed_fallback(|| async { response(Problem::NoSuchMethod.answer()) })
             .layer(from_fn_with_state(self.metrics.clone(), measured))
-            .with_state(self)
+            .with_state(Arc::new(self))
             .merge(console)
     }
 }
@@ -68,90 +68,81 @@ async fn measured(State(metrics): State<Metrics>, request: Request, next: Next) 
 
 async fn sale(
     State(door): State<Arc<Door>>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    ConnectInfo(client): ConnectInfo<ClientAddress>,
     headers: HeaderMap,
     body: Body,
 ) -> Response<Body> {
-    let busy = Problem::Unavailable {
-        retry_after: 1,
-        detail: "the shop is busy; send the sale again with the same message_id",
-    };
-    let Ok(_in_hand) = door.in_hand.try_acquire() else { return response(busy.answer()) };
-    if !door.bus.has_room(Topic::ToDecrypt) {
-        return response(busy.answer());
-    }
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let request = trace::Request { method: "POST", route: "/shop", path: "/shop", scheme: "http" };
     let span = trace::request(&door.tracer, request, header, None);
-    let answered = tokio::time::timeout(PATIENCE, async {
-        // One byte more than allowed is enough to know.
-        let Ok(body) = to_bytes(body, MAX_BATCH_BODY).await else {
-            return Problem::TooLarge.answer();
-        };
+    let answered = span.span().within(async {
+        let body = door.places.read(client, body, MAX_BATCH_BODY).await?;
+        for coding in headers.get_all(CONTENT_ENCODING) {
+            check_encoding(coding.to_str().unwrap_or("?"))?;
+        }
+        // Only now, so that whoever sends slowly keeps nobody out.
+        let _in_hand = door.places.enter(client).ok_or(Problem::BUSY)?;
         let trace = Parent::of_headers(header).and_then(|parent| parent.context());
-        door.accept.sale(Post { body: &body, source: from.ip().to_string(), trace }).await
+        let accepted = door.accept.sale(Post { body: &body, client, trace });
+        tokio::time::timeout(PATIENCE, accepted).await.map_err(|_| Problem::BUSY)
     });
-    let answer = span.span().within(answered).await.unwrap_or_else(|_| busy.answer());
+    let answer = answered.await.unwrap_or_else(|problem: Problem| problem.answer());
     span.answered(answer.status);
     response(answer)
 }
 
 async fn outcome(
     State(door): State<Arc<Door>>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    ConnectInfo(client): ConnectInfo<ClientAddress>,
     path: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
     // What is no UTF-8 is nobody's id.
     let (shop_id, sale_id) = path.map(|Path(ids)| ids).unwrap_or_default();
-    let source = from.ip().to_string();
-    let answer = door.accept.outcome(&shop_id, &sale_id, &source);
-    looked_up(&door.tracer, ("/shop/{shop_id}/sales/{sale_id}", uri.path()), &headers, answer).await
+    let answer = door.accept.outcome(&shop_id, &sale_id, client);
+    looked_up(&door, client, ("/shop/{shop_id}/sales/{sale_id}", uri.path()), &headers, answer).await
 }
 
 async fn key(
     State(door): State<Arc<Door>>,
+    ConnectInfo(client): ConnectInfo<ClientAddress>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
     let shop_id = path.map(|Path(id)| id).unwrap_or_default();
     let answer = door.accept.key(&shop_id);
-    looked_up(&door.tracer, ("/shop/{shop_id}/key", uri.path()), &headers, answer).await
+    looked_up(&door, client, ("/shop/{shop_id}/key", uri.path()), &headers, answer).await
 }
 
 /// Answers a `GET` within its span.
 async fn looked_up(
-    tracer: &Tracer,
+    door: &Door,
+    client: ClientAddress,
     (route, path): (&'static str, &str),
     headers: &HeaderMap,
     answer: impl Future<Output = Answer>,
 ) -> Response<Body> {
+    let Some(_in_hand) = door.places.enter(client) else {
+        return response(Problem::BUSY.answer());
+    };
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let request = trace::Request { method: "GET", route, path, scheme: "http" };
-    let span = trace::request(tracer, request, header, None);
+    let span = trace::request(&door.tracer, request, header, None);
     let answer = span.span().within(answer).await;
     span.answered(answer.status);
     response(answer)
 }
 
-async fn health(State(door): State<Arc<Door>>) -> Response<Body> {
+/// That the shop is open; and to whoever may know, what it has counted.
+async fn health(State(door): State<Arc<Door>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    if !door.access.admits(&uri, &headers) {
+        return response(Answer::json(200, &json!({"status": "ok"})));
+    }
     let counts: Map<_, _> =
         Metric::ours().map(|m| (m.name().to_owned(), json!(door.metrics.get(m)))).collect();
     let queued = door.bus.outstanding();
     let health = json!({"status": "ok", "outstanding": queued, "counted": counts});
     response(Answer::json(200, &health))
-}
-
-pub(super) fn response(answer: Answer) -> Response<Body> {
-    let headers: Vec<_> = answer.headers().collect();
-    let mut response = Response::new(Body::from(answer.body));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in headers {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    response
 }

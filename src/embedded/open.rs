@@ -27,7 +27,7 @@ use super::stream::Reporter;
 use super::{minutes, operator, recover};
 use crate::console::{self, Access, Feed, Sight};
 use crate::custody::CustodyError;
-use crate::listener;
+use crate::listener::{self, Limits, Places};
 use crate::monitor::alarms::Alarms;
 use crate::monitor::collect::{Collector, Parts};
 use crate::monitor::placeholders::Placeholders;
@@ -108,6 +108,9 @@ pub struct OpenShop {
     folder: DataFolder,
 }
 
+/// Connections of operators at once, who are few: a quarter of them is one machine's, which is this one.
+const OPERATORS: usize = 512;
+
 /// How long closing waits for what is still on its way. What is left is published again at the next
 /// start.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -178,14 +181,22 @@ impl OpenShop {
             questions: questions.clone(),
             monitor: monitor.clone(),
             feed: feed.clone(),
-            access: Access::on(address),
+            access: Access::on(address, tls.is_some()),
             clock: up.clock.clone(),
         };
         let console = sight.access.address(&occupant.url);
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
-        let door =
-            Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
-        let tills = serve(tills, tls, door, closed.clone());
+        let places = Places::new(Limits::default());
+        let door = Door {
+            accept,
+            bus: bus.clone(),
+            metrics: metrics.clone(),
+            tracer: tracer.clone(),
+            places: places.clone(),
+            access: sight.access.clone(),
+        };
+        let door = door.router(console::router(sight));
+        let tills = serve(tills, tls, door, places, closed.clone());
         let answers = operator::router(
             questions.clone(),
             monitor.clone(),
@@ -195,7 +206,8 @@ impl OpenShop {
             &occupant.token,
         );
         // Questions may stream for minutes, so these are cut off at the end.
-        tokio::spawn(serve(operators, None, answers, closed));
+        let places = Places::new(Limits { connections: OPERATORS, ..Limits::default() });
+        tokio::spawn(serve(operators, None, answers, places, closed));
         folder.announce(&occupant)?;
 
         let exporting = tokio::spawn(tracer.clone().run());
@@ -337,11 +349,12 @@ fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: axum::Router,
+    places: Arc<Places>,
     mut closed: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let until = async move {
         // A dropped sender means the shop is gone.
         let _ = closed.wait_for(|closed| *closed).await;
     };
-    tokio::spawn(listener::serve(listener, tls, router, until))
+    tokio::spawn(listener::serve(listener, tls, router, places, until))
 }

@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::http::response;
 use super::keys::FileKeys;
+use crate::listener::{refused, response};
 use crate::monitor::{DataRequest, Monitor, MonitorError};
 use crate::questions::audit::AuditFilter;
 use crate::questions::dead_letters::LetterFilter;
@@ -92,13 +92,13 @@ async fn authorize(State(bearer): State<Arc<str>>, request: Request, next: Next)
     let sent = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     match verify_slices_are_equal(sent, bearer.as_bytes()) {
         Ok(()) => next.run(request).await,
-        Err(_) => response(Answer::json(401, &json!({"error": "the token in shop.lock is needed"}))),
+        Err(_) => refused(StatusCode::UNAUTHORIZED, "the token in shop.lock is needed"),
     }
 }
 
 fn answer<T: Serialize>(result: Result<T, QuestionError>) -> Response<Body> {
-    response(match result {
-        Ok(value) => Answer::json(200, &json!(value)),
+    match result {
+        Ok(value) => response(Answer::json(200, &json!(value))),
         Err(error) => {
             let status = match &error {
                 QuestionError::Table(_) | QuestionError::Tills(EnrolError::Table(_)) => {
@@ -107,9 +107,9 @@ fn answer<T: Serialize>(result: Result<T, QuestionError>) -> Response<Body> {
                 QuestionError::Tills(_) | QuestionError::Rotation(_) => StatusCode::CONFLICT,
                 _ => StatusCode::NOT_FOUND,
             };
-            Answer::json(status.as_u16(), &json!({"error": chain(&error)}))
+            refused(status, &chain(&error))
         }
-    })
+    }
 }
 
 async fn sale(
@@ -192,10 +192,10 @@ async fn status(State((questions, monitor, clock)): State<Whole>) -> Response<Bo
     // Where it is, whoever asks knows.
     let place = String::new();
     let view = View { place, questions: &questions, monitor: Some(&*monitor), deployed: false };
-    response(match look(&view, clock.now()).await {
-        Ok(status) => Answer::json(200, &json!(status)),
-        Err(error) => Answer::json(503, &json!({"error": chain(&error)})),
-    })
+    match look(&view, clock.now()).await {
+        Ok(status) => response(Answer::json(200, &json!(status))),
+        Err(error) => refused(StatusCode::SERVICE_UNAVAILABLE, &chain(&error)),
+    }
 }
 
 async fn data(State(monitor): State<Arc<dyn Monitor>>, Json(asked): Json<DataRequest>) -> Response<Body> {
@@ -207,13 +207,11 @@ async fn alarms(State(monitor): State<Arc<dyn Monitor>>) -> Response<Body> {
 }
 
 fn known<T: Serialize>(result: Result<T, MonitorError>) -> Response<Body> {
-    response(match result {
-        Ok(value) => Answer::json(200, &json!(value)),
-        Err(error) => {
-            let status = if matches!(error, MonitorError::Query { .. }) { 400 } else { 503 };
-            Answer::json(status, &json!({"error": chain(&error)}))
-        }
-    })
+    match result {
+        Ok(value) => response(Answer::json(200, &json!(value))),
+        Err(error @ MonitorError::Query { .. }) => refused(StatusCode::BAD_REQUEST, &chain(&error)),
+        Err(error) => refused(StatusCode::SERVICE_UNAVAILABLE, &chain(&error)),
+    }
 }
 
 async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<DayFilter>) -> Response<Body> {

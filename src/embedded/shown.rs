@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kassa_bus::message::RejectedSale;
-use kassa_bus::{Message, PublishError, Publisher, Topic};
+use kassa_bus::{Message, PublishError, Publisher, ShopId, Topic};
 
 use crate::console::Feed;
 
@@ -21,5 +21,9 @@ impl Publisher for Shown {
             }
         }
         self.inner.publish(topic, messages).await
+    }
+
+    fn has_room(&self, topic: Topic, shop: &ShopId) -> bool {
+        self.inner.has_room(topic, shop)
     }
 }

@@ -72,7 +72,7 @@ impl Ask {
                 }
                 Ok(Self::Closed(questions, folder))
             }
-            Err(OpenError::Open { by, .. }) => Ok(Self::Open(Box::new(Remote::of(*by)))),
+            Err(OpenError::Open { by, .. }) => Ok(Self::Open(Box::new(Remote::new(*by)?))),
             Err(error) => Err(error.into()),
         }
     }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::message::{AcceptedSale, Reason, SealedWith};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Metrics, Publisher, SaleId, ShopId, Topic};
+use kassa_bus::{Metrics, Network, Publisher, SaleId, ShopId, Topic};
 use kassa_pipeline::event::{Accepted, Fact, REJECTED, Rejected, readable};
 use kassa_pipeline::event_store::Scan;
 use kassa_pipeline::opener::Opener;
@@ -40,7 +40,7 @@ pub struct ShownRejection {
     pub attempt: u32,
     /// Of the envelope.
     pub hash: String,
-    pub source: String,
+    pub source: Network,
     pub accepted_at: Timestamp,
     pub rejected_at: Timestamp,
 }
@@ -61,7 +61,7 @@ impl ShownRejection {
             sealed_with: sealed_with.clone(),
             attempt: *attempt,
             hash: hash.clone(),
-            source: source.clone(),
+            source: *source,
             accepted_at: envelope.accepted.at,
             rejected_at: envelope.rejected.at,
         })

@@ -1,3 +1,4 @@
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,9 +15,17 @@ pub struct Remote {
 }
 
 impl Remote {
-    #[must_use]
-    pub fn of(occupant: Occupant) -> Self {
-        Self { client: Client::new(), occupant }
+    /// # Errors
+    /// [`AskError::Unreachable`] if no HTTP client can be made.
+    pub fn new(occupant: Occupant) -> Result<Self, AskError> {
+        // The token is for this machine: no proxy gets it, and nobody to whom an answer would redirect.
+        match Client::builder().no_proxy().redirect(Policy::none()).build() {
+            Ok(client) => Ok(Self { client, occupant }),
+            Err(source) => {
+                let (pid, url) = (occupant.pid, occupant.operator_url);
+                Err(AskError::Unreachable { pid, url, source })
+            }
+        }
     }
 
     /// Where the shop is.
@@ -50,7 +59,7 @@ impl Remote {
         }
         let status = response.status();
         let body: Value = response.json().await.map_err(|e| self.unreachable(e))?;
-        let why = body["error"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned);
+        let why = body["detail"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned);
         Err(QuestionError::Refused(why).into())
     }
 

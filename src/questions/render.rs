@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -235,12 +236,12 @@ pub fn audit(Audit { from, keys }: &Audit) -> String {
 }
 
 /// The first few names, each with its number if there are more.
-fn named(names: &Bounded<String, u64>) -> String {
+fn named<K: Display>(names: &Bounded<K, u64>) -> String {
     const SHOWN: usize = 3;
     if names.others.is_none()
         && let [name] = names.named.keys().collect::<Vec<_>>()[..]
     {
-        return name.clone();
+        return name.to_string();
     }
     let mut lines: Vec<String> =
         names.named.iter().take(SHOWN).map(|(name, count)| format!("{name}: {count}")).collect();

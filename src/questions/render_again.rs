@@ -32,7 +32,7 @@ fn listed(found: &[ShownRejection]) -> String {
             found.attempt.to_string(),
             found.reason.to_string(),
             found.detail.clone(),
-            found.source.clone(),
+            found.source.to_string(),
         ]);
     }
     rows.to_string()

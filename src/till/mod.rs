@@ -177,11 +177,11 @@ impl Till {
     /// # Errors
     /// If that is no shop's address, or no HTTP client can be made.
     pub fn new(url: &str, shop: ShopId, name: &str, format: Format, clock: Clock) -> Result<Self, TillError> {
-        // A shop sends nobody elsewhere: whatever does is not the shop.
-        let client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(1024)
-            .build()?;
+        let url: ShopUrl = url.parse()?;
+        // A shop sends nobody elsewhere: whatever does is not the shop. And no proxy stands before one of this machine.
+        let client =
+            Client::builder().redirect(reqwest::redirect::Policy::none()).pool_max_idle_per_host(1024);
+        let client = if url.is_loopback() { client.no_proxy() } else { client }.build()?;
         Ok(Self {
             key_of: shop.clone(),
             shop,
@@ -193,7 +193,7 @@ impl Till {
             told: Box::new(|_| {}),
             signer: None,
             key_file: None,
-            url: url.parse()?,
+            url,
             client,
             clock,
             seq: AtomicU64::new(1),

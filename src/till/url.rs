@@ -1,6 +1,7 @@
 //! Where a shop takes sales.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use reqwest::Url;
@@ -59,6 +60,13 @@ impl ShopUrl {
         &self.host
     }
 
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.trim_matches(['[', ']']).parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    }
+
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -85,6 +93,23 @@ mod tests {
         );
         assert_eq!("https://shop".parse::<ShopUrl>().unwrap().to_string(), "https://shop");
         assert_eq!("https://a.example".parse::<ShopUrl>().unwrap().port(), 443);
+    }
+
+    #[test]
+    fn a_shop_on_this_machine_is_told_from_others() {
+        let is_loopback = |url: &str| url.parse::<ShopUrl>().unwrap().is_loopback();
+        for here in [
+            "http://localhost:1",
+            "https://LOCALHOST",
+            "http://127.1.2.3",
+            "http://[::1]:1",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for elsewhere in ["http://192.0.2.1", "http://localhost.example", "http://[2001:db8::1]"] {
+            assert!(!is_loopback(elsewhere), "{elsewhere}");
+        }
     }
 
     #[test]

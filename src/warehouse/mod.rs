@@ -26,8 +26,6 @@ mod dialect;
 mod dimensions;
 /// Requests that share a transaction.
 mod group_commit;
-/// A bounded number of connections.
-mod listener;
 /// The transaction that loads sales.
 mod load;
 /// What is answered when a request is refused.
@@ -44,7 +42,6 @@ mod sns;
 mod subscription;
 
 use std::future::Future;
-use std::io;
 use std::time::Duration;
 
 use kassa_bus::Clock;
@@ -57,11 +54,18 @@ pub use sns::{InvalidTopic, Kind, NotOurs, SigningCertificate, SnsMessage, Topic
 pub use subscription::{Fetch, FetchError, Https, Subscriptions};
 
 use group_commit::GroupCommit;
-use listener::Bounded;
 use server::Gate;
+
+use crate::listener::{self, Limits, Places};
 
 /// When asked to stop, requests in hand get this long. What they loaded is there, answered or not.
 const CLOSING: Duration = Duration::from_secs(30);
+
+/// Bytes of bodies at once, as they come and inflated: what one delivery may have four times, as an address has a quarter.
+const BODY_BYTES: usize = 4 * (body::MAX_BODY + body::MAX_INFLATED);
+
+/// A delivery may be large, and takes at most this long to come.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// A receiver, not yet open.
 pub struct Receiver {
@@ -74,16 +78,17 @@ pub struct Receiver {
 impl Receiver {
     /// Takes deliveries until `until` is over, and ends those that were begun. A database that is away is
     /// no reason to end.
-    ///
-    /// # Errors
-    /// If the listener fails.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        until: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+    pub async fn serve(self, listener: TcpListener, until: impl Future<Output = ()> + Send) {
         let (warehouse, loaders) = GroupCommit::start(self.database);
-        let router = Gate::new(self.secrets, self.subscriptions, self.clock, warehouse).router();
+        let places =
+            Places::new(Limits { body_bytes: BODY_BYTES, body_time: BODY_TIME, ..Limits::default() });
+        let gate = Gate {
+            secrets: self.secrets,
+            subscriptions: self.subscriptions,
+            clock: self.clock,
+            warehouse,
+            places: places.clone(),
+        };
         let (asked, stopping) = oneshot::channel();
         let until = async move {
             until.await;
@@ -95,10 +100,9 @@ impl Receiver {
             tokio::time::sleep(CLOSING).await;
         };
         tokio::select! {
-            served = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(until) => served?,
+            () = listener::serve(listener, None, gate.router(), places, until) => {}
             () = late => tracing::warn!("requests were left; whoever sent them sends them again"),
         }
         loaders.join_all().await;
-        Ok(())
     }
 }

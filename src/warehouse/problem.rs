@@ -30,6 +30,10 @@ pub(super) enum Problem {
     Unavailable(Cow<'static, str>, u32),
 }
 
+impl Problem {
+    pub const BUSY: Self = Self::Unavailable(Cow::Borrowed("the warehouse is busy"), 1);
+}
+
 impl From<NotLoaded> for Problem {
     fn from(why: NotLoaded) -> Self {
         match why {

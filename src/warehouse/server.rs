@@ -1,16 +1,16 @@
-use std::borrow::Cow;
+//! The warehouse's routes.
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use kassa_bus::Clock;
 use kassa_bus::message::DecryptedSale;
+use kassa_bus::shares::Share;
 use kassa_bus::webhook::{self, Headers, SalesDelivery, WarehouseSale};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use kassa_bus::{ClientAddress, Clock};
 
 use super::body;
 use super::check::check;
@@ -19,12 +19,7 @@ use super::problem::Problem;
 use super::secrets::Secrets;
 use super::sns::Kind;
 use super::subscription::{SnsError, Subscriptions};
-
-/// Requests in hand at once; with bodies of at most 8 MiB that bounds memory.
-const IN_HAND: usize = 32;
-
-/// A request that waits longer for its turn is answered "try again".
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::listener::Places;
 
 /// Where sales come in.
 pub(super) struct Gate {
@@ -32,16 +27,12 @@ pub(super) struct Gate {
     pub subscriptions: Subscriptions,
     pub clock: Clock,
     pub warehouse: GroupCommit,
-    in_hand: Semaphore,
+    pub places: Arc<Places>,
 }
 
 type Answer = Result<StatusCode, Problem>;
 
 impl Gate {
-    pub fn new(secrets: Secrets, subscriptions: Subscriptions, clock: Clock, warehouse: GroupCommit) -> Self {
-        Self { secrets, subscriptions, clock, warehouse, in_hand: Semaphore::new(IN_HAND) }
-    }
-
     pub fn router(self) -> Router {
         Router::new()
             .route("/sales", post(sales))
@@ -51,11 +42,9 @@ impl Gate {
             .with_state(Arc::new(self))
     }
 
-    /// Waits until there is room. What waits has not sent its body yet.
-    async fn room(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        const BUSY: Problem = Problem::Unavailable(Cow::Borrowed("the warehouse is busy"), 1);
-        let room = tokio::time::timeout(PATIENCE, self.in_hand.acquire()).await;
-        room.map_err(|_| BUSY)?.map_err(|_| BUSY)
+    /// A place for a request whose body is there.
+    fn place(&self, client: ClientAddress) -> Result<Share<ClientAddress>, Problem> {
+        self.places.enter(client).ok_or(Problem::BUSY)
     }
 
     /// 204 once the sales are committed, not before.
@@ -68,23 +57,33 @@ impl Gate {
     }
 }
 
-async fn sales(State(gate): State<Arc<Gate>>, headers: HeaderMap, body: Body) -> Answer {
-    let _in_hand = gate.room().await?;
+async fn sales(
+    State(gate): State<Arc<Gate>>,
+    ConnectInfo(client): ConnectInfo<ClientAddress>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     let unverified = |why: webhook::Unverified| Problem::Unverified(why.to_string());
     let signed = Headers::from(|name| headers.get(name)?.to_str().ok()).map_err(unverified)?;
-    let body = body::read(&headers, body).await?;
+    let body = body::read(&gate.places, client, &headers, body).await?;
+    let _in_hand = gate.place(client)?;
     webhook::verify(signed, &body, &gate.secrets.live(), gate.clock.now()).map_err(unverified)?;
     let delivery = SalesDelivery::read(&body).map_err(|error| Problem::Malformed(error.to_string()))?;
     gate.load(delivery.data.sales).await
 }
 
-async fn sns(State(gate): State<Arc<Gate>>, headers: HeaderMap, body: Body) -> Answer {
-    let _in_hand = gate.room().await?;
+async fn sns(
+    State(gate): State<Arc<Gate>>,
+    ConnectInfo(client): ConnectInfo<ClientAddress>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     if headers.contains_key("x-amz-sns-rawdelivery") {
         let why = "raw message delivery has no signature; switch it off for this subscription";
         return Err(Problem::Forbidden(why.into()));
     }
-    let body = body::read(&headers, body).await?;
+    let body = body::read(&gate.places, client, &headers, body).await?;
+    let _in_hand = gate.place(client)?;
     let message = gate.subscriptions.verified(&body, gate.clock.now()).await?;
     let topic = &message.topic_arn;
     match message.kind {

@@ -54,12 +54,12 @@ async fn given_up(shop: &OpenShop) -> String {
     let sale = ring_up(shop).await;
     let body: Value = serde_json::from_str(&sale.body).unwrap();
     let envelope = Envelope::Sealed { sealed: body["sealed"].as_str().unwrap().to_owned() };
-    let (now, source) = (Clock::system().now(), "192.0.2.7".to_owned());
+    let (now, source) = (Clock::system().now(), kassa_bus::Network::from("192.0.2.7"));
     let accepted = AcceptedSale {
         shop_id: "AMIS1".parse().unwrap(),
         sale_id: sale.sale_id.clone(),
         envelope: envelope.clone(),
-        origin: Origin { source: source.clone(), accepted_at: now, attempt: 1, trace: None },
+        origin: Origin { source, accepted_at: now, attempt: 1, trace: None },
     };
     let fact = Fact::Accepted(Accepted { envelope, source });
     let (shop_id, sale_id) = (accepted.shop_id.clone(), accepted.sale_id.clone());

@@ -10,6 +10,7 @@ use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
 use crate::common::cloud::{self, Cloud};
+use crate::common::unopenable;
 
 /// What failed comes again after ten seconds instead of thirty.
 const AGAIN_SOON: &str = "--param=queueVisibility=10";
@@ -64,8 +65,10 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
     // Rubbish, and a shop that is not there, are told as such.
     let (status, kind, told) = problem(post(&cloud, "hello").await).await;
     assert_eq!((status, kind.as_str(), &told["field"]), (400, "application/problem+json", &json!("body")));
-    let (status, _, told) =
-        problem(post(&cloud, r#"{"shop_id":"NOWHERE","content_base64":"QUFBQQ=="}"#).await).await;
+    let (status, _, told) = problem(
+        post(&cloud, json!({"shop_id": "NOWHERE", "content_base64": unopenable()}).to_string()).await,
+    )
+    .await;
     assert_eq!((status, &told["field"]), (404, &json!("shop_id")));
     let (status, ..) = problem(post(&cloud, vec![b'x'; 400 * 1024]).await).await;
     assert_eq!(status, 413);
@@ -80,8 +83,8 @@ async fn the_deployed_shop_takes_every_kind_of_sale_and_its_books_balance() {
     let rejected = settled(&cloud, wrong_key.sale_id.as_str(), "AMIS1", "rejected").await;
     let why = &rejected["events"][1]["body"];
     assert_eq!((&why["reason"], &why["sealed_with"]["shop_id"]), (&json!("wrong-key"), &json!("AMIS2")));
-    let rubbish = r#"{"shop_id":"AMIS1","message_id":"1-20261122","content_base64":"QUFBQQ=="}"#;
-    assert_eq!(post(&cloud, rubbish).await.status(), 200);
+    let rubbish = json!({"shop_id": "AMIS1", "message_id": "1-20261122", "content_base64": unopenable()});
+    assert_eq!(post(&cloud, rubbish.to_string()).await.status(), 200);
     settled(&cloud, "1-20261122", "AMIS1", "rejected").await;
 
     // A key that is disabled is an error: the sale waits, and is recorded once the key is back.

@@ -11,8 +11,8 @@ use kassa_bus::limits::MAX_MESSAGE;
 use kassa_bus::local::{DeadLetter, DeadLetters, Kept, LocalBus, Redelivery, STACK};
 use kassa_bus::metrics::{Series, Values};
 use kassa_bus::{
-    Clock, Failure, Intake, Message, Metric, Metrics, Publisher, Retry, Source, Subscriber, Subscription,
-    Topic, Tracer, Verdict,
+    Clock, Failure, Intake, Message, Metric, Metrics, Publisher, Retry, ShopId, Source, Subscriber,
+    Subscription, Topic, Tracer, Verdict,
 };
 use tokio::task::JoinSet;
 
@@ -308,12 +308,35 @@ async fn the_core_s_queues_are_bounded_and_publishers_wait() {
         published += 1;
         assert!(published < 1000, "the queue has no bound");
     }
-    assert!(!bus.has_room(Topic::ToProcess), "and the door is told");
-    assert!(bus.has_room(Topic::ToDecrypt), "of this topic alone");
+    let shop = "AMIS1".parse().unwrap();
+    assert!(!bus.has_room(Topic::ToProcess, &shop), "and the door is told");
+    assert!(bus.has_room(Topic::ToDecrypt, &shop), "of this topic alone");
     sinks[0].stalled.store(false, Ordering::SeqCst);
     bus.drained().await;
-    assert!(bus.has_room(Topic::ToProcess));
+    assert!(bus.has_room(Topic::ToProcess, &shop));
     assert_eq!(sinks[0].ids().len(), published);
+}
+
+#[tokio::test]
+async fn a_shop_that_fills_a_queue_leaves_as_much_to_another() {
+    let rig = rig(1, 0).await;
+    rig.sinks[0].stalled.store(true, Ordering::SeqCst);
+    let [one, two] = ["AMIS1", "AMIS2"].map(|shop| shop.parse::<ShopId>().unwrap());
+    let large = || {
+        let attributes = [("shop_id".to_owned(), one.to_string())].into();
+        Message { body: "x".repeat(100 * 1024).into(), attributes, ..message("large") }
+    };
+    let mut published = 0;
+    while rig.bus.has_room(Topic::ToProcess, &one) {
+        rig.bus.publish(Topic::ToProcess, vec![large()]).await.remove(0).unwrap();
+        published += 1;
+    }
+    // then it has seven of the sixteen MiB, and the other as much room as it had
+    assert_eq!(published, 7 * 1024 / 101 + 1);
+    assert!(rig.bus.has_room(Topic::ToProcess, &two));
+    rig.sinks[0].stalled.store(false, Ordering::SeqCst);
+    rig.bus.drained().await;
+    assert!(rig.bus.has_room(Topic::ToProcess, &one));
 }
 
 #[tokio::test]

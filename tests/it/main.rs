@@ -21,6 +21,7 @@ mod sizes; // the largest sale goes through whole, what is larger is told so // 
 
 // The shop on one machine, through the command.
 mod backup; // a backup of a shop that sells, and a shop of a backup
+mod door; // what whoever has no credentials can take: a share; which pages and names are let in
 mod edge; // whoever wants to do harm: slow, large, malformed, too many; and TLS
 mod local_bus; // the bus in one process: what each subscription may rely on
 mod lost; // a key or a database that is lost or damaged is named, and replaced by nothing

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::common::world::{World, sales, uuid};
 
 async fn told(world: &World, shop: &str, sale: &str) -> (u16, Value) {
-    let answer = world.accept.outcome(shop, sale, "192.0.2.1").await;
+    let answer = world.accept.outcome(shop, sale, "192.0.2.1".into()).await;
     (answer.status, serde_json::from_str(&answer.body).unwrap())
 }
 

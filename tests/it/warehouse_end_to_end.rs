@@ -354,5 +354,5 @@ async fn three_days_of_outage_cost_one_connection_a_minute_and_no_sale() {
     assert_eq!(totals(&client).await, sold(world.questions.stock(None).await.unwrap().rows));
     assert_eq!(told(&world).await, [Severity::Warning, Severity::Info]);
     let _ = stop.send(());
-    served.await.unwrap().unwrap();
+    served.await.unwrap();
 }

@@ -19,10 +19,12 @@ use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::ids::ShopId;
 use crate::limits::MAX_MESSAGE;
 use crate::message::{Message, Topic};
 use crate::metrics::{Dimension, Metric, Metrics};
 use crate::publish::{PublishError, Publisher};
+use crate::shares::{Share, Shares};
 use crate::subscriber::{Failure, Retry, Source, Subscription, Verdict, dealt_with, traced};
 use crate::trace::{Publishing, Tracer};
 
@@ -56,7 +58,7 @@ impl Default for Redelivery {
 /// How much one queue holds, in KiB of bodies. Publishers wait beyond it, so memory is bounded.
 const QUEUE_KIB: u32 = 16 * 1024;
 
-/// A queue with less room than this turns new sales away at the door.
+/// A queue with less room than this for a shop turns its new sales away at the door.
 const RESERVE_KIB: usize = 1024;
 
 /// A message that failed its last receive.
@@ -114,6 +116,11 @@ pub struct Kept {
     pub clock: Clock,
 }
 
+/// Nobody's in particular counts as one shop's.
+fn shop_of(message: &Message) -> String {
+    message.attributes.get("shop_id").cloned().unwrap_or_default()
+}
+
 /// Messages published and not yet done with, over all queues.
 #[derive(Default)]
 struct Outstanding {
@@ -127,6 +134,8 @@ struct Queue {
     sender: mpsc::UnboundedSender<Delivery>,
     receiver: Mutex<mpsc::UnboundedReceiver<Delivery>>,
     room: Arc<Semaphore>,
+    /// Whose messages the room is taken by.
+    shops: Arc<Shares<String>>,
     backlog: Arc<Backlog>,
 }
 
@@ -139,6 +148,7 @@ struct Delivery {
 /// A message's room in its queue, and its being counted, until it is done with.
 struct Slot {
     _room: OwnedSemaphorePermit,
+    _share: Share<String>,
     _present: Present,
     _outstanding: OutstandingGuard,
 }
@@ -216,11 +226,6 @@ impl LocalBus {
     fn plugged_into(&self, topic: Topic) -> impl Iterator<Item = &Arc<Durable>> {
         let plugged = self.wired.get().into_iter().flat_map(|wired| &wired.plugged);
         plugged.filter(move |(of, _)| *of == topic).map(|(_, durable)| durable)
-    }
-
-    /// Whether the topic's queues can take new sales, or whoever asks should come back later.
-    pub fn has_room(&self, topic: Topic) -> bool {
-        self.queues_of(topic).all(|q| q.room.available_permits() >= RESERVE_KIB)
     }
 
     /// Messages published and not yet done with by the core.
@@ -338,7 +343,8 @@ impl Queue {
         let (sender, receiver) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(QUEUE_KIB as usize));
         let receiver = Mutex::new(receiver);
-        Some(Self { subscription, topic, sender, receiver, room, backlog: Arc::default() })
+        let shops = Shares::of_what_is_left(QUEUE_KIB as usize);
+        Some(Self { subscription, topic, sender, receiver, room, shops, backlog: Arc::default() })
     }
 }
 
@@ -356,6 +362,10 @@ impl Publisher for LocalBus {
         let answers = self.enqueue(topic, messages, sent).await;
         publishing.answered(&answers);
         answers
+    }
+
+    fn has_room(&self, topic: Topic, shop: &ShopId) -> bool {
+        self.queues_of(topic).all(|queue| queue.shops.has_room(&shop.to_string(), RESERVE_KIB))
     }
 }
 
@@ -401,6 +411,7 @@ impl LocalBus {
         let room = Arc::clone(&queue.room).acquire_many_owned(kib).await.map_err(|_| closed)?;
         let slot = Slot {
             _room: room,
+            _share: queue.shops.enter(&shop_of(&message), kib as usize),
             _present: queue.backlog.enter(sent),
             _outstanding: OutstandingGuard::new(&self.outstanding),
         };

@@ -1,3 +1,5 @@
+use std::fmt::Display;
+
 use super::standing::Standing;
 use super::tally::{Bounded, Seen};
 use super::verdict::{Case, LooksLike};
@@ -38,11 +40,11 @@ fn who(seen: &Seen) -> String {
 }
 
 /// The first few names, in a sentence.
-fn some(names: &Bounded<String, u64>) -> String {
+fn some<K: Display>(names: &Bounded<K, u64>) -> String {
     const SOME: usize = 3;
-    let mut told: Vec<&str> = names.named.keys().take(SOME).map(String::as_str).collect();
+    let mut told: Vec<String> = names.named.keys().take(SOME).map(ToString::to_string).collect();
     if names.named.len() > SOME {
-        told.push("others");
+        told.push("others".to_owned());
     }
     match told.split_last() {
         Some((last, before)) if !before.is_empty() => format!("{} and {last}", before.join(", ")),
@@ -52,16 +54,16 @@ fn some(names: &Bounded<String, u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kassa_bus::ShopId;
+    use kassa_bus::{Network, ShopId};
 
     use super::*;
     use crate::bad_key_auditor::tally::Merge;
 
     fn case(standing: Standing, sources: u8) -> Case {
         let noon = "2026-11-22T12:00:00Z".parse().unwrap();
-        let mut seen = Seen::once(noon, Some("till-1"), "192.0.2.0");
+        let mut seen = Seen::once(noon, Some("till-1"), Network::V4([192, 0, 0]));
         for n in 1..sources {
-            seen.merge(Seen::once(noon, None, &format!("192.0.2.{n}")));
+            seen.merge(Seen::once(noon, None, Network::V4([192, 0, n])));
         }
         Case { shop_id: "AMIS1".parse().unwrap(), standing, seen }
     }
@@ -70,14 +72,14 @@ mod tests {
     fn it_says_which_till_it_is_and_what_to_load() {
         let owner: ShopId = "AMIS2".parse().unwrap();
         let told = advice(&case(Standing::Other { owner }, 1), LooksLike::Misconfiguration);
-        assert!(told.starts_with("till-1 at 192.0.2.0 of AMIS1 has AMIS2's key"), "{told}");
+        assert!(told.starts_with("till-1 at 192.0.0.0/24 of AMIS1 has AMIS2's key"), "{told}");
         assert!(told.contains("GET /shop/AMIS1/key"), "{told}");
     }
 
     #[test]
     fn of_many_sources_it_names_a_few() {
         let told = advice(&case(Standing::Unknown(None), 16), LooksLike::Unclear);
-        assert!(told.contains("till-1 at 192.0.2.0, 192.0.2.1, 192.0.2.10 and others"), "{told}");
+        assert!(told.contains("till-1 at 192.0.0.0/24, 192.0.1.0/24, 192.0.2.0/24 and others"), "{told}");
     }
 
     #[test]
@@ -85,6 +87,6 @@ mod tests {
         let (since, until) =
             ("2026-03-02T08:00:00Z".parse().unwrap(), "2026-11-20T08:00:00Z".parse().unwrap());
         let told = advice(&case(Standing::OwnRetired { since, until }, 1), LooksLike::Misconfiguration);
-        assert!(told.starts_with("restart till-1 at 192.0.2.0"), "{told}");
+        assert!(told.starts_with("restart till-1 at 192.0.0.0/24"), "{told}");
     }
 }

@@ -106,7 +106,7 @@ impl Audited {
 
     fn seen(&self) -> Seen {
         let origin = &self.sale.origin;
-        Seen::once(origin.accepted_at, self.till.as_deref(), &origin.source)
+        Seen::once(origin.accepted_at, self.till.as_deref(), origin.source)
     }
 
     /// Whose the key is, as the metrics tell it apart.

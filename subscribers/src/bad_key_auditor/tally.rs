@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use kassa_bus::Network;
 use serde::{Deserialize, Serialize};
 
 use super::key::Key;
@@ -28,7 +29,7 @@ impl Merge for u64 {
 /// value is exact. So neither the order in which values come nor who merges them first changes anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
-    bound = "K: Ord + Clone + Serialize + for<'a> Deserialize<'a>, V: Clone + Serialize + for<'a> Deserialize<'a>"
+    bound = "K: Ord + Clone + Serialize + for<'a> Deserialize<'a>, V: Clone + Merge + Serialize + for<'a> Deserialize<'a>"
 )]
 #[serde(from = "Pairs<K, V>", into = "Pairs<K, V>")]
 pub struct Bounded<K, V> {
@@ -44,9 +45,12 @@ struct Pairs<K, V> {
     others: Option<V>,
 }
 
-impl<K: Ord, V> From<Pairs<K, V>> for Bounded<K, V> {
+impl<K: Ord, V: Merge> From<Pairs<K, V>> for Bounded<K, V> {
+    /// Names that were kept apart once, as whole addresses were, may be one today.
     fn from(Pairs { named, others }: Pairs<K, V>) -> Self {
-        Self { named: named.into_iter().collect(), others }
+        let mut bounded = Self { named: BTreeMap::new(), others };
+        named.into_iter().for_each(|(name, value)| bounded.add(name, value));
+        bounded
     }
 }
 
@@ -111,19 +115,19 @@ pub struct Seen {
     pub last: Timestamp,
     /// Sales by the name of the till, where the sale could be opened to read it.
     pub tills: Bounded<String, u64>,
-    /// Sales by the client's network address.
-    pub sources: Bounded<String, u64>,
+    /// Sales by the network they came from.
+    pub sources: Bounded<Network, u64>,
 }
 
 impl Seen {
     #[must_use]
-    pub fn once(at: Timestamp, till: Option<&str>, source: &str) -> Self {
+    pub fn once(at: Timestamp, till: Option<&str>, source: Network) -> Self {
         let mut seen =
             Self { count: 1, first: at, last: at, tills: Bounded::default(), sources: Bounded::default() };
         if let Some(till) = till {
             seen.tills.add(printable(till), 1);
         }
-        seen.sources.add(printable(source), 1);
+        seen.sources.add(source, 1);
         seen
     }
 }
@@ -173,7 +177,7 @@ mod tests {
     prop_compose! {
         fn sale()(k in 0u8..40, second in 0i64..86_400, till in prop::option::of(0u8..30), source in 0u8..30) -> Tally {
             let till = till.map(|n| format!("till-{n}"));
-            one(key(k), Seen::once(at(second), till.as_deref(), &format!("192.0.2.{source}")))
+            one(key(k), Seen::once(at(second), till.as_deref(), Network::V4([192, 0, source])))
         }
     }
 
@@ -233,8 +237,8 @@ mod tests {
     #[test]
     fn a_key_of_ours_stays_named_however_many_strangers_there_are() {
         let ours = Key::Tried { shop_id: "ZEELAND".parse().unwrap() };
-        let strangers = (10..60).map(|n| one(key(n), Seen::once(at(0), None, "192.0.2.1")));
-        let tally = merged(strangers.chain([one(ours.clone(), Seen::once(at(1), None, "10.0.0.7"))]));
+        let strangers = (10..60).map(|n| one(key(n), Seen::once(at(0), None, "192.0.2.1".into())));
+        let tally = merged(strangers.chain([one(ours.clone(), Seen::once(at(1), None, "10.0.0.7".into()))]));
         assert_eq!(tally.named[&ours].count, 1);
         assert_eq!(tally.others.map(|seen| seen.count), Some(50 + 1 - 16));
     }
@@ -242,7 +246,8 @@ mod tests {
     #[test]
     fn the_largest_tally_fits_a_row_of_the_table_many_times() {
         let wide = |n: u8| format!("{n}{}", "é".repeat(200));
-        let seen = |n| Seen::once(at(0), Some(&wide(n)), &wide(n));
+        let network = |n: u8| Network::V6([u16::MAX, u16::MAX, u16::MAX - u16::from(n)]);
+        let seen = |n| Seen::once(at(0), Some(&wide(n)), network(n));
         let sales = (6..100).flat_map(|k| (0..40).map(move |n| one(key(k), seen(n))));
         // DynamoDB's limit is 400 KB.
         assert!(serde_json::to_vec(&merged(sales)).unwrap().len() < 100_000);

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use kassa_bus::{ShopId, Thumbprint};
+use kassa_bus::{Network, ShopId, Thumbprint};
 use serde::{Deserialize, Serialize};
 
 use super::standing::Standing;
@@ -65,7 +65,7 @@ pub struct Case {
 #[derive(Default)]
 struct Spread<'a> {
     keys: BTreeSet<Option<&'a str>>,
-    sources: BTreeSet<&'a str>,
+    sources: BTreeSet<Network>,
     shops: BTreeSet<&'a str>,
 }
 
@@ -76,7 +76,7 @@ impl<'a> Spread<'a> {
             if let Standing::Unknown(kid) = &case.standing {
                 spread.keys.insert(kid.as_ref().map(Thumbprint::as_str));
             }
-            spread.sources.extend(case.seen.sources.named.keys().map(String::as_str));
+            spread.sources.extend(case.seen.sources.named.keys());
             spread.shops.insert(case.shop_id.as_str());
         }
         spread
@@ -136,9 +136,9 @@ mod tests {
     /// Sales to a shop from so many sources.
     fn case(to: usize, standing: Standing, sources: usize) -> Case {
         let noon = at("2026-11-22T12:00:00Z");
-        let mut seen = Seen::once(noon, Some("till-1"), "192.0.2.0");
+        let mut seen = Seen::once(noon, Some("till-1"), Network::V4([192, 0, 0]));
         for n in 1..sources {
-            seen.merge(Seen::once(noon, Some("till-1"), &format!("192.0.2.{n}")));
+            seen.merge(Seen::once(noon, Some("till-1"), Network::V4([192, 0, n.try_into().unwrap()])));
         }
         Case { shop_id: shop(to), standing, seen }
     }

@@ -209,7 +209,7 @@ impl<'a> FromIterator<&'a RejectedSale> for Failures {
         let none = Self { count: 0, first: Timestamp::MAX, last: Timestamp::MIN, source: String::new() };
         sales.into_iter().fold(none, |mut sum, sale| {
             let (first, last) = (sale.rejected_at, sale.rejected_at);
-            sum.add(Self { count: 1, first, last, source: sale.origin.source.clone() });
+            sum.add(Self { count: 1, first, last, source: sale.origin.source.to_string() });
             sum
         })
     }

@@ -49,8 +49,9 @@ impl Answer {
         match self.status {
             200..=299 => Meaning::Taken,
             410 => Meaning::Gone,
-            // Redirects are not followed: what was allowed is the address, not whatever it names.
-            300..=399 | 408 | 425 | 429 | 500.. => Meaning::Down(self.down(now)),
+            // Redirects are not followed: what was allowed is the address, not whatever it names. A 421 is about its name, not
+            // about the delivery.
+            300..=399 | 408 | 421 | 425 | 429 | 500.. => Meaning::Down(self.down(now)),
             status => Meaning::Refused {
                 why: Refusal::answered(format!("the warehouse answered {status}"), printable(&self.text)),
                 divisible: matches!(status, 400 | 413 | 422),
@@ -107,12 +108,12 @@ mod tests {
             assert_eq!(answer(status, None, "thanks"), Meaning::Taken);
         }
         assert_eq!(answer(410, Some("5"), ""), Meaning::Gone);
-        for status in (500..600).chain([301, 302, 303, 307, 308, 408, 425, 429, 999]) {
+        for status in (500..600).chain([301, 302, 303, 307, 308, 408, 421, 425, 429, 999]) {
             let Meaning::Down(down) = answer(status, None, "oops") else { panic!("{status}") };
             assert_eq!(down.blip, status >= 500, "{status}");
             assert!(down.why.contains(&status.to_string()) && !down.why.contains("oops"));
         }
-        for status in (400..500).filter(|status| ![408, 410, 425, 429].contains(status)) {
+        for status in (400..500).filter(|status| ![408, 410, 421, 425, 429].contains(status)) {
             let divisible = [400, 413, 422].contains(&status);
             assert_eq!(
                 answer(status, None, "no\nsuch \u{1b}[31mtill"),

@@ -42,7 +42,7 @@ fn fields(posted: &Posted) -> Map<String, Value> {
         }
         Envelope::Classic { content_base64 } => {
             assert!(!is_uuid);
-            assert!(decode_content(content_base64).is_some_and(|content| !content.is_empty()));
+            assert!(decode_content(content_base64).is_some_and(|content| content.len() == 256));
             fields.insert("content_base64".into(), content_base64.as_str().into());
         }
     }

@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 
+use crate::common::unopenable;
+
 /// What a stranger's sale must come to, if it was answered yes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -89,9 +91,8 @@ pub async fn post(url: String, seed: u64, sales: u32, extremes: &[(&str, &str)])
             }
             _ => {
                 let id = format!("{n}-{}", Timestamp::now().strftime("%Y%m%d"));
-                let body =
-                    json!({"shop_id": "AMIS2", "message_id": id, "content_base64": "QUFBQQ=="}).to_string();
-                let asked = http.post(format!("{url}/shop")).timeout(HTTP_PATIENCE).body(body);
+                let body = json!({"shop_id": "AMIS2", "message_id": id, "content_base64": unopenable()});
+                let asked = http.post(format!("{url}/shop")).timeout(HTTP_PATIENCE).body(body.to_string());
                 let answer = async {
                     let answer = asked.send().await?;
                     let is_json =

@@ -28,3 +28,8 @@ pub mod runtime_api;
 pub mod warehouse;
 /// A whole shop in memory, with its messages and its clock in the test's hands.
 pub mod world;
+
+/// The `content_base64` of a classic envelope that no key opens.
+pub fn unopenable() -> String {
+    format!("{}QQ==", "QUFB".repeat(85))
+}

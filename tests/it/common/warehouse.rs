@@ -44,7 +44,7 @@ pub struct Warehouse {
     pub sns: Arc<FakeSns>,
     http: reqwest::Client,
     stop: oneshot::Sender<()>,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    served: tokio::task::JoinHandle<()>,
 }
 
 impl Warehouse {
@@ -78,7 +78,7 @@ impl Warehouse {
     /// Ends as on Ctrl-C.
     pub async fn close(self) {
         let _ = self.stop.send(());
-        self.served.await.unwrap().unwrap();
+        self.served.await.unwrap();
     }
 
     /// Delivers sales as the sender does.

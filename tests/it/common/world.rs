@@ -1,7 +1,7 @@
 //! A whole shop in memory, with the messages in the test's hands: it decides what is delivered when,
 //! how often, and what fails. Everything between the till's request and the tables is the real thing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -45,6 +45,8 @@ pub struct PostOffice {
     pub rejected: Mutex<Vec<RejectedSale>>,
     /// Publishes to refuse before the next is taken.
     pub refuse: AtomicU32,
+    /// Shops whose sales there is no room for.
+    pub full: Mutex<BTreeSet<String>>,
 }
 
 #[async_trait]
@@ -66,6 +68,10 @@ impl Publisher for PostOffice {
         };
         messages.into_iter().map(take).collect()
     }
+
+    fn has_room(&self, _: Topic, shop: &ShopId) -> bool {
+        !self.full.lock().unwrap().contains(shop.as_str())
+    }
 }
 
 /// The real keys, which the test can make unavailable.
@@ -73,6 +79,8 @@ pub struct Keys {
     pub files: FileKeys,
     pub unavailable: AtomicBool,
     pub asked: AtomicU32,
+    /// How often a public key was asked for.
+    pub named: AtomicU32,
 }
 
 #[async_trait]
@@ -91,6 +99,7 @@ impl ShopKeys for Keys {
     }
 
     async fn public_key(&self, shop: &ShopId) -> Result<PublicKey, KeyError> {
+        self.named.fetch_add(1, Ordering::SeqCst);
         self.files.public_key(shop).await
     }
 }
@@ -118,7 +127,8 @@ impl World {
         let store = Store::open(None, Sync::Normal).await.unwrap();
         let shops = Shops::read(None).unwrap();
         let files = FileKeys::open(folder.path()).unwrap();
-        let keys = Arc::new(Keys { files, unavailable: AtomicBool::new(false), asked: AtomicU32::new(0) });
+        let [asked, named] = [const { AtomicU32::new(0) }; 2];
+        let keys = Arc::new(Keys { files, unavailable: AtomicBool::new(false), asked, named });
         let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new(NOON.parse().unwrap()));
         let ticking = now.clone();
         let clock = Clock::from_fn(move || *ticking.lock().unwrap());
@@ -151,7 +161,7 @@ impl World {
     }
 
     pub async fn posts(&self, body: impl AsRef<[u8]>) -> Answer {
-        self.accept.sale(Post { body: body.as_ref(), source: "192.0.2.7".into(), trace: None }).await
+        self.accept.sale(Post { body: body.as_ref(), client: "192.0.2.7".into(), trace: None }).await
     }
 
     fn stage(&self, wanted: impl Fn(&Source) -> bool) -> &dyn Subscriber {

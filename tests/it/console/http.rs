@@ -84,17 +84,13 @@ fn pages_let_nothing_in_and_hold_neither_styles_nor_scripts() {
 }
 
 #[test]
-fn on_this_machine_only_its_own_names_reach_the_console_and_tills_may_call_it_anything() {
+fn on_this_machine_only_its_own_names_reach_the_console() {
     let data = tempfile::tempdir().unwrap();
     let shop = Up::start(data.path());
     for path in ["/", "/sales", "/live", "/dashboards/sales"] {
         let (status, _, body) = ask(&shop, path, &[("Host", "rebound.example")]);
         assert_eq!(status, 421, "{path}");
         assert!(!body.contains("AMIS"), "{path} shows nothing of the shop");
-    }
-    for host in ["shop.example", "localhost"] {
-        assert_eq!(ask(&shop, "/shop/AMIS1/key", &[("Host", host)]).0, 200);
-        assert_eq!(ask(&shop, "/health", &[("Host", host)]).0, 200);
     }
     // What is not served is told as tills are told everything.
     let (status, headers, _) = ask(&shop, "/nothing", &[LOCAL]);
@@ -120,7 +116,7 @@ fn a_console_that_others_can_reach_wants_its_token_and_tills_need_none() {
     let (status, headers, _) = ask(&shop, &format!("/stock/AMIS1?token={token}&q=beans"), &[host]);
     assert_eq!((status, header(&headers, "location")), (303, "/stock/AMIS1?q=beans"));
     let cookie = header(&headers, "set-cookie");
-    assert!(cookie.contains("; HttpOnly") && cookie.contains("; SameSite=Strict"), "{cookie}");
+    assert!(cookie.ends_with("; HttpOnly; SameSite=Strict"), "over TLS only, where there is TLS: {cookie}");
     let cookie = cookie.split(';').next().unwrap();
     let (status, _, body) = ask(&shop, "/stock/AMIS1", &[host, ("Cookie", cookie)]);
     assert_eq!(status, 200);
