@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 use kassa_bus::Clock;
 use serde_json::json;
 
-use super::{Failure, advance, events_bar, print};
+use super::{Failure, advance, events_bar};
+use crate::output::print;
 use crate::args::{ReconcileArgs, RejectedArgs, RetryArgs};
 use crate::questions::Status;
 use crate::questions::ask::{Ask, AskError};
@@ -21,7 +22,7 @@ pub(super) async fn rejected(RejectedArgs { shop, reason, ask }: RejectedArgs) -
         format!("{}\n", json!(found))
     } else {
         render::rejected(&found, &ask.shop.reach())
-    });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -33,13 +34,13 @@ pub(super) async fn retry(args: RetryArgs) -> Result<ExitCode, Failure> {
     if args.dry_run {
         let preview = asked.preview(&filter, &progress, Clock::system().now()).await?;
         bar.finish_and_clear();
-        print(&if args.ask.json { format!("{}\n", json!(preview)) } else { render::preview(&preview) });
+        print(&if args.ask.json { format!("{}\n", json!(preview)) } else { render::preview(&preview) })?;
         return Ok(ExitCode::SUCCESS);
     }
     let published = asked.retry(&filter, &progress).await?;
     bar.finish_and_clear();
     let came = follow(&asked, published, Duration::from_secs(args.patience)).await?;
-    print(&if args.ask.json { format!("{}\n", json!(came)) } else { render::came(&came) });
+    print(&if args.ask.json { format!("{}\n", json!(came)) } else { render::came(&came) })?;
     Ok(if came.rejected.is_empty() && came.pending.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -85,6 +86,6 @@ pub(super) async fn reconcile(args: ReconcileArgs) -> Result<ExitCode, Failure> 
     let asked = args.ask.shop.ask().await?;
     let done = asked.reconcile(&filter, &|read, of| advance(&bar, read, of)).await?;
     bar.finish_and_clear();
-    print(&if args.ask.json { format!("{}\n", json!(done)) } else { render::reconciled(&done) });
+    print(&if args.ask.json { format!("{}\n", json!(done)) } else { render::reconciled(&done) })?;
     Ok(ExitCode::SUCCESS)
 }

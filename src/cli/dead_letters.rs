@@ -3,7 +3,8 @@ use std::process::ExitCode;
 use kassa_bus::Clock;
 use serde_json::json;
 
-use super::{Failure, advance, events_bar, print};
+use super::{Failure, advance, events_bar};
+use crate::output::print;
 use crate::args::{AskArgs, DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
 use crate::questions::dead_letters::LetterFilter;
 use crate::questions::render_again as render;
@@ -17,7 +18,7 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
                 format!("{}\n", json!(letters))
             } else {
                 render::letters(&queue, &letters)
-            });
+            })?;
         }
         DeadLettersCommand::Redrive(RedriveArgs { queue, ask }) => {
             let (filter, bar) = (LetterFilter { queue, id: None, why: None }, events_bar("sending back"));
@@ -28,7 +29,7 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
                 "{sent} sent back; kassa dead-letters{} tells which failed again\n",
                 ask.shop.reach()
             );
-            print(&if ask.json { format!("{}\n", json!({"sent": sent})) } else { text });
+            print(&if ask.json { format!("{}\n", json!({"sent": sent})) } else { text })?;
         }
         DeadLettersCommand::Drop(DropArgs { queue, id, why, ask }) => {
             let filter = LetterFilter { queue: Some(queue), id, why: Some(why) };
@@ -37,7 +38,7 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
             let dropped = asked.drop_letters(&filter, Clock::system().now(), &progress).await?;
             bar.finish_and_clear();
             let text = format!("{dropped} dropped, each with an event that says why\n");
-            print(&if ask.json { format!("{}\n", json!({"dropped": dropped})) } else { text });
+            print(&if ask.json { format!("{}\n", json!({"dropped": dropped})) } else { text })?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -46,6 +47,6 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
 async fn list(ask: AskArgs) -> Result<(), Failure> {
     let queues = ask.shop.ask().await?.dead_letters().await?;
     let shown = || render::dead_letters(&queues, &ask.shop.reach());
-    print(&if ask.json { format!("{}\n", json!(queues)) } else { shown() });
+    print(&if ask.json { format!("{}\n", json!(queues)) } else { shown() })?;
     Ok(())
 }

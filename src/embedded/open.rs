@@ -121,13 +121,17 @@ impl OpenShop {
     /// # Errors
     /// [`UpError`].
     pub async fn open(up: Up) -> Result<Self, UpError> {
+        // Whatever can be known to be wrong before there is a shop is found out before there is one.
         let mut folder = DataFolder::create(&up.data).await?;
-        let (store, keys, plan) = ready(&folder, &up).await?;
-
+        let tls = up.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
+        let (tills, address) = listen(up.listen).await?;
+        let (operators, operator) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let metrics = Metrics::default();
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
         let tracer = Tracer::new(&up.settings, resource, up.clock.clone(), otlp::connect)?;
         let minute = up.settings.duration("MINUTE", Duration::from_mins(1))?;
+        let (store, keys, plan) = ready(&folder, &up).await?;
+
         let bus =
             LocalBus::new(Redelivery { minute, ..Redelivery::default() }, metrics.clone(), tracer.clone());
         let feed = Arc::<Feed>::default();
@@ -167,10 +171,7 @@ impl OpenShop {
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
         let questions = Arc::new(questions(&store, &bus));
-        let (tills, address) = listen(up.listen).await?;
-        let tls = up.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
-        let (operators, operator) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let operator_url = format!("http://{operator}");
         let token = uuid::Uuid::new_v4().simple().to_string();
         let occupant = Occupant { pid: std::process::id(), url, operator_url, token };
@@ -185,6 +186,9 @@ impl OpenShop {
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
         let door =
             Door::new(accept, bus.clone(), metrics.clone(), tracer.clone()).router(console::router(sight));
+        // From here on sales come in, and nothing may fail.
+        folder.announce(&occupant)?;
+        folder.keep();
         let tills = serve(tills, tls, door, closed.clone());
         let answers = operator::router(
             questions.clone(),
@@ -196,7 +200,6 @@ impl OpenShop {
         );
         // Questions may stream for minutes, so these are cut off at the end.
         tokio::spawn(serve(operators, None, answers, closed));
-        folder.announce(&occupant)?;
 
         let exporting = tokio::spawn(tracer.clone().run());
         let resuming = tokio::spawn(recover::resume(questions, store.clone(), bus.clone(), metrics.clone()));
