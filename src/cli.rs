@@ -346,13 +346,16 @@ async fn warehouse(args: WarehouseArgs) -> Result<ExitCode, Failure> {
         return Err("nobody could deliver: set WAREHOUSE_SECRET, --secret-file or --topic".into());
     }
     let shops = args.shops.map(|file| Shops::read(Some(&file))).transpose()?;
+    let database = Database::new(&args.database, shops)?;
+    let why = |why| format!("cannot listen on {}: {why}; choose another with --listen", args.listen);
+    let listener = TcpListener::bind(args.listen).await.map_err(why)?;
+    database.prepare().await?;
     let receiver = Receiver {
-        database: Database::new(&args.database, shops)?,
+        database,
         secrets,
         subscriptions: Subscriptions::new(args.topic, Arc::new(Https::new()?)),
         clock: Clock::system(),
     };
-    let listener = TcpListener::bind(args.listen).await?;
     let url = format!("http://{}", listener.local_addr()?);
     announce(format_args!(
         "The warehouse takes sales at {url}\n  POST {url}/sales\n  POST {url}/sns\nCtrl-C closes it.\n"

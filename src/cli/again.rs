@@ -5,8 +5,8 @@ use kassa_bus::Clock;
 use serde_json::json;
 
 use super::{Failure, advance, events_bar};
-use crate::output::print;
 use crate::args::{ReconcileArgs, RejectedArgs, RetryArgs};
+use crate::output::print;
 use crate::questions::Status;
 use crate::questions::ask::{Ask, AskError};
 use crate::questions::reconcile::ReconcileFilter;
@@ -39,6 +39,12 @@ pub(super) async fn retry(args: RetryArgs) -> Result<ExitCode, Failure> {
     }
     let published = asked.retry(&filter, &progress).await?;
     bar.finish_and_clear();
+    if let (Some(sale), true) = (&filter.sale, published.is_empty()) {
+        let reach = args.ask.shop.reach();
+        return Err(
+            format!("sale {sale} is not rejected; kassa sale {sale}{reach} tells what became of it").into()
+        );
+    }
     let came = follow(&asked, published, Duration::from_secs(args.patience)).await?;
     print(&if args.ask.json { format!("{}\n", json!(came)) } else { render::came(&came) })?;
     Ok(if came.rejected.is_empty() && came.pending.is_empty() {

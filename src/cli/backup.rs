@@ -7,9 +7,9 @@ use kassa_bus::Clock;
 use serde_json::json;
 
 use super::Failure;
-use crate::output::print;
 use crate::args::{BackupArgs, DATA};
 use crate::embedded::{self, Doing, Manifest};
+use crate::output::print;
 
 pub(super) async fn backup(BackupArgs { to, data, json }: BackupArgs) -> Result<ExitCode, Failure> {
     let bar = bar();

@@ -4,8 +4,8 @@ use kassa_bus::Clock;
 use serde_json::json;
 
 use super::{Failure, advance, events_bar};
-use crate::output::print;
 use crate::args::{AskArgs, DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
+use crate::output::print;
 use crate::questions::dead_letters::LetterFilter;
 use crate::questions::render_again as render;
 
@@ -25,10 +25,13 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
             let asked = ask.shop.ask().await?;
             let sent = asked.redrive(&filter, &|sent, of| advance(&bar, sent, of)).await?;
             bar.finish_and_clear();
-            let text = format!(
-                "{sent} sent back; kassa dead-letters{} tells which failed again\n",
-                ask.shop.reach()
-            );
+            let text = match sent {
+                0 => "There are no dead letters to send back.\n".to_owned(),
+                sent => format!(
+                    "{sent} sent back; kassa dead-letters{} tells which failed again\n",
+                    ask.shop.reach()
+                ),
+            };
             print(&if ask.json { format!("{}\n", json!({"sent": sent})) } else { text })?;
         }
         DeadLettersCommand::Drop(DropArgs { queue, id, why, ask }) => {
@@ -37,7 +40,10 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
             let progress = |dropped, of| advance(&bar, dropped, of);
             let dropped = asked.drop_letters(&filter, Clock::system().now(), &progress).await?;
             bar.finish_and_clear();
-            let text = format!("{dropped} dropped, each with an event that says why\n");
+            let text = match dropped {
+                0 => "There are no dead letters to drop.\n".to_owned(),
+                dropped => format!("{dropped} dropped, each with an event that says why\n"),
+            };
             print(&if ask.json { format!("{}\n", json!({"dropped": dropped})) } else { text })?;
         }
     }

@@ -4,8 +4,8 @@ use kassa_bus::Clock;
 use serde_json::json;
 
 use super::Failure;
-use crate::output::print;
 use crate::args::{KeyCommand, RetireArgs, RotateArgs, ShopArgs};
+use crate::output::print;
 use crate::questions::render;
 use crate::rotation::{Retirement, Rotation};
 

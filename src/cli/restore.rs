@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Failure, backup, events_bar};
-use crate::output::{print, say};
 use crate::args::{After, RestoreArgs, SERVICE, Service};
 use crate::cloud::restore::{BesideStage, PutBack, Restore, Restored, Step, Then};
 use crate::cloud::{Stage, StageName};
+use crate::output::{print, say};
 use crate::questions::render;
 
 pub(super) async fn restore(args: RestoreArgs) -> Result<ExitCode, Failure> {

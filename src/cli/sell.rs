@@ -9,9 +9,9 @@ use kassa_bus::{Clock, Settings, Tracer};
 use serde_json::json;
 
 use super::{Failure, till};
-use crate::output::{print, say};
 use crate::args::SellArgs;
 use crate::otlp;
+use crate::output::{print, say};
 use crate::shops::Shops;
 use crate::till::Till;
 use crate::till::answer::Away;

@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::sell::{telling, told_of};
 use super::{Failure, read};
-use crate::output::{print, say};
 use crate::args::{
     Destination, DrainArgs, DropRefusedArgs, EnrollArgs, JournalArgs, RetryRefusedArgs, RevokeArgs,
     SendingArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs,
 };
 use crate::cloud::Stage;
+use crate::output::{print, say};
 use crate::questions::render;
 use crate::questions::tills::{Enrolment, Revocation};
 use crate::till::drain::{Drain, Sent};

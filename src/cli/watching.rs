@@ -7,9 +7,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::{Failure, asked_to_stop};
-use crate::output::{OutputError, announce, print, reader_gone};
 use crate::args::{ConsoleArgs, StatusArgs};
 use crate::cloud::{Stage, StageConsole};
+use crate::output::{OutputError, announce, print, reader_gone};
 use crate::status::{self, Paper, Screen, Status};
 
 pub(super) async fn status(StatusArgs { watch, ask }: StatusArgs) -> Result<ExitCode, Failure> {
@@ -56,7 +56,11 @@ pub(super) async fn console(
     let why = |why| format!("cannot listen on {listen}: {why}; choose another with --listen");
     let listener = TcpListener::bind(listen).await.map_err(why)?;
     let console = StageConsole::new(&stage, listener.local_addr()?, Clock::system()).await?;
-    announce(format_args!("The console of {} is at {}\nCtrl-C closes it.\n", stage.place(), console.address))?;
+    announce(format_args!(
+        "The console of {} is at {}\nCtrl-C closes it.\n",
+        stage.place(),
+        console.address
+    ))?;
     console.serve(listener, async { drop(asked_to_stop().await) }).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -48,11 +48,13 @@ impl Made {
     }
 
     /// And what will be in it, once nobody else can make any of it.
-    fn with_shop(mut self, path: &Path) -> Self {
+    fn with_shop(mut self, path: &Path, lock: bool) -> Self {
         let (database, keys) = (path.join(DATABASE), path.join(KEYS));
-        self.files = vec![log_of(&database), index_of(&database), database];
-        self.files.retain(|file| !file.exists());
-        if !self.folders.is_empty() {
+        // The log of a database that was there has what was written to it.
+        if !database.exists() {
+            self.files = vec![log_of(&database), index_of(&database), database];
+        }
+        if lock {
             self.files.push(path.join(LOCK));
         }
         if !keys.exists() {
@@ -131,7 +133,7 @@ impl DataFolder {
     pub async fn create(path: &Path) -> Result<Self, OpenError> {
         let io = |why| OpenError::Io { folder: path.to_owned(), why };
         no_backup(path)?;
-        let made = Made::folder(path);
+        let (made, lock) = (Made::folder(path), !path.join(LOCK).exists());
         path.parent().map_or(Ok(()), fs::create_dir_all).map_err(io)?;
         // The mode of one that is there is its owner's affair: what is made in it is private by itself.
         match DirBuilder::new().mode(0o700).create(path) {
@@ -140,7 +142,7 @@ impl DataFolder {
         }
         let folder = Self::lock_patiently(path).await?;
         match folder.copy {
-            None => Ok(Self { made: made.with_shop(path), ..folder }),
+            None => Ok(Self { made: made.with_shop(path, lock), ..folder }),
             Some(_) => Err(OpenError::ReadOnly { folder: path.to_owned() }),
         }
     }

@@ -154,7 +154,6 @@ impl OpenShop {
             clock: up.clock.clone(),
             feed: feed.clone(),
         };
-        let projections = project(on_stream, &store, &reporter, &ended);
         let host = LocalHost {
             store: store.clone(),
             keys: keys.clone(),
@@ -164,10 +163,12 @@ impl OpenShop {
             feed: feed.clone(),
         };
         let plugged = plugged(&host)?;
+        let monitor = Collector::open(watching(&host, &bus)?).await?;
+        // What is set is right: they may begin.
+        let projections = project(on_stream, &store, &reporter, &ended);
         let ticking = others.iter().chain(&plugged).filter(|s| s.every_minute);
         let ticking = minutes::tick_every(minute, ticking, &metrics, &tracer);
         let working = bus.start(others, plugged, &store.kept(&up.clock));
-        let monitor = Collector::open(watching(&host, &bus)?).await?;
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
         let questions = Arc::new(questions(&store, &bus));
