@@ -189,7 +189,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kassa", &mut script);
-            print(&String::from_utf8_lossy(&script))?;
+            print(String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
     }

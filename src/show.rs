@@ -30,7 +30,7 @@ pub fn table<const N: usize>(headings: [&'static str; N]) -> Table {
 
 impl Table {
     pub fn add_row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.into());
     }
 
     /// Has numbers stand under each other.
@@ -216,7 +216,9 @@ mod tests {
             width in 77usize..200,
         ) {
             let mut all = table(["one", "two", "three", "four"]);
-            rows.iter().for_each(|row| all.add_row(row.clone()));
+            for row in &rows {
+                all.add_row(row.clone());
+            }
             let text = all.laid_out(Some(width));
             let told: Vec<&str> = text.split_whitespace().collect();
             prop_assert!(text.lines().all(|line| measure_text_width(line) <= width), "{text}");

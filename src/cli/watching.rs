@@ -28,7 +28,7 @@ pub(super) async fn status(StatusArgs { watch, ask }: StatusArgs) -> Result<Exit
         let every = if deployed.is_some() { STAGE_LOOK } else { STATUS_LOOK };
         let enough = async {
             tokio::select! {
-                asked = asked_to_stop() => Ok(drop(asked)),
+                _ = asked_to_stop() => Ok(()),
                 () = reader_gone() => Err(OutputError::Closed),
             }
         };

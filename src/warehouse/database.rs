@@ -81,9 +81,9 @@ impl Database {
             Host::Unix(folder) => folder.display().to_string(),
         };
         let hosts: Vec<String> = self.config.get_hosts().iter().map(host).collect();
-        let ports: String = self.config.get_ports().iter().map(|port| format!(":{port}")).collect();
+        let port = self.config.get_ports().first().unwrap_or(&5432);
         let name = self.config.get_dbname().or(self.config.get_user()).unwrap_or("postgres");
-        format!("{name} at {}{ports}", hosts.join(", "))
+        format!("{name} at {}:{port}", hosts.join(", "))
     }
 
     /// A connection that is set up to load, to a schema that is up to date.
