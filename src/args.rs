@@ -77,7 +77,8 @@ const EXAMPLES: &str = "Examples:
   kassa completions bash > ~/.local/share/bash-completion/completions/kassa
 
 Logs go to stderr; RUST_LOG=debug shows more. The exit code is 0 only if what was asked for was done, \
-and, of status and check, if nothing is wrong.";
+and, of status and check, if nothing is wrong. What cannot be written is an error; a reader that has gone, as head has, ends a \
+command without a word, with 141.";
 
 /// What a build without AWS's clients says of itself.
 const WITHOUT_AWS: &str = if cfg!(feature = "aws") {

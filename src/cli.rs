@@ -15,13 +15,13 @@ mod till;
 /// Those that watch: `status` and `console`.
 mod watching;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use kassa_bus::error::chain;
 use kassa_bus::table::Readable;
@@ -29,6 +29,7 @@ use kassa_bus::tills::Unsigned;
 use kassa_bus::{Clock, Settings, ShopId, telemetry};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -41,6 +42,7 @@ use crate::args::{
 use crate::cloud::Stage;
 use crate::cost;
 use crate::embedded::{OpenShop, Up};
+use crate::output::{Lines, OutputError, READER_GONE, announce, print, reader_gone, say};
 use crate::plan::Plan;
 use crate::questions::ask::{Ask, AskError};
 use crate::questions::audit::AuditFilter;
@@ -74,9 +76,13 @@ impl Where {
 /// Anything that ends a command.
 type Failure = Box<dyn std::error::Error>;
 
-/// Runs the command.
+/// Runs the command that the process was given.
 #[must_use]
-pub fn run(cli: Cli) -> ExitCode {
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return usage(&told).unwrap_or_else(|error| fail(&error)),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -87,15 +93,33 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("kassa: {}", chain(error));
+/// Help and the version, which were asked for, or what is wrong with the arguments.
+fn usage(told: &clap::Error) -> Result<ExitCode, OutputError> {
+    let printed = told.print();
+    if !told.use_stderr() {
+        printed?;
+    }
+    Ok(u8::try_from(told.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    if matches!(error.downcast_ref(), Some(OutputError::Closed)) {
+        return ExitCode::from(READER_GONE);
+    }
+    say(format_args!("kassa: {}", chain(error)));
     ExitCode::FAILURE
 }
 
+/// The signal that the system sends whose file grows over `ulimit -f`: the same number on Linux and macOS.
+const SIGXFSZ: i32 = 25;
+
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    // Once it is listened to it ends no process any more, and the write fails, which is told.
+    let _listened_to = signal(SignalKind::from_raw(SIGXFSZ))?;
     let quiet = !matches!(command, Command::Up(_) | Command::Console(_) | Command::Warehouse(_));
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| if quiet { "error" } else { "info" }.into());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // That a line cannot be written to stderr cannot be told there.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_filter(telemetry::filter(&level)?);
     tracing_subscriber::registry().with(lines).init();
     match command {
@@ -106,20 +130,19 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Key(command) => key::key(command).await,
         Command::Sale(SaleArgs { id, shop: ShopArgs { shop, ask } }) => {
             let history = ask.shop.ask().await?.sale(&id, shop).await?;
-            print(&if ask.json { format!("{}\n", json!(history)) } else { render::sale(&history) });
+            print(&if ask.json { format!("{}\n", json!(history)) } else { render::sale(&history) })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Stock(ShopArgs { shop, ask }) => {
             let rows = read(ask.shop.ask().await?.stock(shop).await?);
-            print(&if ask.json { format!("{}\n", json!(rows)) } else { render::stock(&rows) });
+            print(&if ask.json { format!("{}\n", json!(rows)) } else { render::stock(&rows) })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Events(EventsArgs { shop, day, at, json: _ }) => {
-            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
             let asked = at.ask().await?;
-            // `kassa events | head` ends when head has enough.
-            asked.events(&DayFilter { shop, day }, |event| writeln!(out, "{event}").is_ok()).await?;
-            let _ = out.flush();
+            let mut lines = Lines::stdout();
+            asked.events(&DayFilter { shop, day }, |event| lines.write(event)).await?;
+            lines.end()?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Rejected(args) => again::rejected(args).await,
@@ -130,14 +153,14 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             let bar = events_bar("checking");
             let check = ask.shop.ask().await?.check(&|read, of| advance(&bar, read, of)).await?;
             bar.finish_and_clear();
-            print(&if ask.json { format!("{}\n", json!(check)) } else { render::check(&check) });
+            print(&if ask.json { format!("{}\n", json!(check)) } else { render::check(&check) })?;
             Ok(if check.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Rebuild(ask) => {
             let bar = events_bar("rebuilding");
             let rebuilt = ask.shop.ask().await?.rebuild(&|read, of| advance(&bar, read, of)).await?;
             bar.finish_and_clear();
-            print(&if ask.json { format!("{}\n", json!(rebuilt)) } else { render::rebuilt(&rebuilt) });
+            print(&if ask.json { format!("{}\n", json!(rebuilt)) } else { render::rebuilt(&rebuilt) })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Backup(args) => backup::backup(args).await,
@@ -148,25 +171,25 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Webhook(WebhookArgs { resume, ask }) => {
             let asked = ask.shop.ask().await?;
             let state = if resume { asked.resume_webhook().await? } else { asked.webhook().await? };
-            print(&if ask.json { format!("{}\n", json!(state)) } else { render::webhook(&state) });
+            print(&if ask.json { format!("{}\n", json!(state)) } else { render::webhook(&state) })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Audit(AuditCommand::Keys(AuditKeysArgs { since, shop: ShopArgs { shop, ask } })) => {
             let to = Clock::system().now();
             let audit = ask.shop.ask().await?.audit_keys(&AuditFilter { shop, from: to - since, to }).await?;
-            print(&if ask.json { format!("{}\n", json!(audit)) } else { render::audit(&audit) });
+            print(&if ask.json { format!("{}\n", json!(audit)) } else { render::audit(&audit) })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Warehouse(args) => warehouse(args).await,
         Command::Cost(args) => {
-            print(&cost::run(&args)?);
+            print(&cost::run(&args)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Demo => demo::run().await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kassa", &mut script);
-            print(&String::from_utf8_lossy(&script));
+            print(String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -178,26 +201,24 @@ async fn outbox(OutboxArgs { follow, ask }: OutboxArgs) -> Result<ExitCode, Fail
     loop {
         let sent = asked.outbox(&seen).await?;
         if sent.is_empty() && seen.after.is_empty() && !follow && !ask.json {
-            print("Nothing was sent.\n");
+            print("Nothing was sent.\n")?;
         }
         for (name, sent) in sent {
-            print(&if ask.json { format!("{}\n", json!(sent)) } else { render::sent(&sent) });
+            print(&if ask.json { format!("{}\n", json!(sent)) } else { render::sent(&sent) })?;
             seen.after = name;
         }
         if !follow {
             return Ok(ExitCode::SUCCESS);
         }
-        tokio::time::sleep(OUTBOX_LOOK).await;
+        tokio::select! {
+            () = tokio::time::sleep(OUTBOX_LOOK) => {}
+            () = reader_gone() => return Err(OutputError::Closed.into()),
+        }
     }
 }
 
 /// How often a followed outbox is looked at.
 const OUTBOX_LOOK: Duration = Duration::from_millis(300);
-
-/// Whoever reads may have gone away; that is not ours to complain about.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
 
 /// Counts events read; draws nothing where stderr is no terminal.
 fn events_bar(doing: &'static str) -> ProgressBar {
@@ -238,12 +259,15 @@ async fn up(args: UpArgs) -> Result<ExitCode, Failure> {
     text.push_str(&format!("  GET  {url}/health\n"));
     text.push_str(&signed_only(&shop, &ids, &data).await);
     text.push_str(&format!("The console is at {}\nCtrl-C closes it.\n", shop.console));
-    print(&text);
+    if let Err(untold) = announce(text) {
+        shop.close().await;
+        return Err(untold.into());
+    }
     asked_to_stop().await?;
-    eprintln!("closing: no more sales, ending what was begun");
+    say("closing: no more sales, ending what was begun");
     match shop.close().await {
         0 => {}
-        left => eprintln!("{left} messages were left; they are published again when the shop opens"),
+        left => say(format_args!("{left} messages were left; they are published again when the shop opens")),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -272,7 +296,7 @@ fn read<T>(Readable { rows, unreadable }: Readable<T>) -> Vec<T> {
 
 fn say_skipped(rows: &[String]) {
     for row in rows {
-        eprintln!("skipped: {row}");
+        say(format_args!("skipped: {row}"));
     }
 }
 
@@ -281,7 +305,7 @@ async fn apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let stage = Stage::find(&args.service.service, &args.stage).await?;
     let (books, keys) = (stage.books().await?, stage.keys()?);
     let plan = Plan::make(&shops, &*keys, &books.registry, &books.read_model).await?;
-    print(&if args.json { format!("{}\n", json!(plan)) } else { plan_text(&plan) });
+    print(&if args.json { format!("{}\n", json!(plan)) } else { plan_text(&plan) })?;
     if !args.dry_run {
         let now = Clock::system().now();
         let refused = plan.carry_out(&*keys, &books.registry, &books.read_model, now).await?;
@@ -293,7 +317,7 @@ async fn apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
             (0, _) => format!("{stack} is as declared\n"),
             (n, true) => format!("{n} changes to {stack} are planned, none was made\n"),
             (n, false) => format!("{n} changes to {stack} were made\n"),
-        });
+        })?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -322,21 +346,24 @@ async fn warehouse(args: WarehouseArgs) -> Result<ExitCode, Failure> {
         return Err("nobody could deliver: set WAREHOUSE_SECRET, --secret-file or --topic".into());
     }
     let shops = args.shops.map(|file| Shops::read(Some(&file))).transpose()?;
+    let database = Database::new(&args.database, shops)?;
+    let why = |why| format!("cannot listen on {}: {why}; choose another with --listen", args.listen);
+    let listener = TcpListener::bind(args.listen).await.map_err(why)?;
+    database.prepare().await?;
     let receiver = Receiver {
-        database: Database::new(&args.database, shops)?,
+        database,
         secrets,
         subscriptions: Subscriptions::new(args.topic, Arc::new(Https::new()?)),
         clock: Clock::system(),
     };
-    let listener = TcpListener::bind(args.listen).await?;
     let url = format!("http://{}", listener.local_addr()?);
-    print(&format!(
+    announce(format_args!(
         "The warehouse takes sales at {url}\n  POST {url}/sales\n  POST {url}/sns\nCtrl-C closes it.\n"
-    ));
+    ))?;
     let until = async {
         match asked_to_stop().await {
-            Ok(()) => eprintln!("closing: no more deliveries, ending what was begun"),
-            Err(error) => eprintln!("closing: signals cannot be had: {error}"),
+            Ok(()) => say("closing: no more deliveries, ending what was begun"),
+            Err(error) => say(format_args!("closing: signals cannot be had: {error}")),
         }
     };
     receiver.serve(listener, until).await;
@@ -344,7 +371,7 @@ async fn warehouse(args: WarehouseArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn asked_to_stop() -> std::io::Result<()> {
-    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut term = signal(SignalKind::terminate())?;
     tokio::select! {
         asked = tokio::signal::ctrl_c() => asked,
         _ = term.recv() => Ok(()),

@@ -1,4 +1,4 @@
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use kassa_bus::{Clock, ShopId};
 use kassa_pipeline::check::Check;
 use serde_json::{Value, json};
 
+use crate::output::{OutputError, print};
 use crate::questions::ask::Ask;
 use crate::questions::{DayFilter, Status, render};
 use crate::shops::Shops;
@@ -90,13 +91,13 @@ const ACTORS: [Actor; 5] = [
 pub async fn run() -> Result<ExitCode, Failure> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("kassa-data");
-    say("Two shops, AMIS1 and AMIS2, open in a temporary folder.");
+    tell("Two shops, AMIS1 and AMIS2, open in a temporary folder.")?;
     let shop = Process::open(&data, "127.0.0.1:0")?;
     let url = shop.url.clone();
-    say(&format!(
+    tell(format_args!(
         "{url} takes sales. Five tills sell: three seal, one is of the old kind, one has the wrong key."
-    ));
-    say("In the midst of it the shop is killed with kill -9, and opened again.\n");
+    ))?;
+    tell("In the midst of it the shop is killed with kill -9, and opened again.\n")?;
 
     let bars = MultiProgress::new();
     let tills = ACTORS.iter().map(|actor| start(actor, &url, &bars)).collect::<Result<Vec<_>, _>>()?;
@@ -117,26 +118,26 @@ pub async fn run() -> Result<ExitCode, Failure> {
         last = last.or(summary.last_sale);
     }
     let retried = twice_and_rubbish(&url).await?;
-    say(&format!(
+    tell(format_args!(
         "\n{sold} sales were accepted. Then one sale was posted twice ({retried}), and one was rubbish."
-    ));
+    ))?;
 
     let ask = Ask::at(&data).await?;
     let check = settled(&ask).await?;
-    say("\nStock and turnover, from the events:\n");
-    say(&render::stock(&ask.stock(None).await?.rows));
-    say("Rejected, and why:\n");
-    say(&rejected(&ask).await?);
+    tell("\nStock and turnover, from the events:\n")?;
+    tell(render::stock(&ask.stock(None).await?.rows))?;
+    tell("Rejected, and why:\n")?;
+    tell(&rejected(&ask).await?)?;
     let last = last.ok_or("no sale was accepted")?;
-    say(&format!("One sale's history (kassa sale {last}):\n"));
-    say(&render::sale(&ask.sale(last.as_str(), None).await?));
+    tell(format_args!("One sale's history (kassa sale {last}):\n"))?;
+    tell(render::sale(&ask.sale(last.as_str(), None).await?))?;
     let twice = ask.sale(&retried, Some("AMIS1".into())).await?;
-    say(&format!("The sale that was posted twice is {} once.\n", twice.status.as_str()));
-    say("The books (kassa check):\n");
-    say(&render::check(&check));
+    tell(format_args!("The sale that was posted twice is {} once.\n", twice.status.as_str()))?;
+    tell("The books (kassa check):\n")?;
+    tell(render::check(&check))?;
     drop(shop);
     let balanced = check.mismatches.is_empty() && check.pending == 0 && twice.status == Status::Recorded;
-    say(NEXT);
+    tell(NEXT)?;
     Ok(if balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -148,9 +149,8 @@ What to run next:
   kassa --help                                everything else
 ";
 
-fn say(text: &str) {
-    // Whoever reads may have gone away.
-    let _ = writeln!(std::io::stdout(), "{text}");
+fn tell(text: impl std::fmt::Display) -> Result<(), OutputError> {
+    print(format_args!("{text}\n"))
 }
 
 fn start(

@@ -1,5 +1,8 @@
 //! The command `kassa`: the whole shop on one machine, a till, and questions about both.
 
+// A full disk and a reader that has gone are told of in one place.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// The command line: what can be said.
 pub mod args;
 /// The command line: what is done about it.
@@ -24,6 +27,8 @@ pub mod listener;
 pub mod monitor;
 /// How traces leave this machine.
 pub mod otlp;
+/// What is told on stdout and stderr.
+pub mod output;
 /// What must change for a shop to be as `shops.toml` declares it.
 pub mod plan;
 /// What can be asked about sales, of an open shop and of a closed one.

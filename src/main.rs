@@ -1,12 +1,10 @@
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// A sale is thousands of small allocations, most of them in the table; the system's allocator takes a
 /// sixth of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    kassa::cli::run(kassa::args::Cli::parse())
+    kassa::cli::run()
 }

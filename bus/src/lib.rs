@@ -5,6 +5,8 @@
 //!
 //! The feature `aws` adds the adapters for KMS, SNS and Secrets Manager, and the Lambda runner.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// Exact decimals: quantities and money.
 pub mod amount;
 /// The day a sale is booked on.
@@ -57,6 +59,8 @@ pub mod publish;
 pub mod quiet_hours;
 /// Which shops there are.
 pub mod registry;
+/// How long a server asks to be left alone.
+pub mod retry_after;
 /// What a till sold: lines and totals.
 pub mod sale;
 /// `Secrets`: what is shared with others.

@@ -1,5 +1,7 @@
 //! The core of Kassa. A sale meets these modules from top to bottom.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// Stage one: take the envelope, keep it, pass it on, answer.
 pub mod accept;
 /// Whether events and read models agree.

@@ -14,6 +14,11 @@ use crate::event::envelope_hash;
 use crate::reject::Rejection;
 use crate::signature;
 
+/// What a till gets wrong that has the right key. Neither KMS nor aws-lc opens what was encrypted so, and what does not open
+/// does not say why.
+const MGF1: &str =
+    "its OAEP probably uses MGF1 with SHA-1, Java's default for OAEPWithSHA-256, in place of SHA-256";
+
 /// Opens envelopes with their shop's key. Writes nothing.
 pub struct Opener {
     pub registry: Registry,
@@ -98,8 +103,13 @@ impl Opener {
     ) -> Result<Zeroizing<Vec<u8>>, Closed> {
         let ciphertext = decode_content(content_base64).filter(|c| c.len() == RSA_2048_BYTES);
         let malformed = || Rejection::because(Reason::Malformed, "an RSA-2048 ciphertext has 256 bytes");
-        // OAEP does not tell a wrong key from a damaged ciphertext. Wrong keys are what happens.
-        let wrong_key = || Rejection::because(Reason::WrongKey, "the shop's key does not open it");
+        // OAEP does not tell a wrong key from other parameters, or from a damaged ciphertext. Wrong keys are what happens.
+        let wrong_key = || {
+            Rejection::because(
+                Reason::WrongKey,
+                format!("the shop's key does not open it; if the till has that key, {MGF1}"),
+            )
+        };
         let ciphertext = ciphertext.ok_or_else(malformed)?;
         self.metrics.count(Metric::KeyUnwraps, 1);
         let mut opened = self.keys.decrypt(&shop.shop_id, None, &ciphertext).await;
@@ -137,11 +147,18 @@ impl Opener {
         }
         let tampered =
             || Rejection::because(Reason::Tampered, "it names the shop's key, but that key does not open it");
+        // Who knows the key's name has the key. What is left are the parameters, and damage.
+        let not_unwrapped = || {
+            let detail = format!(
+                "it names the shop's key, but that key does not open its content key: {MGF1}, or it was damaged"
+            );
+            Rejection::because(Reason::Tampered, detail)
+        };
         let key = self.content_keys.unwrap(&shop.shop_id, &jwe.kid, &jwe.encrypted_key).await;
         let key = key.map_err(|error| {
             // A key of which nothing is left but its name has no end.
             let present = shop.present_key() == Some(known) || known.until.is_some();
-            closed(error, if present { tampered() } else { retired_key(&shop, known) })
+            closed(error, if present { not_unwrapped() } else { retired_key(&shop, known) })
         })?;
         let kid = jwe.kid.clone();
         Ok((jwe.open(&key).map_err(|_| tampered())?, kid))

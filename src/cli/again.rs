@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 use kassa_bus::Clock;
 use serde_json::json;
 
-use super::{Failure, advance, events_bar, print};
+use super::{Failure, advance, events_bar};
 use crate::args::{ReconcileArgs, RejectedArgs, RetryArgs};
+use crate::output::print;
 use crate::questions::Status;
 use crate::questions::ask::{Ask, AskError};
 use crate::questions::reconcile::ReconcileFilter;
@@ -21,7 +22,7 @@ pub(super) async fn rejected(RejectedArgs { shop, reason, ask }: RejectedArgs) -
         format!("{}\n", json!(found))
     } else {
         render::rejected(&found, &ask.shop.reach())
-    });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -33,13 +34,19 @@ pub(super) async fn retry(args: RetryArgs) -> Result<ExitCode, Failure> {
     if args.dry_run {
         let preview = asked.preview(&filter, &progress, Clock::system().now()).await?;
         bar.finish_and_clear();
-        print(&if args.ask.json { format!("{}\n", json!(preview)) } else { render::preview(&preview) });
+        print(&if args.ask.json { format!("{}\n", json!(preview)) } else { render::preview(&preview) })?;
         return Ok(ExitCode::SUCCESS);
     }
     let published = asked.retry(&filter, &progress).await?;
     bar.finish_and_clear();
+    if let (Some(sale), true) = (&filter.sale, published.is_empty()) {
+        let reach = args.ask.shop.reach();
+        return Err(
+            format!("sale {sale} is not rejected; kassa sale {sale}{reach} tells what became of it").into()
+        );
+    }
     let came = follow(&asked, published, Duration::from_secs(args.patience)).await?;
-    print(&if args.ask.json { format!("{}\n", json!(came)) } else { render::came(&came) });
+    print(&if args.ask.json { format!("{}\n", json!(came)) } else { render::came(&came) })?;
     Ok(if came.rejected.is_empty() && came.pending.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -85,6 +92,6 @@ pub(super) async fn reconcile(args: ReconcileArgs) -> Result<ExitCode, Failure> 
     let asked = args.ask.shop.ask().await?;
     let done = asked.reconcile(&filter, &|read, of| advance(&bar, read, of)).await?;
     bar.finish_and_clear();
-    print(&if args.ask.json { format!("{}\n", json!(done)) } else { render::reconciled(&done) });
+    print(&if args.ask.json { format!("{}\n", json!(done)) } else { render::reconciled(&done) })?;
     Ok(ExitCode::SUCCESS)
 }

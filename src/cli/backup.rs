@@ -6,9 +6,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kassa_bus::Clock;
 use serde_json::json;
 
-use super::{Failure, print};
+use super::Failure;
 use crate::args::{BackupArgs, DATA};
 use crate::embedded::{self, Doing, Manifest};
+use crate::output::print;
 
 pub(super) async fn backup(BackupArgs { to, data, json }: BackupArgs) -> Result<ExitCode, Failure> {
     let bar = bar();
@@ -17,8 +18,7 @@ pub(super) async fn backup(BackupArgs { to, data, json }: BackupArgs) -> Result<
             .await;
     bar.finish_and_clear();
     let made = made?;
-    told(json, &made, || format!("{} has all that was accepted before {:.0}\n", to.display(), made.at));
-    Ok(ExitCode::SUCCESS)
+    told(json, &made, || format!("{} has all that was accepted before {:.0}\n", to.display(), made.at))
 }
 
 pub(super) async fn restore(from: &Path, data: &Path, json: bool) -> Result<ExitCode, Failure> {
@@ -37,12 +37,12 @@ pub(super) async fn restore(from: &Path, data: &Path, json: bool) -> Result<Exit
             data.display(),
             made.at
         )
-    });
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
-fn told(as_json: bool, manifest: &Manifest, text: impl FnOnce() -> String) {
-    print(&if as_json { format!("{}\n", json!(manifest)) } else { text() });
+fn told(as_json: bool, manifest: &Manifest, text: impl FnOnce() -> String) -> Result<ExitCode, Failure> {
+    print(&if as_json { format!("{}\n", json!(manifest)) } else { text() })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Draws nothing where stderr is no terminal.

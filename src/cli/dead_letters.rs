@@ -3,8 +3,9 @@ use std::process::ExitCode;
 use kassa_bus::Clock;
 use serde_json::json;
 
-use super::{Failure, advance, events_bar, print};
+use super::{Failure, advance, events_bar};
 use crate::args::{AskArgs, DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
+use crate::output::print;
 use crate::questions::dead_letters::LetterFilter;
 use crate::questions::render_again as render;
 
@@ -17,18 +18,21 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
                 format!("{}\n", json!(letters))
             } else {
                 render::letters(&queue, &letters)
-            });
+            })?;
         }
         DeadLettersCommand::Redrive(RedriveArgs { queue, ask }) => {
             let (filter, bar) = (LetterFilter { queue, id: None, why: None }, events_bar("sending back"));
             let asked = ask.shop.ask().await?;
             let sent = asked.redrive(&filter, &|sent, of| advance(&bar, sent, of)).await?;
             bar.finish_and_clear();
-            let text = format!(
-                "{sent} sent back; kassa dead-letters{} tells which failed again\n",
-                ask.shop.reach()
-            );
-            print(&if ask.json { format!("{}\n", json!({"sent": sent})) } else { text });
+            let text = match sent {
+                0 => "There are no dead letters to send back.\n".to_owned(),
+                sent => format!(
+                    "{sent} sent back; kassa dead-letters{} tells which failed again\n",
+                    ask.shop.reach()
+                ),
+            };
+            print(&if ask.json { format!("{}\n", json!({"sent": sent})) } else { text })?;
         }
         DeadLettersCommand::Drop(DropArgs { queue, id, why, ask }) => {
             let filter = LetterFilter { queue: Some(queue), id, why: Some(why) };
@@ -36,8 +40,11 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
             let progress = |dropped, of| advance(&bar, dropped, of);
             let dropped = asked.drop_letters(&filter, Clock::system().now(), &progress).await?;
             bar.finish_and_clear();
-            let text = format!("{dropped} dropped, each with an event that says why\n");
-            print(&if ask.json { format!("{}\n", json!({"dropped": dropped})) } else { text });
+            let text = match dropped {
+                0 => "There are no dead letters to drop.\n".to_owned(),
+                dropped => format!("{dropped} dropped, each with an event that says why\n"),
+            };
+            print(&if ask.json { format!("{}\n", json!({"dropped": dropped})) } else { text })?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -46,6 +53,6 @@ pub(super) async fn dead_letters(args: DeadLettersArgs) -> Result<ExitCode, Fail
 async fn list(ask: AskArgs) -> Result<(), Failure> {
     let queues = ask.shop.ask().await?.dead_letters().await?;
     let shown = || render::dead_letters(&queues, &ask.shop.reach());
-    print(&if ask.json { format!("{}\n", json!(queues)) } else { shown() });
+    print(&if ask.json { format!("{}\n", json!(queues)) } else { shown() })?;
     Ok(())
 }

@@ -3,8 +3,9 @@ use std::process::ExitCode;
 use kassa_bus::Clock;
 use serde_json::json;
 
-use super::{Failure, print};
+use super::Failure;
 use crate::args::{KeyCommand, RetireArgs, RotateArgs, ShopArgs};
+use crate::output::print;
 use crate::questions::render;
 use crate::rotation::{Retirement, Rotation};
 
@@ -14,7 +15,7 @@ pub(super) async fn key(command: KeyCommand) -> Result<ExitCode, Failure> {
         KeyCommand::List(ShopArgs { shop, ask }) => {
             let keys = ask.shop.ask().await?.keys(shop, now).await?;
             let shown = || render::keys(&keys, &ask.shop.reach());
-            print(&if ask.json { format!("{}\n", json!(keys)) } else { shown() });
+            print(&if ask.json { format!("{}\n", json!(keys)) } else { shown() })?;
         }
         KeyCommand::Rotate(RotateArgs { shop: shop_id, overlap, lost, ask }) => {
             let rotated = ask.shop.ask().await?.rotate(&Rotation { shop_id, overlap, lost }, now).await?;
@@ -25,13 +26,13 @@ pub(super) async fn key(command: KeyCommand) -> Result<ExitCode, Failure> {
                     render::rotated(&rotated, &ask.shop.reach())
                 }
             };
-            print(&if ask.json { format!("{}\n", json!(rotated)) } else { shown() });
+            print(&if ask.json { format!("{}\n", json!(rotated)) } else { shown() })?;
         }
         KeyCommand::Retire(RetireArgs { shop: shop_id, kid, now: at_once, ask }) => {
             let retirement = Retirement { shop_id, kid, now: at_once };
             let retired = ask.shop.ask().await?.retire(&retirement, now).await?;
             let text = format!("{} opens nothing any more. It was not deleted.\n", retired.key.kid);
-            print(&if ask.json { format!("{}\n", json!(retired)) } else { text });
+            print(&if ask.json { format!("{}\n", json!(retired)) } else { text })?;
         }
     }
     Ok(ExitCode::SUCCESS)

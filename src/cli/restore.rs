@@ -5,10 +5,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Failure, backup, events_bar, print};
+use super::{Failure, backup, events_bar};
 use crate::args::{After, RestoreArgs, SERVICE, Service};
 use crate::cloud::restore::{BesideStage, PutBack, Restore, Restored, Step, Then};
 use crate::cloud::{Stage, StageName};
+use crate::output::{print, say};
 use crate::questions::render;
 
 pub(super) async fn restore(args: RestoreArgs) -> Result<ExitCode, Failure> {
@@ -39,7 +40,7 @@ async fn rehearse(
             format!("{} has no copies.\n", stage.stack())
         } else {
             format!("Removed: {}\n", removed.join(", "))
-        });
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     let then = match after {
@@ -50,11 +51,11 @@ async fn rehearse(
     let restored = stage.restore(Restore { at, then }, &|step| bar.shows(step)).await;
     bar.finish();
     let restored = restored.inspect_err(|_| {
-        eprintln!(
+        say(format_args!(
             "What was restored so far stays: the same command goes on with it, kassa restore{reach} --discard removes it."
-        );
+        ));
     })?;
-    print(&if json { format!("{}\n", json!(restored)) } else { text(&restored, stage.stack(), reach) });
+    print(&if json { format!("{}\n", json!(restored)) } else { text(&restored, stage.stack(), reach) })?;
     Ok(if restored.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -8,9 +8,10 @@ use indicatif::ProgressBar;
 use kassa_bus::{Clock, Settings, Tracer};
 use serde_json::json;
 
-use super::{Failure, print, till};
+use super::{Failure, till};
 use crate::args::SellArgs;
 use crate::otlp;
+use crate::output::{print, say};
 use crate::shops::Shops;
 use crate::till::Till;
 use crate::till::answer::Away;
@@ -62,9 +63,9 @@ pub(super) async fn sell(args: SellArgs) -> Result<ExitCode, Failure> {
     let Sold { mut summary, some, ended } = sold?;
     match counter.till.outcomes(&some).await {
         Ok(outcomes) => summary.outcomes = Some(outcomes).filter(|outcomes| outcomes.asked > 0),
-        Err(away) => eprintln!("{}: what became of the sales cannot be asked: {away}", args.till),
+        Err(away) => say(format_args!("{}: what became of the sales cannot be asked: {away}", args.till)),
     }
-    print(&if args.json { format!("{}\n", json!(summary)) } else { summary_text(&summary) });
+    print(&if args.json { format!("{}\n", json!(summary)) } else { summary_text(&summary) })?;
     ended?;
     let rejected = summary.outcomes.is_some_and(|told| told.unknown > 0 || !told.rejected.is_empty());
     Ok(if summary.failed + summary.waiting == 0 && !rejected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -78,7 +79,7 @@ pub(super) fn telling(name: &str, till: &Till, bar: &ProgressBar) -> Box<dyn Fn(
     Box::new(move |away| {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != away.why {
-            bar.suspend(|| eprintln!("{begin}: {away}; {end}"));
+            bar.suspend(|| say(format_args!("{begin}: {away}; {end}")));
             last.clone_from(&away.why);
         }
     })
@@ -87,22 +88,22 @@ pub(super) fn telling(name: &str, till: &Till, bar: &ProgressBar) -> Box<dyn Fn(
 /// What a till must hear of its journal before it sells.
 pub(super) fn told_of(found: &Found, till: &str) {
     if let Some(damaged) = &found.damaged {
-        eprintln!(
+        say(format_args!(
             "{till}: the journal was damaged; what can be read of it goes on, and all of it is kept in {}",
             damaged.display()
-        );
+        ));
     }
     if found.taken_over > 0 {
-        eprintln!("{till}: {} journals of earlier processes are taken over", found.taken_over);
+        say(format_args!("{till}: {} journals of earlier processes are taken over", found.taken_over));
     }
     if found.unreadable > 0 {
-        eprintln!(
+        say(format_args!(
             "{till}: {} places in them could not be read; what is behind them is whole",
             found.unreadable
-        );
+        ));
     }
     if found.waiting > 0 {
-        eprintln!("{till}: {} sales from before wait, and go first", found.waiting);
+        say(format_args!("{till}: {} sales from before wait, and go first", found.waiting));
     }
 }
 

@@ -8,12 +8,13 @@ use kassa_bus::{Clock, SaleId};
 use serde_json::json;
 
 use super::sell::{telling, told_of};
-use super::{Failure, print, read};
+use super::{Failure, read};
 use crate::args::{
     Destination, DrainArgs, DropRefusedArgs, EnrollArgs, JournalArgs, RetryRefusedArgs, RevokeArgs,
     SendingArgs, ShopArgs, TillArgs, TillCommand, TillStatusArgs,
 };
 use crate::cloud::Stage;
+use crate::output::{print, say};
 use crate::questions::render;
 use crate::questions::tills::{Enrolment, Revocation};
 use crate::till::drain::{Drain, Sent};
@@ -31,13 +32,15 @@ pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
         TillCommand::Status(args) => status(&args),
         TillCommand::Drain(DrainArgs { journal: whose, sending }) => match open(&whose).await? {
             Some((journal, url)) => send(&journal, &url, &whose, &sending).await,
-            None => Ok(sent_text(0, 0, 0)),
+            // A till that has sold nothing at this address has nothing to send there.
+            None if is_there(&whose)? => sent_text(0, 0, 0),
+            None => Err(no_journal(&whose)),
         },
         TillCommand::Retry(args) => retry(args).await,
         TillCommand::Drop(args) => drop_refused(args).await,
         TillCommand::List(ShopArgs { shop, ask }) => {
             let tills = read(ask.shop.ask().await?.tills(shop).await?);
-            print(&if ask.json { format!("{}\n", json!(tills)) } else { render::tills(&tills) });
+            print(&if ask.json { format!("{}\n", json!(tills)) } else { render::tills(&tills) })?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -45,14 +48,14 @@ pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
 
 fn status(args: &TillStatusArgs) -> Result<ExitCode, Failure> {
     let meant = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
-    let mut found = Vec::new();
-    let unreadable = |why| format!("cannot read {}: {why}", args.folder.display());
-    let all = journals(&args.folder).map_err(unreadable)?;
+    let (mut found, mut asked_for) = (Vec::new(), args.shop.is_none() && args.till.is_none());
+    let all = journals(&args.folder).map_err(|why| unreadable(&args.folder, &why))?;
     let mut code = ExitCode::SUCCESS;
     for ([shop, till, address], path) in all {
         if !meant(&args.shop, &shop) || !meant(&args.till, &till) {
             continue;
         }
+        asked_for = true;
         match Journal::look(&path) {
             Ok(Some(state)) => {
                 found.push(JournalStatus::of([shop, till, address], &state, Clock::system().now()));
@@ -60,12 +63,15 @@ fn status(args: &TillStatusArgs) -> Result<ExitCode, Failure> {
             Ok(None) => {}
             // One that cannot be read hides no other.
             Err(why) => {
-                eprintln!("{till} of {shop}: {why}");
+                say(format_args!("{till} of {shop}: {why}"));
                 code = ExitCode::FAILURE;
             }
         }
     }
-    print(&if args.json { format!("{}\n", json!(found)) } else { status::text(&found) });
+    if !asked_for {
+        return Err(format!("no such till has a journal here; {}", tills_there(&args.folder)).into());
+    }
+    print(&if args.json { format!("{}\n", json!(found)) } else { status::text(&found) })?;
     Ok(code)
 }
 
@@ -81,7 +87,7 @@ pub async fn url(to: &Destination) -> Result<ShopUrl, Failure> {
 async fn open(whose: &JournalArgs) -> Result<Option<(Journal, ShopUrl)>, Failure> {
     let url = url(&whose.to).await?;
     let folder = TillFolder::named(&whose.folder, &whose.shop, &whose.till).journal(&url);
-    if !folder.is_dir() {
+    if !folder.try_exists().map_err(|why| unreadable(&folder, &why))? {
         return Ok(None);
     }
     let journal = Journal::open(&folder, Clock::system())?;
@@ -111,12 +117,12 @@ async fn send(
     };
     draining.until_empty(&mut sent, &mut |away| say(away)).await?;
     bar.finish_and_clear();
-    Ok(sent_text(accepted, refused, journal.waiting()))
+    sent_text(accepted, refused, journal.waiting())
 }
 
-fn sent_text(accepted: usize, refused: usize, wait: u64) -> ExitCode {
-    print(&format!("{accepted} accepted, {refused} refused, {wait} still wait\n"));
-    if refused == 0 && wait == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn sent_text(accepted: usize, refused: usize, wait: u64) -> Result<ExitCode, Failure> {
+    print(format_args!("{accepted} accepted, {refused} refused, {wait} still wait\n"))?;
+    Ok(if refused == 0 && wait == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Refused sales of a journal: those that are named, or all.
@@ -140,7 +146,7 @@ async fn retry(
     let all = sales.len();
     let again = journal.retry(sales).await?;
     if again < all {
-        eprintln!("{}: of {} sales the body is gone, which cannot be sent", whose.till, all - again);
+        say(format_args!("{}: of {} sales the body is gone, which cannot be sent", whose.till, all - again));
     }
     send(&journal, &url, &whose, &sending).await
 }
@@ -150,13 +156,30 @@ async fn drop_refused(
 ) -> Result<ExitCode, Failure> {
     let Some((journal, _)) = open(&whose).await? else { return Err(no_journal(&whose)) };
     let dropped = journal.drop_refused(refused(&journal, sales)?, why.into()).await?;
-    print(&format!("{dropped} refused sales are given up\n"));
+    print(format_args!("{dropped} refused sales are given up\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether this machine has a till of this name.
+fn is_there(whose: &JournalArgs) -> Result<bool, Failure> {
+    let folder = TillFolder::named(&whose.folder, &whose.shop, &whose.till);
+    folder.path().try_exists().map_err(|why| unreadable(folder.path(), &why))
+}
+
+fn unreadable(folder: &Path, why: &std::io::Error) -> Failure {
+    format!("cannot read {}: {why}", folder.display()).into()
+}
+
 fn no_journal(whose: &JournalArgs) -> Failure {
-    format!("{} of {} has no journal here; kassa till status shows those there are", whose.till, whose.shop)
-        .into()
+    format!("{} of {} has no journal here; {}", whose.till, whose.shop, tills_there(&whose.folder)).into()
+}
+
+/// Which tills have a journal here.
+fn tills_there(folder: &Path) -> String {
+    let found = journals(folder).unwrap_or_default().into_iter();
+    let mut names: Vec<String> = found.map(|([shop, till, _], _)| format!("{till} of {shop}")).collect();
+    names.dedup();
+    if names.is_empty() { "no till has".to_owned() } else { format!("there are: {}", names.join(", ")) }
 }
 
 async fn enroll(args: EnrollArgs) -> Result<ExitCode, Failure> {
@@ -167,7 +190,7 @@ async fn enroll(args: EnrollArgs) -> Result<ExitCode, Failure> {
         None => Ok(folder.make_signer()?.key()),
     };
     if args.print {
-        print(&format!("{}\n", json!(key()?)));
+        print(format_args!("{}\n", json!(key()?)))?;
         return Ok(ExitCode::SUCCESS);
     }
     // No key is made for a shop that cannot be asked.
@@ -183,7 +206,7 @@ async fn enroll(args: EnrollArgs) -> Result<ExitCode, Failure> {
             jwk.display()
         ));
     }
-    print(&if args.ask.json { format!("{}\n", json!(enrolled)) } else { text });
+    print(&if args.ask.json { format!("{}\n", json!(enrolled)) } else { text })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -195,7 +218,7 @@ async fn revoke(args: RevokeArgs) -> Result<ExitCode, Failure> {
         "Till {} of {} may sign no more, which is known everywhere within a minute. Its earlier sales stay.\n",
         revoked.till, revoked.shop_id
     );
-    print(&if args.ask.json { format!("{}\n", json!(revoked)) } else { text });
+    print(&if args.ask.json { format!("{}\n", json!(revoked)) } else { text })?;
     Ok(ExitCode::SUCCESS)
 }
 

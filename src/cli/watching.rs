@@ -6,17 +6,17 @@ use kassa_bus::Clock;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::{Failure, asked_to_stop, print};
+use super::{Failure, asked_to_stop};
 use crate::args::{ConsoleArgs, StatusArgs};
 use crate::cloud::{Stage, StageConsole};
-use crate::questions::ask::AskError;
+use crate::output::{OutputError, announce, print, reader_gone};
 use crate::status::{self, Paper, Screen, Status};
 
 pub(super) async fn status(StatusArgs { watch, ask }: StatusArgs) -> Result<ExitCode, Failure> {
     // A stage stays where it is. A shop of this machine opens and closes, and while it is closed and we ask, nobody
     // else can open it.
     let deployed = if ask.shop.stage.is_some() { Some(ask.shop.ask().await?) } else { None };
-    let look = async || -> Result<Status, AskError> {
+    let look = async || -> Result<Status, Failure> {
         let now = Clock::system().now();
         let status = match &deployed {
             Some(asked) => asked.status(now).await?,
@@ -26,14 +26,19 @@ pub(super) async fn status(StatusArgs { watch, ask }: StatusArgs) -> Result<Exit
     };
     let last = if watch {
         let every = if deployed.is_some() { STAGE_LOOK } else { STATUS_LOOK };
-        let enough = async { drop(asked_to_stop().await) };
+        let enough = async {
+            tokio::select! {
+                _ = asked_to_stop() => Ok(()),
+                () = reader_gone() => Err(OutputError::Closed),
+            }
+        };
         status::watch(&Screen::stdout(ask.json), every, look, enough).await?
     } else {
         look().await?
     };
     // What was watched on a screen of its own is left behind as well; what was told line by line was told.
     if !watch || (std::io::stdout().is_terminal() && !ask.json) {
-        print(&if ask.json { format!("{}\n", json!(last)) } else { status::render(&last, Paper::stdout()) });
+        print(&if ask.json { format!("{}\n", json!(last)) } else { status::render(&last, Paper::stdout()) })?;
     }
     Ok(if last.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -51,7 +56,11 @@ pub(super) async fn console(
     let why = |why| format!("cannot listen on {listen}: {why}; choose another with --listen");
     let listener = TcpListener::bind(listen).await.map_err(why)?;
     let console = StageConsole::new(&stage, listener.local_addr()?, Clock::system()).await?;
-    print(&format!("The console of {} is at {}\nCtrl-C closes it.\n", stage.place(), console.address));
+    announce(format_args!(
+        "The console of {} is at {}\nCtrl-C closes it.\n",
+        stage.place(),
+        console.address
+    ))?;
     console.serve(listener, async { drop(asked_to_stop().await) }).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,6 @@ mod so_far;
 mod subscribers;
 
 use clap::Args;
-use comfy_table::CellAlignment;
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -217,7 +216,8 @@ impl Bill {
 /// A bill as a table.
 #[must_use]
 pub fn render(bill: &Bill) -> String {
-    let mut rows = table(["what", "per sale", "price", "$ per million sales", "$ per month"]);
+    let mut rows =
+        table(["what", "per sale", "price", "$ per million sales", "$ per month"]).right([1, 3, 4]);
     for Line { what, units_per_sale, price, per_million, per_month } in &bill.lines {
         rows.add_row([
             (*what).to_owned(),
@@ -229,11 +229,6 @@ pub fn render(bill: &Bill) -> String {
     }
     let empty = String::new;
     rows.add_row(["total".into(), empty(), empty(), dollars(bill.per_million), dollars(bill.per_month)]);
-    for column in [1, 3, 4] {
-        if let Some(column) = rows.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
     let Bill { sales_per_month, shops, .. } = bill;
     format!("{sales_per_month} sales a month, shops: {shops}\n{rows}\n")
 }

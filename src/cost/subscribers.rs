@@ -1,4 +1,3 @@
-use comfy_table::CellAlignment;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
@@ -68,14 +67,10 @@ fn price(units: &Units, prices: &Prices) -> Decimal {
 /// All of them as a table.
 #[must_use]
 pub fn render(added: &[Added]) -> String {
-    let mut rows = table(["function", "adds for each", "$ per million of these", "$ per month besides"]);
+    let mut rows =
+        table(["function", "adds for each", "$ per million of these", "$ per month besides"]).right([2, 3]);
     for Added { subscriber, each, per_million, per_month } in added {
         rows.add_row([subscriber.clone(), each.clone(), dollars(*per_million), dollars(*per_month)]);
-    }
-    for column in [2, 3] {
-        if let Some(column) = rows.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
     }
     format!("{rows}\n")
 }

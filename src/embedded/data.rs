@@ -1,13 +1,15 @@
 //! The data folder: layout, lock, and who has it open.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
+use super::database::{index_of, log_of};
 use super::key_file::is_key;
 
 /// A data folder that is ours alone while this lives.
@@ -18,10 +20,63 @@ use super::key_file::is_key;
 ///   shop.db              the tables (SQLite, with -wal and -shm)
 ///   keys/AMIS1.pem       0600  private keys
 /// ```
+///
+/// One that cannot be written to is asked by way of a copy of its tables.
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    lock: File,
+    made: Made,
+    /// Where the tables are, if they can only be read.
+    copy: Option<TempDir>,
+    /// A folder that cannot be written to may have none.
+    lock: Option<File>,
+}
+
+/// What was not there before this start, and is gone after it unless the shop opens.
+#[derive(Debug, Default)]
+struct Made {
+    files: Vec<PathBuf>,
+    /// The innermost first.
+    folders: Vec<PathBuf>,
+}
+
+impl Made {
+    /// The folder itself, and those it is in.
+    fn folder(path: &Path) -> Self {
+        let folders = path.ancestors().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        Self { files: Vec::new(), folders: folders.map(Path::to_owned).collect() }
+    }
+
+    /// And what will be in it, once nobody else can make any of it.
+    fn with_shop(mut self, path: &Path, lock: bool) -> Self {
+        let (database, keys) = (path.join(DATABASE), path.join(KEYS));
+        // The log of a database that was there has what was written to it.
+        if !database.exists() {
+            self.files = vec![log_of(&database), index_of(&database), database];
+        }
+        if lock {
+            self.files.push(path.join(LOCK));
+        }
+        if !keys.exists() {
+            self.folders.insert(0, keys);
+        }
+        self
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+        for folder in &self.folders {
+            // Of keys that were made for a shop that never was.
+            if folder.ends_with(KEYS) {
+                let _ = fs::remove_dir_all(folder);
+            }
+            let _ = fs::remove_dir(folder);
+        }
+    }
 }
 
 /// The tables, in a data folder and in a backup.
@@ -29,6 +84,9 @@ pub(super) const DATABASE: &str = "shop.db";
 
 /// The folder of keys, in a data folder and in a backup.
 pub(super) const KEYS: &str = "keys";
+
+/// Whoever has locked it has the shop.
+const LOCK: &str = "shop.lock";
 
 /// What a backup has and a shop has not.
 pub(super) const MANIFEST: &str = "backup.json";
@@ -58,6 +116,10 @@ pub enum OpenError {
     Backup { folder: PathBuf },
     #[error("cannot use {} as data folder: {why}", folder.display())]
     Io { folder: PathBuf, why: std::io::Error },
+    #[error("cannot look into {}: {why}; run kassa as the user whose shop it is", folder.display())]
+    Unreadable { folder: PathBuf, why: std::io::Error },
+    #[error("{} cannot be written to, so it can be asked, and nothing in it changed; copy it to where it can be", folder.display())]
+    ReadOnly { folder: PathBuf },
 }
 
 /// How long whoever has the folder is waited for.
@@ -71,9 +133,33 @@ impl DataFolder {
     pub async fn create(path: &Path) -> Result<Self, OpenError> {
         let io = |why| OpenError::Io { folder: path.to_owned(), why };
         no_backup(path)?;
-        fs::create_dir_all(path).map_err(io)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io)?;
-        Self::lock_patiently(path).await
+        let (made, lock) = (Made::folder(path), !path.join(LOCK).exists());
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(io)?;
+        // The mode of one that is there is its owner's affair: what is made in it is private by itself.
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(why) if why.kind() != ErrorKind::AlreadyExists || !path.is_dir() => return Err(io(why)),
+            _ => {}
+        }
+        let folder = Self::lock_patiently(path).await?;
+        match folder.copy {
+            None => Ok(Self { made: made.with_shop(path, lock), ..folder }),
+            Some(_) => Err(OpenError::ReadOnly { folder: path.to_owned() }),
+        }
+    }
+
+    /// Has what was made for the shop stay: it is open.
+    pub fn keep(&mut self) {
+        self.made.files.clear();
+        self.made.folders.clear();
+    }
+
+    /// # Errors
+    /// [`OpenError::ReadOnly`] if nothing in it can be changed.
+    pub fn writable(&self) -> Result<(), OpenError> {
+        match self.copy {
+            None => Ok(()),
+            Some(_) => Err(OpenError::ReadOnly { folder: self.path.clone() }),
+        }
     }
 
     /// Takes a folder that has a shop in it.
@@ -91,10 +177,10 @@ impl DataFolder {
     /// [`OpenError::Nothing`], or [`OpenError::Backup`].
     pub fn has_shop(path: &Path) -> Result<(), OpenError> {
         no_backup(path)?;
-        if path.join(DATABASE).exists() {
-            Ok(())
-        } else {
-            Err(OpenError::Nothing { folder: path.to_owned() })
+        match path.join(DATABASE).try_exists() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(OpenError::Nothing { folder: path.to_owned() }),
+            Err(why) => Err(OpenError::Unreadable { folder: path.to_owned(), why }),
         }
     }
 
@@ -113,15 +199,26 @@ impl DataFolder {
 
     fn lock(path: &Path) -> Result<Self, OpenError> {
         let io = |why| OpenError::Io { folder: path.to_owned(), why };
-        let file = path.join("shop.lock");
-        let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file);
-        let mut lock = options.map_err(io)?;
+        let file = path.join(LOCK);
+        let mut writing = OpenOptions::new();
+        writing.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let opened = match writing.open(&file) {
+            // Whoever can write there may have it open all the same.
+            Err(why) if is_read_only(&why) => match File::open(&file) {
+                Err(why) if why.kind() == ErrorKind::NotFound => return Self::copied(path, None),
+                opened => opened,
+            },
+            opened => opened,
+        };
+        let mut lock = opened.map_err(io)?;
         match lock.try_lock() {
+            // Whoever had it may have failed to open it, and have removed it meanwhile.
+            Ok(()) if !is_at(&lock, &file) => Err(OpenError::Busy { folder: path.to_owned() }),
+            Ok(()) if !can_be_written(path).map_err(io)? => Self::copied(path, Some(lock)),
             Ok(()) => {
                 // What stands there is of somebody who is gone.
                 lock.set_len(0).map_err(io)?;
-                Ok(Self { path: path.to_owned(), lock })
+                Ok(Self { path: path.to_owned(), made: Made::default(), copy: None, lock: Some(lock) })
             }
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
@@ -136,6 +233,21 @@ impl DataFolder {
         }
     }
 
+    /// A folder that stays as it is: `SQLite` asks only what it can write beside.
+    fn copied(path: &Path, lock: Option<File>) -> Result<Self, OpenError> {
+        let copied = || {
+            let copy = tempfile::Builder::new().prefix("kassa-").tempdir()?;
+            let database = path.join(DATABASE);
+            copy_file(&database, &copy.path().join(DATABASE))?;
+            match copy_file(&log_of(&database), &log_of(&copy.path().join(DATABASE))) {
+                Err(why) if why.kind() != ErrorKind::NotFound => Err(why),
+                _ => Ok(copy),
+            }
+        };
+        let copy = copied().map_err(|why| OpenError::Unreadable { folder: path.to_owned(), why })?;
+        Ok(Self { path: path.to_owned(), made: Made::default(), copy: Some(copy), lock })
+    }
+
     /// Says in the lock file where we answer.
     ///
     /// # Errors
@@ -143,9 +255,10 @@ impl DataFolder {
     pub fn announce(&mut self, occupant: &Occupant) -> Result<(), OpenError> {
         let text = serde_json::to_vec(occupant).map_err(std::io::Error::other);
         let written = text.and_then(|text| {
-            self.lock.set_len(0)?;
-            self.lock.rewind()?;
-            self.lock.write_all(&text)
+            let Some(lock) = &mut self.lock else { return Ok(()) };
+            lock.set_len(0)?;
+            lock.rewind()?;
+            lock.write_all(&text)
         });
         written.map_err(|why| OpenError::Io { folder: self.path.clone(), why })
     }
@@ -160,7 +273,7 @@ impl DataFolder {
 
     #[must_use]
     pub fn database(&self) -> PathBuf {
-        self.path.join(DATABASE)
+        self.copy.as_ref().map_or(&*self.path, TempDir::path).join(DATABASE)
     }
 
     #[must_use]
@@ -176,4 +289,36 @@ impl DataFolder {
 
 fn no_backup(path: &Path) -> Result<(), OpenError> {
     if path.join(MANIFEST).exists() { Err(OpenError::Backup { folder: path.to_owned() }) } else { Ok(()) }
+}
+
+fn is_read_only(why: &std::io::Error) -> bool {
+    matches!(why.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether a file is the one that has this name now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let is = |about: fs::Metadata| (about.dev(), about.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(there)) => is(file) == is(there),
+        _ => false,
+    }
+}
+
+/// Whether the tables in a folder can be written, and the log beside them.
+fn can_be_written(path: &Path) -> std::io::Result<bool> {
+    let database = || match OpenOptions::new().write(true).open(path.join(DATABASE)) {
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
+        opened => opened.map(drop),
+    };
+    match tempfile::tempfile_in(path).map(drop).and_then(|()| database()) {
+        Err(why) if is_read_only(&why) => Ok(false),
+        tried => tried.map(|()| true),
+    }
+}
+
+/// Copies a file into one that is its owner's only, whatever the mode of the first.
+fn copy_file(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut from = File::open(from)?;
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    std::io::copy(&mut from, &mut to).map(drop)
 }

@@ -60,6 +60,19 @@ pub fn inspect(file: &Path, tables: &[String]) -> Result<(), DatabaseError> {
     }
 }
 
+/// Makes the file, if it is not there: readable by its owner only, as are the log and its index then.
+///
+/// # Errors
+/// [`DatabaseError::Unusable`].
+pub fn make(file: &Path) -> Result<(), DatabaseError> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+        Err(why) if why.kind() != ErrorKind::AlreadyExists => {
+            Err(DatabaseError::Unusable { file: file.to_owned(), why: why.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether there is a database, and a log beside it that `SQLite` would not pass over.
 fn is_there(file: &Path) -> Result<bool, DatabaseError> {
     let unusable =

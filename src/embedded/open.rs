@@ -124,13 +124,17 @@ impl OpenShop {
     /// # Errors
     /// [`UpError`].
     pub async fn open(up: Up) -> Result<Self, UpError> {
+        // Whatever can be known to be wrong before there is a shop is found out before there is one.
         let mut folder = DataFolder::create(&up.data).await?;
-        let (store, keys, plan) = ready(&folder, &up).await?;
-
+        let tls = up.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
+        let (tills, address) = listen(up.listen).await?;
+        let (operators, operator) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let metrics = Metrics::default();
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
         let tracer = Tracer::new(&up.settings, resource, up.clock.clone(), otlp::connect)?;
         let minute = up.settings.duration("MINUTE", Duration::from_mins(1))?;
+        let (store, keys, plan) = ready(&folder, &up).await?;
+
         let bus =
             LocalBus::new(Redelivery { minute, ..Redelivery::default() }, metrics.clone(), tracer.clone());
         let feed = Arc::<Feed>::default();
@@ -153,7 +157,6 @@ impl OpenShop {
             clock: up.clock.clone(),
             feed: feed.clone(),
         };
-        let projections = project(on_stream, &store, &reporter, &ended);
         let host = LocalHost {
             store: store.clone(),
             keys: keys.clone(),
@@ -163,17 +166,16 @@ impl OpenShop {
             feed: feed.clone(),
         };
         let plugged = plugged(&host)?;
+        let monitor = Collector::open(watching(&host, &bus)?).await?;
+        // What is set is right: they may begin.
+        let projections = project(on_stream, &store, &reporter, &ended);
         let ticking = others.iter().chain(&plugged).filter(|s| s.every_minute);
         let ticking = minutes::tick_every(minute, ticking, &metrics, &tracer);
         let working = bus.start(others, plugged, &store.kept(&up.clock));
-        let monitor = Collector::open(watching(&host, &bus)?).await?;
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
         let questions = Arc::new(questions(&store, &bus));
-        let (tills, address) = listen(up.listen).await?;
-        let tls = up.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
-        let (operators, operator) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let operator_url = format!("http://{operator}");
         let token = uuid::Uuid::new_v4().simple().to_string();
         let occupant = Occupant { pid: std::process::id(), url, operator_url, token };
@@ -196,6 +198,9 @@ impl OpenShop {
             access: sight.access.clone(),
         };
         let door = door.router(console::router(sight));
+        // From here on sales come in, and nothing may fail.
+        folder.announce(&occupant)?;
+        folder.keep();
         let tills = serve(tills, tls, door, places, closed.clone());
         let answers = operator::router(
             questions.clone(),
@@ -208,7 +213,6 @@ impl OpenShop {
         // Questions may stream for minutes, so these are cut off at the end.
         let places = Places::new(Limits { connections: OPERATORS, ..Limits::default() });
         tokio::spawn(serve(operators, None, answers, places, closed));
-        folder.announce(&occupant)?;
 
         let exporting = tokio::spawn(tracer.clone().run());
         let resuming = tokio::spawn(recover::resume(questions, store.clone(), bus.clone(), metrics.clone()));

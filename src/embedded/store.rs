@@ -84,6 +84,7 @@ impl Store {
     }
 
     async fn open_file(file: &Path, sync: Sync, tables: Tables, owners: &[&str]) -> Result<Self, StoreError> {
+        database::make(file)?;
         let embedded = Embedded::open(Some(file), sync, tables.clone())?;
         let template = file.with_extension("new");
         // Whoever made it was killed.

@@ -87,6 +87,14 @@ impl Ask {
         Ok(Self::Deployed(Box::new(questions), Box::new(stage)))
     }
 
+    /// A shop of which there is only a copy to be read is changed by nobody.
+    fn writable(&self) -> Result<(), OpenError> {
+        match self {
+            Self::Closed(_, folder) => folder.writable(),
+            Self::Open(_) | Self::Deployed(..) => Ok(()),
+        }
+    }
+
     /// Whether it is all right.
     ///
     /// # Errors
@@ -162,6 +170,7 @@ impl Ask {
     /// # Errors
     /// [`AskError`].
     pub async fn enrol(&self, enrolment: &Enrolment, now: Timestamp) -> Result<EnrolledTill, AskError> {
+        self.writable()?;
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.enrol(enrolment, now).await?)
@@ -173,6 +182,7 @@ impl Ask {
     /// # Errors
     /// [`AskError`].
     pub async fn revoke(&self, revocation: &Revocation, now: Timestamp) -> Result<EnrolledTill, AskError> {
+        self.writable()?;
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.revoke(revocation, now).await?)
@@ -269,6 +279,7 @@ impl Ask {
         now: Timestamp,
         progress: Progress<'_>,
     ) -> Result<u64, AskError> {
+        self.writable()?;
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.drop_letters(filter, now, progress).await?)
@@ -310,6 +321,7 @@ impl Ask {
     /// # Errors
     /// [`AskError`].
     pub async fn rotate(&self, rotation: &Rotation, now: Timestamp) -> Result<Rotated, AskError> {
+        self.writable()?;
         match self {
             Self::Closed(questions, folder) => {
                 Ok(questions.rotate(&file_keys(folder)?, rotation, now).await?)
@@ -322,6 +334,7 @@ impl Ask {
     /// # Errors
     /// [`AskError`].
     pub async fn retire(&self, retirement: &Retirement, now: Timestamp) -> Result<ShownKey, AskError> {
+        self.writable()?;
         match self {
             Self::Closed(questions, folder) => {
                 Ok(questions.retire(&file_keys(folder)?, retirement, now).await?)
@@ -345,6 +358,7 @@ impl Ask {
     /// # Errors
     /// [`AskError`].
     pub async fn resume_webhook(&self) -> Result<WebhookState, AskError> {
+        self.writable()?;
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.resume_webhook().await?)
@@ -386,6 +400,7 @@ impl Ask {
     /// # Errors
     /// [`AskError`].
     pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, AskError> {
+        self.writable()?;
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
                 Ok(questions.rebuild(progress).await?)

@@ -137,7 +137,7 @@ pub fn stock(rows: &[ReadRow]) -> String {
     }
     let mut text = String::new();
     for (shop, (items, days)) in shops {
-        let mut stock = table(["item", "description", "price", "stock", "sold", "turnover"]);
+        let mut stock = table(["item", "description", "price", "stock", "sold", "turnover"]).right(2..6);
         for item in items {
             stock.add_row([
                 item.record_type.trim_start_matches("s-").to_owned(),
@@ -148,26 +148,17 @@ pub fn stock(rows: &[ReadRow]) -> String {
                 money(item.gross_turnover),
             ]);
         }
-        text.push_str(&format!("{shop}\n{}\n", numbers_right(stock, 2)));
+        text.push_str(&format!("{shop}\n{stock}\n"));
         if !days.is_empty() {
-            let mut turnover = table(["day", "sales", "turnover"]);
+            let mut turnover = table(["day", "sales", "turnover"]).right(1..3);
             for day in days {
                 let date = day.record_type.trim_start_matches("d-").to_owned();
                 turnover.add_row([date, day.sales.to_string(), money(day.turnover)]);
             }
-            text.push_str(&format!("{}\n", numbers_right(turnover, 1)));
+            text.push_str(&format!("{turnover}\n"));
         }
     }
     text
-}
-
-fn numbers_right(mut table: comfy_table::Table, from: usize) -> comfy_table::Table {
-    for column in from..table.column_count() {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
-        }
-    }
-    table
 }
 
 /// The balance in two lines, and each mismatch on one of its own.

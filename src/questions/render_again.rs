@@ -85,6 +85,9 @@ pub fn came(came: &Came) -> String {
         text.push_str(&format!("{}\n", listed(&came.rejected)));
     }
     let (recorded, rejected, pending) = (came.recorded.len(), came.rejected.len(), came.pending.len());
+    if recorded + rejected + pending == 0 {
+        return "No such sale is rejected, so none was put through again.\n".into();
+    }
     text.push_str(&format!("{recorded} recorded, {rejected} rejected again, {pending} still on their way\n"));
     text
 }

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use kassa_bus::jws::SigningKey;
 use kassa_bus::table::Readable;
-use kassa_bus::tills::EnrolledTill;
+use kassa_bus::tills::{EnrolError, EnrolledTill};
 use kassa_bus::{ShopId, TillId};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,18 @@ impl Questions {
     ) -> Result<EnrolledTill, QuestionError> {
         let Revocation { shop_id, till } = revocation;
         self.shops(Some(shop_id.as_str())).await?;
-        Ok(self.books.registry.tills.revoke(shop_id, till, now).await?)
+        let tills = &self.books.registry.tills;
+        match tills.revoke(shop_id, till, now).await {
+            Err(unknown @ EnrolError::NoSuchTill { .. }) => {
+                let enrolled = tills.of(shop_id).await?.rows;
+                let names: Vec<&str> = enrolled.iter().map(|till| till.till.as_str()).collect();
+                let there = match names.join(", ") {
+                    none if none.is_empty() => "none is enrolled".to_owned(),
+                    names => format!("there are: {names}"),
+                };
+                Err(QuestionError::Refused(format!("{unknown}; {there}")))
+            }
+            revoked => Ok(revoked?),
+        }
     }
 }

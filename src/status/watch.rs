@@ -1,9 +1,10 @@
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use console::Term;
 
 use super::{Paper, Status, line, render};
+use crate::output::{OutputError, print, say};
 
 /// Where a watched status is shown.
 pub enum Screen {
@@ -38,35 +39,31 @@ impl Screen {
         }
     }
 
-    fn open(&self) {
-        if let Self::Terminal(_) = self {
+    fn open(&self) -> Result<(), OutputError> {
+        match self {
             // The terminal's other screen, so that what was there before is there again afterwards; no cursor.
-            say("\u{1b}[?1049h\u{1b}[?25l");
+            Self::Terminal(_) => print("\u{1b}[?1049h\u{1b}[?25l"),
+            Self::Lines | Self::Json => Ok(()),
         }
     }
 
-    fn show(&self, status: &Status, note: &str) {
+    fn show(&self, status: &Status, note: &str) -> Result<(), OutputError> {
         match self {
             Self::Terminal(term) => {
                 let (rows, _) = term.size();
-                say(&frame(&render(status, Paper::stdout()), note, rows.into()));
+                print(frame(&render(status, Paper::stdout()), note, rows.into()))
             }
-            Self::Lines => say(&line(status)),
-            Self::Json => say(&format!("{}\n", serde_json::json!(status))),
+            Self::Lines => print(line(status)),
+            Self::Json => print(format_args!("{}\n", serde_json::json!(status))),
         }
     }
 
-    fn close(&self) {
-        if let Self::Terminal(_) = self {
-            say("\u{1b}[?25h\u{1b}[?1049l");
+    fn close(&self) -> Result<(), OutputError> {
+        match self {
+            Self::Terminal(_) => print("\u{1b}[?25h\u{1b}[?1049l"),
+            Self::Lines | Self::Json => Ok(()),
         }
     }
-}
-
-/// Whoever reads may have gone away; that is not ours to complain about.
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// What draws a text over the one before without a flicker: all at once, each line with what is left of the line
@@ -86,20 +83,20 @@ fn frame(text: &str, note: &str, rows: usize) -> String {
 /// Shows a status again and again, until whoever watches has enough or the shop is closed. Gives the last one.
 ///
 /// # Errors
-/// That of the first look. A later one that fails is told in place of it, and the next look is awaited.
-pub async fn watch<E: std::fmt::Display>(
+/// That of the first look, or of what is written. A later look that fails is told in place of it, and the next is awaited.
+pub async fn watch<E: std::fmt::Display + From<OutputError>>(
     screen: &Screen,
     every: Duration,
     mut look: impl AsyncFnMut() -> Result<Status, E>,
-    enough: impl Future<Output = ()>,
+    enough: impl Future<Output = Result<(), OutputError>>,
 ) -> Result<Status, E> {
     let mut last = look().await?;
     let note = format!("every {} s; Ctrl-C ends it", every.as_secs());
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
-    screen.open();
-    screen.show(&last, &note);
+    screen.open()?;
+    screen.show(&last, &note)?;
     tokio::pin!(enough);
     while last.open {
         let next = async {
@@ -107,26 +104,32 @@ pub async fn watch<E: std::fmt::Display>(
             look().await
         };
         tokio::select! {
-            () = &mut enough => break,
+            enough = &mut enough => {
+                enough?;
+                break;
+            }
             next = next => match next {
                 Ok(status) => {
-                    screen.show(&status, &note);
+                    screen.show(&status, &note)?;
                     last = status;
                 }
-                Err(error) => screen.fail(&last, &error.to_string()),
+                Err(error) => screen.fail(&last, &error.to_string())?,
             },
         }
     }
-    screen.close();
+    screen.close()?;
     Ok(last)
 }
 
 impl Screen {
     /// Says that nothing can be seen, above what was seen last.
-    fn fail(&self, last: &Status, why: &str) {
+    fn fail(&self, last: &Status, why: &str) -> Result<(), OutputError> {
         match self {
             Self::Terminal(_) => self.show(last, &format!("not seen since: {why}")),
-            Self::Lines | Self::Json => eprintln!("kassa: {why}"),
+            Self::Lines | Self::Json => {
+                say(format_args!("kassa: {why}"));
+                Ok(())
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kassa_bus::error::chain;
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -33,6 +34,11 @@ pub enum DatabaseError {
     Unusable(#[from] tokio_postgres::Error),
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    #[error(
+        "the warehouse's database, {place}, does not take sales; see that Postgres runs there, and that --database has the right \
+         host, user, password and name"
+    )]
+    AtStart { place: String, source: Box<DatabaseError> },
 }
 
 impl Database {
@@ -54,6 +60,30 @@ impl Database {
             .with_platform_verifier()?
             .with_no_client_auth();
         Ok(Self { config, tls: MakeRustlsConnect::new(tls), declared })
+    }
+
+    /// Looks whether it can be loaded, and brings its schema up to date, so that what is wrong is known before the first sale.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Schema`], [`DatabaseError::AtStart`].
+    pub async fn prepare(&self) -> Result<(), DatabaseError> {
+        match self.connect().await {
+            Ok(_) => Ok(()),
+            Err(error @ DatabaseError::Schema(SchemaError::Newer(_))) => Err(error),
+            Err(source) => Err(DatabaseError::AtStart { place: self.place(), source: source.into() }),
+        }
+    }
+
+    /// Where it is, as one says it to people.
+    fn place(&self) -> String {
+        let host = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(folder) => folder.display().to_string(),
+        };
+        let hosts: Vec<String> = self.config.get_hosts().iter().map(host).collect();
+        let port = self.config.get_ports().first().unwrap_or(&5432);
+        let name = self.config.get_dbname().or(self.config.get_user()).unwrap_or("postgres");
+        format!("{name} at {}:{port}", hosts.join(", "))
     }
 
     /// A connection that is set up to load, to a schema that is up to date.

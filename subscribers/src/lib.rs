@@ -3,6 +3,8 @@
 //! To add one: a file here, a line in [`all`], a block in `deploy.yml`; `README.md` says it in twenty lines.
 //! It may use what `kassa_bus` publishes and nothing of the pipeline.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// Which wrong keys sales come with, and from whom.
 pub mod bad_key_auditor;
 /// One SMS when a shop's sales are rejected, one when it is over.

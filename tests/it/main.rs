@@ -16,6 +16,7 @@ mod outcome; // what a till is told of what became of its sale
 mod replayed; // an envelope that names no sale is one sale, under whatever ids it comes
 mod rotation; // a shop gets another key while its tills go on selling
 mod rules; // every rule of the pipeline
+mod sealed; // what else an envelope may look like, and what looks like one
 mod signed;
 mod sizes; // the largest sale goes through whole, what is larger is told so // what tills sign, what nobody signed, and what somebody forged
 
@@ -27,6 +28,8 @@ mod local_bus; // the bus in one process: what each subscription may rely on
 mod lost; // a key or a database that is lost or damaged is named, and replaced by nothing
 mod opening; // killed at its first start, with a table missing, or left by an older version, a shop opens
 mod shop; // the shop as its users have it
+mod told; // what the command says, and to whom: a full disk, a reader that has gone, a narrow terminal
+mod untouched; // what does not open is left as it was; what can only be read can be asked
 
 // Tills.
 mod clients; // clients that share no code with us

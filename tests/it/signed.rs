@@ -1,5 +1,6 @@
 //! Whose word a sale is: what tills sign, what nobody signed, and what somebody forged.
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
 use jiff::SignedDuration;
@@ -304,5 +305,33 @@ proptest! {
             is(&world.sale(&uuid(1)).await, Status::Rejected);
             Ok(())
         })?;
+    }
+}
+
+#[tokio::test]
+async fn a_signatures_header_may_escape_any_character() {
+    let world = world(Unsigned::Reject).await;
+    let pkcs8 = Signer::new_key().unwrap();
+    let (till, pair) = (
+        Signer::new(&"till-1".parse().unwrap(), &pkcs8).unwrap(),
+        Ed25519KeyPair::from_pkcs8(&pkcs8).unwrap(),
+    );
+    enrol(&world, "AMIS1", "till-1", &till).await;
+    let sign = |header: &str, id: &str| {
+        let signed =
+            format!("{}.{}", URL64.encode(header), URL64.encode(signed_content("AMIS1", "till-1", id)));
+        format!("{signed}.{}", URL64.encode(pair.sign(signed.as_bytes())))
+    };
+    sell(&world, &uuid(1), &sign(r#"{"\u0061lg":"Ed\u0044SA","kid":"till\u002d1"}"#, &uuid(1))).await;
+    is(&world.sale(&uuid(1)).await, Status::Recorded);
+    // then no member is passed over for the way it is written, nor taken twice
+    for header in [
+        r#"{"alg":"EdDSA","kid":"till-1","\u006awk":{}}"#,
+        r#"{"alg":"EdDSA","kid":"till-1","\u0063rit":["x"]}"#,
+        r#"{"alg":"EdDSA","kid":"till-1","k\u0069d":"till-1"}"#,
+        r#"{"alg":"\u006eone","kid":"till-1"}"#,
+    ] {
+        sell(&world, &uuid(2), &sign(header, &uuid(2))).await;
+        assert_eq!(world.rejections().last().unwrap().sale_id.as_str(), uuid(2), "{header}");
     }
 }

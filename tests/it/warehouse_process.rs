@@ -155,17 +155,18 @@ async fn the_databases_certificate_is_checked() {
     });
     let url = format!("{}?sslmode=require", postgres.url());
     let trusts = |name: &str| {
-        let trusted = postgres.folder().join(name);
-        Process::spawn(Process::command(&url).env("WAREHOUSE_SECRET", SECRET).env("SSL_CERT_FILE", trusted))
+        let mut command = Process::command(&url);
+        command.env("WAREHOUSE_SECRET", SECRET).env("SSL_CERT_FILE", postgres.folder().join(name));
+        command
     };
-    let trusting = trusts("server.pem");
+    let trusting = Process::spawn(&mut trusts("server.pem"));
     assert_eq!(deliver(&trusting.url, &sales(0..1)).await, Some(204));
     let encrypted = "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid)
         where application_name = 'kassa warehouse'";
     assert!(postgres.client().await.query_one(encrypted, &[]).await.unwrap().get::<_, bool>(0));
     // then one that nobody vouches for is not spoken to
-    let other = trusts("other.pem");
-    assert_eq!(deliver(&other.url, &sales(1..2)).await, Some(503));
+    let told = says(&mut trusts("other.pem"));
+    assert!(told.contains("postgres at localhost:") && told.contains("certificate"), "{told}");
 }
 
 /// Made by OpenSSL, for localhost.
@@ -206,13 +207,15 @@ async fn nothing_of_a_sale_and_no_secret_is_in_the_log() {
     }
 }
 
+/// What it ends with at once.
+fn says(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.code() == Some(1) || output.status.code() == Some(2), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
 #[test]
 fn what_it_needs_is_told_at_the_start() {
-    let says = |command: &mut Command| {
-        let output = command.output().unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
-    };
     let url = "postgres://kassa@localhost/warehouse";
     assert!(says(&mut Process::command(url)).contains("WAREHOUSE_SECRET, --secret-file or --topic"));
     let short = says(Process::command(url).env("WAREHOUSE_SECRET", "whsec_c2hvcnQ="));
@@ -220,4 +223,15 @@ fn what_it_needs_is_told_at_the_start() {
     assert!(says(Process::command("mysql://x").env("WAREHOUSE_SECRET", SECRET)).contains("postgres://"));
     assert!(says(Process::command(url).args(["--topic", "arn:aws:s3:::bucket"])).contains("arn:aws:sns"));
     assert!(says(Process::command(url).args(["--secret-file", "/nowhere"])).contains("cannot read the file"));
+    // A database that is not there: where it would be, why it cannot be had, and what to do, before the first sale.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let away = format!("postgres://kassa:hunter2@127.0.0.1:{free}/sold?sslmode=disable");
+    let told = says(Process::command(&away).env("WAREHOUSE_SECRET", SECRET));
+    assert!(
+        told.starts_with(&format!(
+            "kassa: the warehouse's database, sold at 127.0.0.1:{free}, does not take sales"
+        )),
+        "{told}"
+    );
+    assert!(told.contains("refused") && told.contains("--database") && !told.contains("hunter2"), "{told}");
 }

@@ -112,7 +112,7 @@ pub fn exit(outcome: Result<(), Error>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the function does not start: {error}");
+            let _ = writeln!(std::io::stderr(), "the function does not start: {error}");
             ExitCode::FAILURE
         }
     }

@@ -27,8 +27,11 @@ pub fn advice(case: &Case, looks_like: LooksLike) -> String {
         (Standing::Unknown(_), LooksLike::Misconfiguration) => {
             format!("{who} has a key of another stage or company: load {shop_id}'s with {key}, or let it post where it belongs")
         }
-        (Standing::Unknown(_) | Standing::Untold, _) => {
+        (Standing::Unknown(_), _) => {
             format!("see whether {who} belongs to {shop_id}: if so, load {shop_id}'s key with {key}; if not, block the source at the API")
+        }
+        (Standing::Untold, _) => {
+            format!("see whether {who} belongs to {shop_id}: if so, load {shop_id}'s key with {key}, or, if it has that, have its OAEP use MGF1 with SHA-256 (Java's default is SHA-1); if not, block the source at the API")
         }
     }
 }
@@ -80,6 +83,12 @@ mod tests {
     fn of_many_sources_it_names_a_few() {
         let told = advice(&case(Standing::Unknown(None), 16), LooksLike::Unclear);
         assert!(told.contains("till-1 at 192.0.0.0/24, 192.0.1.0/24, 192.0.2.0/24 and others"), "{told}");
+    }
+
+    #[test]
+    fn of_a_key_that_cannot_be_told_it_names_what_java_does_by_default() {
+        let told = advice(&case(Standing::Untold, 1), LooksLike::Unclear);
+        assert!(told.contains("MGF1 with SHA-256 (Java's default is SHA-1)"), "{told}");
     }
 
     #[test]
