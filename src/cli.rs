@@ -45,7 +45,7 @@ use crate::plan::Plan;
 use crate::questions::ask::{Ask, AskError};
 use crate::questions::audit::AuditFilter;
 use crate::questions::render;
-use crate::questions::{DayFilter, OutboxFilter};
+use crate::questions::{EventFilter, OutboxFilter};
 use crate::shops::Shops;
 use crate::tls::TlsFiles;
 use crate::warehouse::{Database, Https, Receiver, Secrets, Subscriptions};
@@ -114,11 +114,12 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(&if ask.json { format!("{}\n", json!(rows)) } else { render::stock(&rows) });
             Ok(ExitCode::SUCCESS)
         }
-        Command::Events(EventsArgs { shop, day, at, json: _ }) => {
+        Command::Events(EventsArgs { shop, day, misdated, at, json: _ }) => {
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
             let asked = at.ask().await?;
             // `kassa events | head` ends when head has enough.
-            asked.events(&DayFilter { shop, day }, |event| writeln!(out, "{event}").is_ok()).await?;
+            let filter = EventFilter { shop, day, misdated };
+            asked.events(&filter, |event| writeln!(out, "{event}").is_ok()).await?;
             let _ = out.flush();
             Ok(ExitCode::SUCCESS)
         }

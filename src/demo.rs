@@ -10,7 +10,7 @@ use kassa_pipeline::check::Check;
 use serde_json::Value;
 
 use crate::questions::ask::Ask;
-use crate::questions::{DayFilter, Status, render};
+use crate::questions::{EventFilter, Status, render};
 use crate::shops::Shops;
 use crate::show::table;
 use crate::till::goods::Goods;
@@ -194,7 +194,7 @@ async fn settled(ask: &Ask) -> Result<Check, Failure> {
 async fn rejected(ask: &Ask) -> Result<String, Failure> {
     let mut rows = table(["shop", "sale", "reason", "what was wrong", "sealed with"]);
     for shop in ["AMIS1", "AMIS2"] {
-        let filter = DayFilter { shop: shop.into(), day: None };
+        let filter = EventFilter { shop: Some(shop.into()), ..EventFilter::default() };
         ask.events(&filter, |event| {
             if event["kind"] == "rejected" {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

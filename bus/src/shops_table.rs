@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::ReturnValue;
 
-use crate::table::{Item, PAGE, TableError, s};
+use crate::table::{Item, PAGE, TableError, n, s, text};
 use crate::trace;
 
 /// The shops table: registry and read models, each in rows of their own, by `shop_id` and `record_type`.
@@ -85,11 +86,16 @@ impl ShopsTable {
 }
 
 impl ShopsTable {
-    /// The last of a partition's rows whose record type begins so, by record type, the last first.
+    /// The last of a partition's rows from one record type to another, both included, the last first.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn last_like(&self, shop: &str, beginning: &str, limit: i32) -> Result<Vec<Item>, TableError> {
+    pub async fn last_between(
+        &self,
+        shop: &str,
+        (from, to): (&str, &str),
+        limit: i32,
+    ) -> Result<Vec<Item>, TableError> {
         let query = self
             .client
             .query()
@@ -97,12 +103,46 @@ impl ShopsTable {
             .consistent_read(true)
             .limit(limit)
             .scan_index_forward(false)
-            .key_condition_expression("shop_id = :shop AND begins_with(record_type, :beginning)")
+            .key_condition_expression("shop_id = :shop AND record_type BETWEEN :from AND :to")
             .expression_attribute_values(":shop", s(shop))
-            .expression_attribute_values(":beginning", s(beginning));
+            .expression_attribute_values(":from", s(from))
+            .expression_attribute_values(":to", s(to));
         let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
         Ok(page.items.unwrap_or_default())
     }
+}
+
+impl ShopsTable {
+    /// Counts one more in a row that holds a number under `n`, and says how many that are now.
+    ///
+    /// # Errors
+    /// [`TableError`]; whether it was counted is then unknown.
+    pub async fn count(&self, shop: &str, record_type: &str) -> Result<u64, TableError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&*self.name)
+            .set_key(Some(key(shop, record_type)))
+            .update_expression("ADD n :one")
+            .expression_attribute_values(":one", n(1))
+            .return_values(ReturnValue::UpdatedNew);
+        let counted = update.send().await.map_err(TableError::unavailable("write the shops table"))?;
+        number(shop, record_type, &counted.attributes.unwrap_or_default())
+    }
+
+    /// How many were counted so.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn counted(&self, shop: &str, record_type: &str) -> Result<u64, TableError> {
+        let row = self.row(shop, record_type).await?;
+        row.map_or(Ok(0), |row| number(shop, record_type, &row))
+    }
+}
+
+fn number(shop: &str, record_type: &str, row: &Item) -> Result<u64, TableError> {
+    let wrong = || TableError::Attribute { row: format!("{shop} {record_type}"), attribute: "n" };
+    text(row, "n").and_then(|n| n.parse().ok()).ok_or_else(wrong)
 }
 
 impl ShopsTable {

@@ -6,10 +6,9 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure as OnFailure, Select};
 use futures::future::Either;
 use jiff::civil::Date;
-use kassa_bus::message::Envelope;
 use kassa_bus::{SaleId, ShopId, trace};
 
-use crate::event::{Event, EventKey, Fact, Recorded, StoredEvent};
+use crate::event::{Accepted, Event, EventKey, Fact, Recorded, StoredEvent};
 use crate::group_commit::GroupCommit;
 use kassa_bus::table::{Item, PAGE, Readable, TableError, n, s, text};
 
@@ -167,20 +166,20 @@ impl EventStore {
         Ok(event.map(|event| event.recorded()).transpose()?)
     }
 
-    /// The envelope that was accepted for a sale, by its hash.
+    /// What was accepted for a sale, by its envelope's hash.
     ///
     /// # Errors
     /// [`TableError`], also if it is not there.
-    pub async fn envelope(
+    pub async fn accepted(
         &self,
         shop: &ShopId,
         sale: &SaleId,
         envelope: &str,
-    ) -> Result<Envelope, TableError> {
+    ) -> Result<Accepted, TableError> {
         let key = EventKey::accepted(shop, sale, envelope);
         let event = self.one(&key).await?.map(|event| event.read()).transpose()?;
         match event.map(|event| event.fact) {
-            Some(Fact::Accepted(accepted)) => Ok(accepted.envelope),
+            Some(Fact::Accepted(accepted)) => Ok(accepted),
             _ => Err(TableError::Unreadable(format!("there is no event {} of {}", key.event, key.stream))),
         }
     }

@@ -166,7 +166,7 @@ impl OpenShop {
         let monitor = Collector::open(watching(&host, &bus)?).await?;
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
-        let questions = Arc::new(questions(&store, &bus));
+        let questions = Arc::new(questions(&store, &bus, up.clock.clone()));
         let (tills, address) = listen(up.listen).await?;
         let tls = up.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
@@ -279,9 +279,9 @@ async fn ready(folder: &DataFolder, up: &Up) -> Result<(Store, Arc<FileKeys>, Pl
 }
 
 /// Asked of a shop that is open, whose bus takes back what its queues gave up.
-fn questions(store: &Store, bus: &Arc<LocalBus>) -> Questions {
+fn questions(store: &Store, bus: &Arc<LocalBus>, clock: Clock) -> Questions {
     let dead_letters = Arc::new(store.dead_letters(Some(bus.clone())));
-    Questions::new(Books { dead_letters, ..store.books() })
+    Questions::new(Books { dead_letters, clock, ..store.books() })
 }
 
 /// Starts those that live on the event store's stream.

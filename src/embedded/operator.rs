@@ -24,7 +24,7 @@ use crate::questions::dead_letters::LetterFilter;
 use crate::questions::reconcile::ReconcileFilter;
 use crate::questions::rejected::RejectedFilter;
 use crate::questions::tills::{Enrolment, Revocation};
-use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
+use crate::questions::{EventFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
 use crate::rotation::{Retirement, Rotation};
 use crate::status::{View, look};
 
@@ -216,7 +216,10 @@ fn known<T: Serialize>(result: Result<T, MonitorError>) -> Response<Body> {
     })
 }
 
-async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<DayFilter>) -> Response<Body> {
+async fn events(
+    State(questions): State<Arc<Questions>>,
+    Query(filter): Query<EventFilter>,
+) -> Response<Body> {
     lines(move |line| async move {
         let told = line.clone();
         let each = move |event: Value| {

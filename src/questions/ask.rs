@@ -20,7 +20,7 @@ use super::reconcile::{ReconcileFilter, Reconciled};
 use super::rejected::{RejectedFilter, ShownRejection};
 use super::remote::Remote;
 use super::tills::{Enrolment, Revocation};
-use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
+use super::{EventFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
 use crate::dead_letters::{Given, Letter};
 use crate::embedded::{DataFolder, FileKeys, OpenError, Store, Sync};
@@ -359,7 +359,7 @@ impl Ask {
     /// [`AskError`].
     pub async fn events(
         &self,
-        filter: &DayFilter,
+        filter: &EventFilter,
         mut each: impl FnMut(Value) -> bool,
     ) -> Result<(), AskError> {
         match self {

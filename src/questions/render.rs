@@ -54,10 +54,11 @@ fn what(event: &ShownEvent) -> String {
             if lines.len() > 5 {
                 told.push(format!("… {} lines", lines.len()));
             }
+            let dated = body["dated"].as_str().map_or(String::new(), |day| format!(" though dated {day}"));
             let till = body["till"].as_str().map_or(String::new(), |t| format!(" at {t}"));
             let signed = if body["signed_by"].is_string() { "signed" } else { "not signed" };
             format!(
-                "{}\ntotal {}, booked on {}{till}, {signed}",
+                "{}\ntotal {}, booked on {}{dated}{till}, {signed}",
                 told.join("\n"),
                 body["totals"]["gross_turnover"].as_str().unwrap_or_default(),
                 text("business_date"),
@@ -76,7 +77,7 @@ pub fn tills(tills: &[EnrolledTill]) -> String {
     }
     let mut rows = table(["shop", "till", "key (Ed25519)", "since", "revoked"]);
     for till in tills {
-        for TillKey { key, since, revoked } in &till.keys {
+        for TillKey { key, since, revoked, revocation: _ } in &till.keys {
             rows.add_row([
                 till.shop_id.to_string(),
                 till.till.to_string(),

@@ -36,7 +36,7 @@ fn alarm(name: &str, severity: Severity, state: State) -> Alarm {
         title: format!("The title of {name}"),
         state,
         since: ago(780),
-        why: "Threshold Crossed: 1 out of the last 1 datapoints [3.0 (22/11/26 13:49:00)] was greater than or equal to the threshold (1.0).".into(),
+        why: "Measured in the last 5 minutes: nothing, nothing, nothing, 3, 3. It goes off at 1 or more, 2 times of these.".into(),
         meaning: format!("What {name} means: something that somebody has to look at, and why it matters to the shop."),
         run: (severity == Severity::Warning).then(|| format!("kassa check --about {name}")),
         runbook: format!("docs/runbook.md#{name}"),
@@ -265,8 +265,7 @@ fn a_narrow_terminal_has_every_step_and_whole_commands() {
     let said: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for whole in [
         "run: kassa check --about latency --stage prod",
-        "Threshold Crossed: 1 out of the last 1 datapoints [3.0 (22/11/26 13:49:00)] was greater than or equal to \
-         the threshold (1.0).",
+        "Measured in the last 5 minutes: nothing, nothing, nothing, 3, 3. It goes off at 1 or more, 2 times of these.",
     ] {
         assert!(said.contains(whole), "{whole} in\n{text}");
     }

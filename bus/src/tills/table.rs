@@ -36,9 +36,13 @@ pub enum EnrolError {
 pub struct Tills {
     table: ShopsTable,
     cache: Cache<Arc<EnrolledTill>>,
+    revocations: Cache<u64>,
 }
 
 const ROW: &str = "t-";
+
+/// The row that counts a shop's revocations.
+const REVOCATIONS: &str = "revocations";
 
 /// How long a till is known before it is read again.
 const KNOWN_FOR: Duration = Duration::from_mins(1);
@@ -51,7 +55,22 @@ fn name(shop: &ShopId, till: &TillId) -> Vec<u8> {
 impl Tills {
     #[must_use]
     pub fn new(table: ShopsTable) -> Self {
-        Self { table, cache: Cache::new(10_000, KNOWN_FOR) }
+        Self { table, cache: Cache::new(10_000, KNOWN_FOR), revocations: Cache::new(10_000, KNOWN_FOR) }
+    }
+
+    /// How many tills' keys of a shop were revoked so far: what tells a sale that is taken before a revocation from one that
+    /// is taken after it, however clocks are set.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn revocations(&self, shop: &ShopId) -> Result<u64, TableError> {
+        let name = shop.as_str().as_bytes();
+        if let Some(known) = self.revocations.get(name).await {
+            return Ok(known);
+        }
+        let counted = self.table.counted(shop.as_str(), REVOCATIONS).await?;
+        self.revocations.insert(name, counted).await;
+        Ok(counted)
     }
 
     /// A till, if it is enrolled.
@@ -114,7 +133,7 @@ impl Tills {
         if before.as_ref().is_some_and(|before| before.present().is_some()) {
             return Err(EnrolError::OtherKey { shop_id, till });
         }
-        keys.push(TillKey { key, since: now, revoked: None });
+        keys.push(TillKey { key, since: now, revoked: None, revocation: None });
         self.write(EnrolledTill { shop_id, till, keys, version: before.map_or(0, |b| b.version) }).await
     }
 
@@ -131,10 +150,13 @@ impl Tills {
         let before = self.afresh(shop, till).await?;
         let none = || EnrolError::NoSuchTill { shop_id: shop.clone(), till: till.clone() };
         let mut revoked = EnrolledTill::clone(&*before.ok_or_else(none)?);
-        match revoked.keys.last_mut() {
-            Some(key) if key.revoked.is_none() => key.revoked = Some(now),
-            _ => return Ok(revoked),
-        }
+        let Some(key) = revoked.keys.last_mut().filter(|key| key.revoked.is_none()) else {
+            return Ok(revoked);
+        };
+        // Counted first: a sale that is taken from now on knows of it before any is judged by it.
+        let number = self.table.count(shop.as_str(), REVOCATIONS).await?;
+        self.revocations.insert(shop.as_str().as_bytes(), number).await;
+        (key.revoked, key.revocation) = (Some(now), Some(number));
         self.write(revoked).await
     }
 
@@ -155,6 +177,7 @@ fn to_item(till: &EnrolledTill) -> Item {
         let mut map =
             HashMap::from([("x".to_owned(), s(key.key.x())), ("since".to_owned(), s(key.since.to_string()))]);
         map.extend(key.revoked.map(|revoked| ("revoked".to_owned(), s(revoked.to_string()))));
+        map.extend(key.revocation.map(|number| ("revocation".to_owned(), n(number))));
         AttributeValue::M(map)
     };
     let mut item = key(till.shop_id.as_str(), &format!("{ROW}{}", till.till));
@@ -172,6 +195,7 @@ fn from_item(shop: &ShopId, item: &Item) -> Result<EnrolledTill, TableError> {
             key: SigningKey::from_x(text(key, "x")?).ok()?,
             since: text(key, "since")?.parse().ok()?,
             revoked: text(key, "revoked").map(str::parse).transpose().ok()?,
+            revocation: text(key, "revocation").map(str::parse).transpose().ok()?,
         })
     };
     let keys = item.get("keys").and_then(|keys| keys.as_l().ok()).ok_or_else(|| wrong("keys"))?;
