@@ -105,8 +105,13 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Till(command) => till::till(command).await,
         Command::Key(command) => key::key(command).await,
         Command::Sale(SaleArgs { id, shop: ShopArgs { shop, ask } }) => {
-            let history = ask.shop.ask().await?.sale(&id, shop).await?;
-            print(&if ask.json { format!("{}\n", json!(history)) } else { render::sale(&history) });
+            let asked = ask.shop.ask().await?;
+            let history = asked.sale(&id, shop).await?;
+            print(&if ask.json {
+                format!("{}\n", json!(history))
+            } else {
+                render::sale(&history, &asked.zones().await)
+            });
             Ok(ExitCode::SUCCESS)
         }
         Command::Stock(ShopArgs { shop, ask }) => {
@@ -175,6 +180,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
 
 async fn outbox(OutboxArgs { follow, ask }: OutboxArgs) -> Result<ExitCode, Failure> {
     let asked = ask.shop.ask().await?;
+    let zones = asked.zones().await;
     let mut seen = OutboxFilter::default();
     loop {
         let sent = asked.outbox(&seen).await?;
@@ -182,7 +188,7 @@ async fn outbox(OutboxArgs { follow, ask }: OutboxArgs) -> Result<ExitCode, Fail
             print("Nothing was sent.\n");
         }
         for (name, sent) in sent {
-            print(&if ask.json { format!("{}\n", json!(sent)) } else { render::sent(&sent) });
+            print(&if ask.json { format!("{}\n", json!(sent)) } else { render::sent(&sent, &zones) });
             seen.after = name;
         }
         if !follow {

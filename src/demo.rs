@@ -126,7 +126,7 @@ pub async fn run() -> Result<ExitCode, Failure> {
     say(&rejected(&ask).await?);
     let last = last.ok_or("no sale was accepted")?;
     say(&format!("One sale's history (kassa sale {last}):\n"));
-    say(&render::sale(&ask.sale(last.as_str(), None).await?));
+    say(&render::sale(&ask.sale(last.as_str(), None).await?, &ask.zones().await));
     let twice = ask.sale(&retried, Some("AMIS1".into())).await?;
     say(&format!("The sale that was posted twice is {} once.\n", twice.status.as_str()));
     say("The books (kassa check):\n");

@@ -3,9 +3,8 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::ReturnValue;
 
-use crate::table::{Item, PAGE, TableError, n, s, text};
+use crate::table::{Item, PAGE, TableError, s};
 use crate::trace;
 
 /// The shops table: registry and read models, each in rows of their own, by `shop_id` and `record_type`.
@@ -110,39 +109,6 @@ impl ShopsTable {
         let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
         Ok(page.items.unwrap_or_default())
     }
-}
-
-impl ShopsTable {
-    /// Counts one more in a row that holds a number under `n`, and says how many that are now.
-    ///
-    /// # Errors
-    /// [`TableError`]; whether it was counted is then unknown.
-    pub async fn count(&self, shop: &str, record_type: &str) -> Result<u64, TableError> {
-        let update = self
-            .client
-            .update_item()
-            .table_name(&*self.name)
-            .set_key(Some(key(shop, record_type)))
-            .update_expression("ADD n :one")
-            .expression_attribute_values(":one", n(1))
-            .return_values(ReturnValue::UpdatedNew);
-        let counted = update.send().await.map_err(TableError::unavailable("write the shops table"))?;
-        number(shop, record_type, &counted.attributes.unwrap_or_default())
-    }
-
-    /// How many were counted so.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn counted(&self, shop: &str, record_type: &str) -> Result<u64, TableError> {
-        let row = self.row(shop, record_type).await?;
-        row.map_or(Ok(0), |row| number(shop, record_type, &row))
-    }
-}
-
-fn number(shop: &str, record_type: &str, row: &Item) -> Result<u64, TableError> {
-    let wrong = || TableError::Attribute { row: format!("{shop} {record_type}"), attribute: "n" };
-    text(row, "n").and_then(|n| n.parse().ok()).ok_or_else(wrong)
 }
 
 impl ShopsTable {

@@ -1,3 +1,5 @@
+/// How many keys were revoked.
+pub mod revocations;
 /// Where they are kept.
 mod table;
 

@@ -234,7 +234,7 @@ fn try_again(sale: &AcceptedSale, error: impl Into<Retry>) -> Problem {
 }
 
 /// The event that keeps an accepted sale.
-fn accepted(sale: &AcceptedSale, revocations: u64) -> Event {
+fn accepted(sale: &AcceptedSale, revocations: Option<u64>) -> Event {
     Event {
         shop_id: sale.shop_id.clone(),
         sale_id: sale.sale_id.clone(),
@@ -243,7 +243,7 @@ fn accepted(sale: &AcceptedSale, revocations: u64) -> Event {
         fact: Fact::Accepted(Accepted {
             envelope: sale.envelope.clone(),
             source: sale.origin.source.clone(),
-            revocations: Some(revocations),
+            revocations,
         }),
     }
 }

@@ -67,7 +67,7 @@ pub struct Accepted {
     pub envelope: Envelope,
     /// The client's network address.
     pub source: String,
-    /// How many tills of the shop had been revoked. Events of before they were counted do not say.
+    /// How many revocations of its shop there had been. Events of before they were counted do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocations: Option<u64>,
 }

@@ -5,11 +5,13 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure as OnFailure, Select};
 use futures::future::Either;
+use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::{SaleId, ShopId, trace};
 
 use crate::event::{Accepted, Event, EventKey, Fact, Recorded, StoredEvent};
 use crate::group_commit::GroupCommit;
+use crate::last_at::latest;
 use kassa_bus::table::{Item, PAGE, Readable, TableError, n, s, text};
 
 /// What an append did. There is no third way: an event is never overwritten.
@@ -208,7 +210,8 @@ impl EventStore {
     }
 
     /// Events of a shop's day that belong to its latest sales: up to so many of sales whose ids tell the time, and
-    /// up to so many of the others, whose ids are in no order.
+    /// up to so many of the others, whose ids are in no order. Those of tills whose clocks are ahead of `now` do not stand in
+    /// place of those that are not: there are up to so many of both.
     ///
     /// # Errors
     /// [`TableError`].
@@ -216,11 +219,14 @@ impl EventStore {
         &self,
         shop: &ShopId,
         date: Date,
+        now: Timestamp,
         limit: i32,
     ) -> Result<Vec<StoredEvent>, TableError> {
         let stream = EventKey::stream(shop, date);
         let mut events = Vec::new();
-        for (from, to) in [TELLING_TIME, OTHERS] {
+        let (from, to) = TELLING_TIME;
+        let ahead = SaleId::made_from(latest(now));
+        for (from, to) in [(from, &*ahead), (&*ahead, to), OTHERS] {
             let query = self
                 .client
                 .query()

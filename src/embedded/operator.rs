@@ -69,6 +69,7 @@ pub(super) fn router(
     Router::new()
         .route("/api/sales/{sale_id}", get(sale))
         .route("/api/stock", get(stock))
+        .route("/api/zones", get(zones))
         .route("/api/events", get(events))
         .route("/api/outbox", get(outbox))
         .route("/api/webhook", get(webhook))
@@ -122,6 +123,10 @@ async fn sale(
 
 async fn stock(State(questions): State<Arc<Questions>>, Query(filter): Query<ShopFilter>) -> Response<Body> {
     answer(questions.stock(filter.shop.as_deref()).await)
+}
+
+async fn zones(State(questions): State<Arc<Questions>>) -> Response<Body> {
+    answer(questions.zones().await)
 }
 
 async fn webhook(State(questions): State<Arc<Questions>>) -> Response<Body> {

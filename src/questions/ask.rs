@@ -20,6 +20,7 @@ use super::reconcile::{ReconcileFilter, Reconciled};
 use super::rejected::{RejectedFilter, ShownRejection};
 use super::remote::Remote;
 use super::tills::{Enrolment, Revocation};
+use super::zones::Zones;
 use super::{EventFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
 use crate::dead_letters::{Given, Letter};
@@ -104,6 +105,15 @@ impl Ask {
                 look(&seen(stage.place(), questions, Some(&*monitor), true), now).await?
             }
         })
+    }
+
+    /// The shops' time zones. Where they cannot be had, as from a shop that an older version opened, times are told in UTC.
+    pub async fn zones(&self) -> Zones {
+        let zones = match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => questions.zones().await.ok(),
+            Self::Open(remote) => remote.get(&["zones"], &()).await.ok(),
+        };
+        zones.unwrap_or_default()
     }
 
     /// # Errors

@@ -58,10 +58,10 @@ impl Questions {
         limit: i32,
     ) -> Result<Vec<StoredEvent>, QuestionError> {
         let today = now.to_zoned(TimeZone::UTC).date();
-        let mut events = self.books.events.latest(shop, today, limit).await?;
+        let mut events = self.books.events.latest(shop, today, now, limit).await?;
         if events.is_empty() {
             let yesterday = today.saturating_sub(1.day());
-            events = self.books.events.latest(shop, yesterday, limit).await?;
+            events = self.books.events.latest(shop, yesterday, now, limit).await?;
         }
         Ok(events)
     }

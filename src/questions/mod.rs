@@ -24,6 +24,8 @@ pub mod render;
 pub mod render_again;
 /// Which tills may sign.
 pub mod tills;
+/// Whose time is told.
+pub mod zones;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -16,6 +16,7 @@ pub(super) fn standing(shop: &Shop, days: &[DayRow], now: Timestamp) -> Standing
     let mut standing = Standing {
         shop_id: shop.shop_id.clone(),
         name: shop.name.clone(),
+        time_zone: shop.time_zone.clone(),
         last_sale: days.iter().filter_map(|day| believed(day.last_at, now)).max(),
         today: Day::default(),
         last_week: None,

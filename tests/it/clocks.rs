@@ -61,10 +61,12 @@ impl World {
 
     /// What a page of the console says, without its elements.
     async fn page(&self, path: &str) -> String {
+        let feed = Arc::new(Feed::default());
+        feed.ask(&self.questions, self.time()).await.unwrap();
         let sight = Sight {
             questions: Arc::new(Questions::new(Books { clock: self.clock(), ..self.store.books() })),
             monitor: Arc::new(Quiet),
-            feed: Arc::new(Feed::default()),
+            feed,
             access: Access::Loopback,
             clock: self.clock(),
         };
@@ -152,10 +154,27 @@ async fn what_is_dated_in_days_to_come_hides_nothing_and_is_counted_and_listed()
         assert!(body["sold_at"].as_str().unwrap().starts_with("2028-11-2"), "{body}");
     }
     // and each says so of itself
-    let told = render::sale(&world.sale(&ahead[0]).await);
+    let told = render::sale(&world.sale(&ahead[0]).await, &world.questions.zones().await.unwrap());
     assert!(told.contains("booked on 2026-11-22 though dated 2028-11-21"), "{told}");
+    assert!(told.contains("when (Europe/Amsterdam)") && told.contains("2026-11-22 13:00:00.000"), "{told}");
     let page = world.page(&format!("/sales/AMIS1/{}", ahead[0])).await;
     assert!(page.contains("2028-11-21") && page.contains("is not believed"), "{page}");
+}
+
+#[tokio::test]
+async fn a_till_that_is_hours_ahead_does_not_hide_what_is_sold_now() {
+    // given a shop on AWS, whose console asks for the latest, and a till that is some hours ahead and sells much
+    let world = World::open().await;
+    let now = world.time();
+    let sold = world.sells_at(now).await;
+    let mut ahead = String::new();
+    for n in 0..40 {
+        ahead = world.sells_at(now + SignedDuration::from_hours(9) + SignedDuration::from_secs(n)).await;
+    }
+    let page = world.page("/sales").await;
+    for id in [sold, ahead] {
+        assert!(page.contains(&id[28..]), "{id} in {page}");
+    }
 }
 
 #[tokio::test]

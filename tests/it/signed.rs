@@ -10,7 +10,7 @@ use kassa_bus::Metric;
 use kassa_bus::jws::Signer;
 use kassa_bus::message::Reason;
 use kassa_bus::registry::Shop;
-use kassa_bus::tills::Unsigned;
+use kassa_bus::tills::{Unsigned, revocations};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -191,6 +191,15 @@ async fn a_revoked_till_sells_no_more_when_the_shops_clock_goes_back() {
     world.settle().await;
     is(&world.sale(&uuid(2)).await, Status::Rejected);
     assert_eq!((world.balanced().await.recorded, world.rejections().len()), (1, 2));
+    // and once the count is lost, sales are judged by the clock, until it begins again above what was counted
+    let row = kassa_bus::shops_table::key("AMIS1", revocations::ROW);
+    let lost = world.store.client.delete_item().table_name(&world.store.tables.shops).set_key(Some(row));
+    lost.send().await.unwrap();
+    let other = signer("till-2");
+    enrol(&world, "AMIS1", "till-2", &other).await;
+    world.passes(SignedDuration::from_hours(-96));
+    sell_signed(&world, &uuid(3), &till).await;
+    rejected(&world, Reason::RevokedTill, "till-1");
 }
 
 #[tokio::test]

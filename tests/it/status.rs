@@ -48,6 +48,7 @@ fn shop(n: u64) -> Standing {
     Standing {
         shop_id: format!("AMIS{n}").parse().unwrap(),
         name: format!("Shop {n}"),
+        time_zone: "Europe/Amsterdam".into(),
         last_sale: Some(ago(7 + n.cast_signed() * 41)),
         today: day(1_204 + n * 300),
         last_week: Some(day(2_310)),
@@ -217,7 +218,7 @@ fn an_open_incident_is_told_though_no_alarm_has_gone_off() {
     assert!(status.is_well(), "the manager was told, and no alarm says otherwise");
     let text = render(&status.reached_by(" --stage prod"), PAPER);
     for said in [
-        "▲ Sales of AMIS2 are rejected (wrong-key) since 11:33 UTC (2 h)",
+        "▲ Sales of AMIS2 are rejected (wrong-key) since 12:33 CET (2 h)",
         "run: kassa audit keys --shop AMIS2 --stage prod",
     ] {
         assert!(text.contains(said), "{said} in\n{text}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 
+use super::revocations::Revocations;
 use super::{EnrolledTill, TillKey};
 use crate::cache::Cache;
 use crate::jws::SigningKey;
@@ -36,13 +37,10 @@ pub enum EnrolError {
 pub struct Tills {
     table: ShopsTable,
     cache: Cache<Arc<EnrolledTill>>,
-    revocations: Cache<u64>,
+    revocations: Revocations,
 }
 
 const ROW: &str = "t-";
-
-/// The row that counts a shop's revocations.
-const REVOCATIONS: &str = "revocations";
 
 /// How long a till is known before it is read again.
 const KNOWN_FOR: Duration = Duration::from_mins(1);
@@ -55,22 +53,22 @@ fn name(shop: &ShopId, till: &TillId) -> Vec<u8> {
 impl Tills {
     #[must_use]
     pub fn new(table: ShopsTable) -> Self {
-        Self { table, cache: Cache::new(10_000, KNOWN_FOR), revocations: Cache::new(10_000, KNOWN_FOR) }
+        let revocations = Revocations::new(table.clone(), KNOWN_FOR);
+        Self { table, cache: Cache::new(10_000, KNOWN_FOR), revocations }
     }
 
-    /// How many tills' keys of a shop were revoked so far: what tells a sale that is taken before a revocation from one that
-    /// is taken after it, however clocks are set.
+    /// How many tills' keys of a shop were revoked, if that is known.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn revocations(&self, shop: &ShopId) -> Result<u64, TableError> {
-        let name = shop.as_str().as_bytes();
-        if let Some(known) = self.revocations.get(name).await {
-            return Ok(known);
-        }
-        let counted = self.table.counted(shop.as_str(), REVOCATIONS).await?;
-        self.revocations.insert(name, counted).await;
-        Ok(counted)
+    pub async fn revocations(&self, shop: &ShopId) -> Result<Option<u64>, TableError> {
+        self.revocations.known(shop).await
+    }
+
+    /// The highest number that a revocation of a shop has.
+    async fn last_revocation(&self, shop: &ShopId) -> Result<u64, TableError> {
+        let tills = self.of(shop).await?.rows;
+        Ok(tills.iter().flat_map(|till| &till.keys).filter_map(|key| key.revocation).max().unwrap_or(0))
     }
 
     /// A till, if it is enrolled.
@@ -99,6 +97,19 @@ impl Tills {
             self.cache.insert(&name(shop, till), Arc::clone(found)).await;
         }
         Ok(found)
+    }
+
+    /// What of a shop's rows cannot be read, in words.
+    ///
+    /// # Errors
+    /// [`TableError::Unavailable`].
+    pub async fn unreadable(&self, shop: &ShopId) -> Result<Vec<String>, TableError> {
+        let mut unreadable = self.of(shop).await?.unreadable;
+        match self.revocations.counted(shop).await {
+            Err(error) if error.is_unreadable() => unreadable.push(error.to_string()),
+            counted => drop(counted?),
+        }
+        Ok(unreadable)
     }
 
     /// A shop's tills, by their names.
@@ -133,6 +144,7 @@ impl Tills {
         if before.as_ref().is_some_and(|before| before.present().is_some()) {
             return Err(EnrolError::OtherKey { shop_id, till });
         }
+        self.revocations.begin(&shop_id, self.last_revocation(&shop_id).await?).await?;
         keys.push(TillKey { key, since: now, revoked: None, revocation: None });
         self.write(EnrolledTill { shop_id, till, keys, version: before.map_or(0, |b| b.version) }).await
     }
@@ -154,8 +166,10 @@ impl Tills {
             return Ok(revoked);
         };
         // Counted first: a sale that is taken from now on knows of it before any is judged by it.
-        let number = self.table.count(shop.as_str(), REVOCATIONS).await?;
-        self.revocations.insert(shop.as_str().as_bytes(), number).await;
+        let least = self.last_revocation(shop).await?;
+        let Some(number) = self.revocations.next(shop, least).await? else {
+            return Err(EnrolError::Changed { shop_id: shop.clone(), till: till.clone() });
+        };
         (key.revoked, key.revocation) = (Some(now), Some(number));
         self.write(revoked).await
     }
