@@ -121,7 +121,8 @@ pub enum Command {
     /// Print a shop's events, one JSON object a line
     #[command(after_help = "Examples:
   kassa events --shop AMIS1 --day 2026-11-22 | jq .kind
-  kassa events --shop AMIS1 --stage dev")]
+  kassa events --shop AMIS1 --stage dev
+  kassa events --misdated | jq '{shop_id, sale_id, till: .body.till, dated: .body.dated, booked: .body.business_date}'")]
     Events(EventsArgs),
     /// List rejected sales, and why
     Rejected(RejectedArgs),
@@ -421,11 +422,14 @@ pub struct SaleArgs {
 #[derive(Debug, Args)]
 pub struct EventsArgs {
     /// The shop
-    #[arg(long)]
-    pub shop: String,
+    #[arg(long, required_unless_present = "misdated")]
+    pub shop: Option<String>,
     /// Only sales whose id is of this UTC date, as 2026-11-22
     #[arg(long)]
     pub day: Option<String>,
+    /// Only recorded sales that are not booked on the day they say, more than 48 hours ahead or before 1970
+    #[arg(long)]
+    pub misdated: bool,
     #[command(flatten)]
     pub at: Where,
     /// Events are JSON anyway

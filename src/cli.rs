@@ -47,7 +47,7 @@ use crate::plan::Plan;
 use crate::questions::ask::{Ask, AskError};
 use crate::questions::audit::AuditFilter;
 use crate::questions::render;
-use crate::questions::{DayFilter, OutboxFilter};
+use crate::questions::{EventFilter, OutboxFilter};
 use crate::shops::Shops;
 use crate::tls::TlsFiles;
 use crate::warehouse::{Database, Https, Receiver, Secrets, Subscriptions};
@@ -129,8 +129,13 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Till(command) => till::till(command).await,
         Command::Key(command) => key::key(command).await,
         Command::Sale(SaleArgs { id, shop: ShopArgs { shop, ask } }) => {
-            let history = ask.shop.ask().await?.sale(&id, shop).await?;
-            print(&if ask.json { format!("{}\n", json!(history)) } else { render::sale(&history) })?;
+            let asked = ask.shop.ask().await?;
+            let history = asked.sale(&id, shop).await?;
+            print(&if ask.json {
+                format!("{}\n", json!(history))
+            } else {
+                render::sale(&history, &asked.zones().await)
+            })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Stock(ShopArgs { shop, ask }) => {
@@ -138,10 +143,10 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(&if ask.json { format!("{}\n", json!(rows)) } else { render::stock(&rows) })?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Events(EventsArgs { shop, day, at, json: _ }) => {
+        Command::Events(EventsArgs { shop, day, misdated, at, json: _ }) => {
             let asked = at.ask().await?;
             let mut lines = Lines::stdout();
-            asked.events(&DayFilter { shop, day }, |event| lines.write(event)).await?;
+            asked.events(&EventFilter { shop, day, misdated }, |event| lines.write(event)).await?;
             lines.end()?;
             Ok(ExitCode::SUCCESS)
         }
@@ -197,6 +202,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
 
 async fn outbox(OutboxArgs { follow, ask }: OutboxArgs) -> Result<ExitCode, Failure> {
     let asked = ask.shop.ask().await?;
+    let zones = asked.zones().await;
     let mut seen = OutboxFilter::default();
     loop {
         let sent = asked.outbox(&seen).await?;
@@ -204,7 +210,7 @@ async fn outbox(OutboxArgs { follow, ask }: OutboxArgs) -> Result<ExitCode, Fail
             print("Nothing was sent.\n")?;
         }
         for (name, sent) in sent {
-            print(&if ask.json { format!("{}\n", json!(sent)) } else { render::sent(&sent) })?;
+            print(&if ask.json { format!("{}\n", json!(sent)) } else { render::sent(&sent, &zones) })?;
             seen.after = name;
         }
         if !follow {

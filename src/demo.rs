@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::output::{OutputError, print};
 use crate::questions::ask::Ask;
-use crate::questions::{DayFilter, Status, render};
+use crate::questions::{EventFilter, Status, render};
 use crate::shops::Shops;
 use crate::show::table;
 use crate::till::goods::Goods;
@@ -130,7 +130,7 @@ pub async fn run() -> Result<ExitCode, Failure> {
     tell(&rejected(&ask).await?)?;
     let last = last.ok_or("no sale was accepted")?;
     tell(format_args!("One sale's history (kassa sale {last}):\n"))?;
-    tell(render::sale(&ask.sale(last.as_str(), None).await?))?;
+    tell(render::sale(&ask.sale(last.as_str(), None).await?, &ask.zones().await))?;
     let twice = ask.sale(&retried, Some("AMIS1".into())).await?;
     tell(format_args!("The sale that was posted twice is {} once.\n", twice.status.as_str()))?;
     tell("The books (kassa check):\n")?;
@@ -199,7 +199,7 @@ async fn settled(ask: &Ask) -> Result<Check, Failure> {
 async fn rejected(ask: &Ask) -> Result<String, Failure> {
     let mut rows = table(["shop", "sale", "reason", "what was wrong", "sealed with"]);
     for shop in ["AMIS1", "AMIS2"] {
-        let filter = DayFilter { shop: shop.into(), day: None };
+        let filter = EventFilter { shop: Some(shop.into()), ..EventFilter::default() };
         ask.events(&filter, |event| {
             if event["kind"] == "rejected" {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -33,6 +33,7 @@ pub fn events_of_a_sale(shop: &ShopId) -> [Event; 2] {
         totals: Totals::of(&lines).expect("small lines"),
         lines,
         business_date: sale_id.utc_date(),
+        dated: None,
         till: Some("till-1".into()),
         seq: Some(1),
         sold_at: Some(at),
@@ -43,7 +44,7 @@ pub fn events_of_a_sale(shop: &ShopId) -> [Event; 2] {
         envelope: "e".repeat(43),
     };
     [
-        event(Fact::Accepted(Accepted { envelope, source: "127.0.0.1".into() })),
+        event(Fact::Accepted(Accepted { envelope, source: "127.0.0.1".into(), revocations: None })),
         event(Fact::Recorded(recorded)),
     ]
 }

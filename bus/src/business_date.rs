@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 
 use crate::ids::SaleId;
 
@@ -11,6 +11,21 @@ const AHEAD: SignedDuration = SignedDuration::from_hours(48);
 
 /// The first day that is believed: before it, a program has written the time it has when nobody set one.
 const FIRST: Date = jiff::civil::date(1970, 1, 1);
+
+/// The day a sale is booked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BusinessDate {
+    pub date: Date,
+    /// The day that the sale itself says, where that is not believed: it is booked on the day it was accepted then.
+    pub dated: Option<Date>,
+}
+
+/// The last day that a sale accepted on this one can be booked on: 48 hours end three days on where a clock was put
+/// forward in between.
+#[must_use]
+pub fn last_bookable(today: Date) -> Date {
+    today.saturating_add(3.days())
+}
 
 /// The sale's own day in the shop's time zone, by its time or else by its id, so that a late one is booked on its own day.
 ///
@@ -22,7 +37,7 @@ pub fn business_date(
     sale_id: &SaleId,
     accepted_at: Timestamp,
     zone: &TimeZone,
-) -> Date {
+) -> BusinessDate {
     let day = |at: Timestamp| at.to_zoned(zone.clone()).date();
     let sold = sold_at.map(|at| (day(at), Some(at)));
     let made = (sale_id.date_in(zone), sale_id.instant());
@@ -30,7 +45,11 @@ pub fn business_date(
     let limit = accepted_at.saturating_add(AHEAD).unwrap_or(Timestamp::MAX);
     // A classic id says a day, which begins at its first moment.
     let ahead = at.map_or_else(|| date > day(limit), |at| at > limit);
-    if date < FIRST || ahead { day(accepted_at) } else { date }
+    if date < FIRST || ahead {
+        BusinessDate { date: day(accepted_at), dated: Some(date) }
+    } else {
+        BusinessDate { date, dated: None }
+    }
 }
 
 #[cfg(test)]
@@ -45,8 +64,8 @@ mod tests {
     fn is_booked_on(sold_at: Option<&str>, id: &str, zone: &str, on: &str) {
         let sold_at = sold_at.map(|at| at.parse().unwrap());
         let zone = TimeZone::get(zone).unwrap();
-        let date = business_date(sold_at, &id.parse().unwrap(), ACCEPTED.parse().unwrap(), &zone);
-        assert_eq!(date.to_string(), on, "{sold_at:?} {id}");
+        let booked = business_date(sold_at, &id.parse().unwrap(), ACCEPTED.parse().unwrap(), &zone);
+        assert_eq!(booked.date.to_string(), on, "{sold_at:?} {id}");
     }
 
     #[test]
@@ -83,5 +102,30 @@ mod tests {
         is_booked_on(None, "7-20261127", "UTC", "2026-11-27");
         is_booked_on(None, "7-20261128", "UTC", "2026-11-25");
         is_booked_on(None, "7-99991231", "UTC", "2026-11-25");
+    }
+
+    #[test]
+    fn the_day_that_is_not_believed_is_kept_beside_the_one_it_is_booked_on() {
+        let accepted: Timestamp = ACCEPTED.parse().unwrap();
+        let dated = |at: Option<&str>, id: &str| {
+            let sold_at = at.map(|at| at.parse().unwrap());
+            business_date(sold_at, &id.parse().unwrap(), accepted, &TimeZone::UTC).dated
+        };
+        assert_eq!(dated(Some("2026-11-27T08:00:00Z"), UUID), None);
+        assert_eq!(dated(Some("2026-11-27T08:00:01Z"), UUID), Some(jiff::civil::date(2026, 11, 27)));
+        assert_eq!(dated(None, "7-99991231"), Some(jiff::civil::date(9999, 12, 31)));
+        // No time is no wrong one.
+        assert_eq!(dated(Some("0001-01-01T00:00:00Z"), UUID), None);
+    }
+
+    #[test]
+    fn no_sale_is_booked_later_than_the_last_day_it_can_be() {
+        // Amsterdam's clocks were put forward in the night of 29 March 2026.
+        let zone = TimeZone::get("Europe/Amsterdam").unwrap();
+        let accepted: Timestamp = "2026-03-27T22:30:00Z".parse().unwrap();
+        let sold = accepted + AHEAD;
+        let today = accepted.to_zoned(zone.clone()).date();
+        let booked = business_date(Some(sold), &UUID.parse().unwrap(), accepted, &zone);
+        assert_eq!(booked, BusinessDate { date: last_bookable(today), dated: None });
     }
 }

@@ -200,7 +200,9 @@ impl FromStr for SaleId {
             let at = i64::try_from(seconds)
                 .ok()
                 .and_then(|s| Timestamp::new(s, i32::try_from(nanos).unwrap_or(0)).ok())
-                .ok_or(InvalidId("the UUIDv7's time is after the year 9999"))?;
+                .ok_or(InvalidId(
+                    "the UUIDv7's time is after the last that can be kept, 9999-12-30T22:00:00Z",
+                ))?;
             return if canonical {
                 Ok(Self { text: text.to_owned(), made: Made::At(at) })
             } else {

@@ -239,7 +239,7 @@ impl Registry {
             let info = self.table.row(id.as_str(), INFO).await?;
             unreadable
                 .extend(info.and_then(|item| from_item(&id, &item).err()).map(|error| error.to_string()));
-            unreadable.extend(self.tills.of(&id).await?.unreadable);
+            unreadable.extend(self.tills.unreadable(&id).await?);
         }
         for row in self.table.rows(KEYS).await? {
             unreadable.extend(owner(&row).err().map(|error| error.to_string()));

@@ -85,11 +85,16 @@ impl ShopsTable {
 }
 
 impl ShopsTable {
-    /// The last of a partition's rows whose record type begins so, by record type, the last first.
+    /// The last of a partition's rows from one record type to another, both included, the last first.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn last_like(&self, shop: &str, beginning: &str, limit: i32) -> Result<Vec<Item>, TableError> {
+    pub async fn last_between(
+        &self,
+        shop: &str,
+        (from, to): (&str, &str),
+        limit: i32,
+    ) -> Result<Vec<Item>, TableError> {
         let query = self
             .client
             .query()
@@ -97,9 +102,10 @@ impl ShopsTable {
             .consistent_read(true)
             .limit(limit)
             .scan_index_forward(false)
-            .key_condition_expression("shop_id = :shop AND begins_with(record_type, :beginning)")
+            .key_condition_expression("shop_id = :shop AND record_type BETWEEN :from AND :to")
             .expression_attribute_values(":shop", s(shop))
-            .expression_attribute_values(":beginning", s(beginning));
+            .expression_attribute_values(":from", s(from))
+            .expression_attribute_values(":to", s(to));
         let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
         Ok(page.items.unwrap_or_default())
     }

@@ -1,3 +1,5 @@
+/// How many keys were revoked.
+pub mod revocations;
 /// Where they are kept.
 mod table;
 
@@ -52,9 +54,20 @@ impl FromStr for Unsigned {
 pub struct TillKey {
     pub key: SigningKey,
     pub since: Timestamp,
-    /// Sales that were accepted from then on are not its.
+    /// When it was revoked, by the clock there was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Timestamp>,
+    /// Which of the shop's revocations that was, from 1 on. Those of before they were counted have no number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<u64>,
+}
+
+/// When a sale was accepted, as far as revocations care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    pub at: Timestamp,
+    /// How many revocations of its shop there were. Of a sale from before they were counted, nobody knows.
+    pub revocations: Option<u64>,
 }
 
 /// A till that may sign for its shop, or might.
@@ -72,23 +85,41 @@ pub struct EnrolledTill {
 /// Whose signature it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signed {
-    /// The till's, at a time when it might sign.
+    /// The till's, by the key it has.
     Well,
-    /// The till's, after this key of it was revoked.
-    Revoked(Timestamp),
+    /// The till's, by a key of it that was revoked: it counts for what was taken before.
+    Revoked(Revoked),
     /// Somebody else's.
     Badly,
 }
 
-impl EnrolledTill {
-    /// Judges a signature on a sale that was accepted at this time. The till's own clock is not asked: whoever has a
-    /// stolen key would set it back.
+/// A revocation, by its number and by the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoked {
+    pub at: Timestamp,
+    number: Option<u64>,
+}
+
+impl Revoked {
+    /// Whether it was there when a sale was taken. No clock is asked where revocations were counted: the till's would be
+    /// set back by whoever has its key, and the shop's may be set right at any time.
     #[must_use]
-    pub fn judge(&self, jws: &Jws<'_>, accepted_at: Timestamp) -> Signed {
+    pub fn was_before(self, sale: Taken) -> bool {
+        match (self.number, sale.revocations) {
+            (Some(number), Some(known)) => number <= known,
+            _ => self.at <= sale.at,
+        }
+    }
+}
+
+impl EnrolledTill {
+    /// Whose signature it is.
+    #[must_use]
+    pub fn judge(&self, jws: &Jws<'_>) -> Signed {
         match self.keys.iter().rev().find(|key| jws.is_by(&key.key)) {
             None => Signed::Badly,
-            Some(TillKey { revoked: Some(revoked), .. }) if *revoked <= accepted_at => {
-                Signed::Revoked(*revoked)
+            Some(TillKey { revoked: Some(at), revocation, .. }) => {
+                Signed::Revoked(Revoked { at: *at, number: *revocation })
             }
             Some(_) => Signed::Well,
         }

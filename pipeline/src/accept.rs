@@ -145,8 +145,11 @@ impl Accept {
         let mut sale = AcceptedSale { shop_id: posted.shop_id, sale_id, envelope: posted.envelope, origin };
         trace::note("kassa.sale_id", sale.sale_id.as_str());
         self.rates.admit(&sale.shop_id, client)?;
-        let appended = self.store.append(&accepted(&sale)).await;
-        match appended.map_err(|error| try_again(&sale, error))? {
+        let appended = async {
+            let revocations = self.registry.tills.revocations(&sale.shop_id).await?;
+            self.store.append(&accepted(&sale, revocations)).await
+        };
+        match appended.await.map_err(|error| try_again(&sale, error))? {
             Appended::New => {
                 let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
                 self.metrics.count_of(Metric::Accepted, shop, 1);
@@ -244,20 +247,24 @@ fn try_again(sale: &AcceptedSale, error: impl Into<Retry>) -> Problem {
 }
 
 /// The event that keeps an accepted sale.
-fn accepted(sale: &AcceptedSale) -> Event {
+fn accepted(sale: &AcceptedSale, revocations: Option<u64>) -> Event {
     Event {
         shop_id: sale.shop_id.clone(),
         sale_id: sale.sale_id.clone(),
         at: sale.origin.accepted_at,
         trace: sale.origin.trace,
-        fact: Fact::Accepted(Accepted { envelope: sale.envelope.clone(), source: sale.origin.source }),
+        fact: Fact::Accepted(Accepted {
+            envelope: sale.envelope.clone(),
+            source: sale.origin.source,
+            revocations,
+        }),
     }
 }
 
 /// The sale that an accepted event keeps: what to publish again if it was lost on its way.
 #[must_use]
 pub fn republished(event: Event, attempt: u32) -> Option<AcceptedSale> {
-    let Fact::Accepted(Accepted { envelope, source }) = event.fact else { return None };
+    let Fact::Accepted(Accepted { envelope, source, .. }) = event.fact else { return None };
     let origin = Origin { source, accepted_at: event.at, attempt, trace: event.trace };
     Some(AcceptedSale { shop_id: event.shop_id, sale_id: event.sale_id, envelope, origin })
 }

@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::contained::{Changes, Contained, Later, positions};
 use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent, USED};
 use crate::event_store::{EventStore, Scan};
+use crate::last_at::Sought;
 use crate::posting::{Row, RowKey, Sums, add};
 use crate::read_model::ReadModel;
 use crate::row::{ReadRow, from_item};
@@ -48,6 +49,7 @@ pub async fn check(
     let (checkpoints, rows) = rows_at_checkpoints(read_model, registry).await?;
     let mut later = Later::than(&positions(&checkpoints, changes).await?, changes).await?;
     let mut tally = Tally::default();
+    rows.iter().for_each(|(shop, row)| tally.seek(shop, row));
     for unreadable in registry.unreadable().await? {
         tally.mismatch(unreadable);
     }
@@ -102,6 +104,7 @@ async fn rows_at_checkpoints(
 struct Tally {
     check: Check,
     sums: Sums,
+    last_at: Sought,
     sale: Option<(String, SaleId)>,
     seen: Seen,
 }
@@ -138,10 +141,20 @@ impl Tally {
         }
     }
 
+    /// Notes what a day's row says of its last sale, to be looked for among its sales.
+    fn seek(&mut self, shop: &ShopId, row: &Item) {
+        if let Ok(Some(ReadRow::Day(day))) = from_item(shop, row)
+            && let (Some(date), Some(last_at)) = (day.date(), day.last_at)
+        {
+            self.last_at.said(RowKey { shop_id: shop.clone(), row: Row::Day(date) }, last_at);
+        }
+    }
+
     /// Adds up a sale that the read models contain.
     fn sum(&mut self, event: &Contained) {
         // One that cannot be read is named already.
         if let Ok(postings) = event.postings() {
+            self.last_at.posted(&postings);
             add(&mut self.sums, postings);
         }
     }
@@ -180,8 +193,8 @@ fn compare(tally: &mut Tally, rows: Vec<(ShopId, Item)>) {
     let mut sums = std::mem::take(&mut tally.sums);
     for (shop_id, item) in rows {
         let row = Row::parse(text(&item, "record_type").unwrap_or_default());
-        let sum =
-            row.and_then(|row| sums.remove(&RowKey { shop_id: shop_id.clone(), row })).unwrap_or_default();
+        let key = row.map(|row| RowKey { shop_id: shop_id.clone(), row });
+        let sum = key.as_ref().and_then(|key| sums.remove(key)).unwrap_or_default();
         let (name, values) = match from_item(&shop_id, &item) {
             Ok(None) => continue,
             Err(error) => {
@@ -199,7 +212,7 @@ fn compare(tally: &mut Tally, rows: Vec<(ShopId, Item)>) {
             }
             Ok(Some(ReadRow::Day(day))) => {
                 // A row of before there was a last one has none until the day's next sale, or a rebuild.
-                if day.last_at.is_some() && day.last_at != sum.last_at {
+                if key.is_some_and(|key| tally.last_at.is_wrong(&key)) {
                     let [is, should] =
                         [day.last_at, sum.last_at].map(|at| at.map_or("none".into(), |at| at.to_string()));
                     let name = &day.record_type;

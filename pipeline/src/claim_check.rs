@@ -30,7 +30,7 @@ pub async fn claimed(store: &EventStore, sale: AcceptedSale<Carried>) -> Result<
     let AcceptedSale { shop_id, sale_id, envelope, origin } = sale;
     let envelope = match envelope {
         Carried::Inline(envelope) => envelope,
-        Carried::Accepted { accepted } => store.envelope(&shop_id, &sale_id, &accepted).await?,
+        Carried::Accepted { accepted } => store.accepted(&shop_id, &sale_id, &accepted).await?.envelope,
     };
     Ok(AcceptedSale { shop_id, sale_id, envelope, origin })
 }

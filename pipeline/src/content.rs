@@ -2,7 +2,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use jiff::fmt::temporal::Pieces;
 use kassa_bus::amount::Amount;
 use kassa_bus::{ItemNo, Line, SaleId, ShopId};
 use serde::Deserialize;
@@ -10,6 +9,8 @@ use serde_json::value::RawValue;
 
 use kassa_bus::json::object;
 use kassa_bus::limits::{MAX_LINE, MAX_LINES, MAX_TILL, json_bytes};
+
+use crate::sold_at;
 
 /// What an envelope holds. Has no `Debug`: it is the sale in plaintext.
 pub struct Content {
@@ -100,25 +101,9 @@ pub fn check_till(name: &str) -> Result<(), InvalidContent> {
     Ok(())
 }
 
-/// A time with offset (RFC 3339), to the nanosecond. What is after the last one that can be kept, as a program writes it that
-/// means never (9999-12-31T23:59:59.9999999Z), is that one.
 fn instant(text: &str) -> Result<Timestamp, InvalidContent> {
-    let (before, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-    let (fraction, offset) = fraction.split_at(digits);
-    let text = match fraction.get(..9).unwrap_or(fraction) {
-        "" => text.to_owned(),
-        nanoseconds => format!("{before}.{nanoseconds}{offset}"),
-    };
-    let is_last = || {
-        let parts = Pieces::parse(&text).ok().filter(|_| text.starts_with("9999-12-3"));
-        parts.is_some_and(|parts| parts.time().is_some() && parts.to_numeric_offset().is_some())
-    };
-    text.parse().or_else(|_| is_last().then_some(Timestamp::MAX).ok_or_else(no_time))
-}
-
-fn no_time() -> InvalidContent {
-    invalid("sold_at", "must be a time with offset, as 2026-11-22T12:00:00Z (RFC 3339)")
+    let why = "must be a date and time with offset (RFC 3339), as 2026-11-22T12:00:00Z";
+    sold_at::parse(text).ok_or_else(|| invalid("sold_at", why))
 }
 
 fn read_line(n: usize, line: &RawValue) -> Result<Line, InvalidContent> {

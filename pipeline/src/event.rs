@@ -67,6 +67,9 @@ pub struct Accepted {
     pub envelope: Envelope,
     /// The network it came from.
     pub source: Network,
+    /// How many revocations of its shop there had been. Events of before they were counted do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocations: Option<u64>,
 }
 
 /// Body of `rejected#<attempt>`.
@@ -109,6 +112,9 @@ pub struct Recorded {
     pub totals: Totals,
     /// The day it is booked on: the sale's, in the shop's time zone.
     pub business_date: Date,
+    /// The day it says itself, where that is not believed: see [`kassa_bus::business_date`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dated: Option<Date>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub till: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,12 +5,13 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure as OnFailure, Select};
 use futures::future::Either;
+use jiff::Timestamp;
 use jiff::civil::Date;
-use kassa_bus::message::Envelope;
 use kassa_bus::{SaleId, ShopId, trace};
 
-use crate::event::{Event, EventKey, Fact, Recorded, StoredEvent};
+use crate::event::{Accepted, Event, EventKey, Fact, Recorded, StoredEvent};
 use crate::group_commit::GroupCommit;
+use crate::last_at::latest;
 use kassa_bus::table::{Item, PAGE, Readable, TableError, n, s, text};
 
 /// What an append did. There is no third way: an event is never overwritten.
@@ -167,20 +168,20 @@ impl EventStore {
         Ok(event.map(|event| event.recorded()).transpose()?)
     }
 
-    /// The envelope that was accepted for a sale, by its hash.
+    /// What was accepted for a sale, by its envelope's hash.
     ///
     /// # Errors
     /// [`TableError`], also if it is not there.
-    pub async fn envelope(
+    pub async fn accepted(
         &self,
         shop: &ShopId,
         sale: &SaleId,
         envelope: &str,
-    ) -> Result<Envelope, TableError> {
+    ) -> Result<Accepted, TableError> {
         let key = EventKey::accepted(shop, sale, envelope);
         let event = self.one(&key).await?.map(|event| event.read()).transpose()?;
         match event.map(|event| event.fact) {
-            Some(Fact::Accepted(accepted)) => Ok(accepted.envelope),
+            Some(Fact::Accepted(accepted)) => Ok(accepted),
             _ => Err(TableError::Unreadable(format!("there is no event {} of {}", key.event, key.stream))),
         }
     }
@@ -209,7 +210,8 @@ impl EventStore {
     }
 
     /// Events of a shop's day that belong to its latest sales: up to so many of sales whose ids tell the time, and
-    /// up to so many of the others, whose ids are in no order.
+    /// up to so many of the others, whose ids are in no order. Those of tills whose clocks are ahead of `now` do not stand in
+    /// place of those that are not: there are up to so many of both.
     ///
     /// # Errors
     /// [`TableError`].
@@ -217,11 +219,14 @@ impl EventStore {
         &self,
         shop: &ShopId,
         date: Date,
+        now: Timestamp,
         limit: i32,
     ) -> Result<Vec<StoredEvent>, TableError> {
         let stream = EventKey::stream(shop, date);
         let mut events = Vec::new();
-        for (from, to) in [TELLING_TIME, OTHERS] {
+        let (from, to) = TELLING_TIME;
+        let ahead = SaleId::made_from(latest(now));
+        for (from, to) in [(from, &*ahead), (&*ahead, to), OTHERS] {
             let query = self
                 .client
                 .query()

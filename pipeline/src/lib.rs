@@ -45,6 +45,8 @@ pub mod reject;
 pub mod request;
 /// Whose word a sale is.
 mod signature;
+/// When it was sold, as its till writes it.
+mod sold_at;
 /// Once a minute: what is pending, which shop is silent, today against last week.
 pub mod watch;
 
@@ -58,6 +60,8 @@ pub mod event_store;
 pub mod group_commit;
 /// A rebuild's right to write rows, for a while.
 pub mod hold;
+/// When a day's last sale was recorded, and when that is believed.
+pub mod last_at;
 /// How many sales a silent shop would have had.
 pub mod overdue;
 /// Which rows a sale changes, by how much; and how far a projection has come.

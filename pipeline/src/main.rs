@@ -77,11 +77,12 @@ impl Parts {
             (Topic::DecryptErrors, "DECRYPT_ERRORS_TOPIC"),
         ])?;
         let store = self.events(&dynamodb)?;
+        let (registry, keys) = (self.registry(dynamodb)?, self.keys()?);
         Ok(Decrypt {
+            opener: Opener::new(registry, store.clone(), keys, self.function.metrics.clone()),
             store: store.clone(),
             first_use: FirstUse { store: store.clone(), clock: self.function.clock.clone() },
             reject: self.reject(store, Arc::clone(&publisher)),
-            opener: Opener::new(self.registry(dynamodb)?, self.keys()?, self.function.metrics.clone()),
             publisher,
             metrics: self.function.metrics.clone(),
         })

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::content::{self, Content};
 use crate::event::envelope_hash;
+use crate::event_store::EventStore;
 use crate::reject::Rejection;
 use crate::signature;
 
@@ -22,6 +23,7 @@ const MGF1: &str =
 /// Opens envelopes with their shop's key. Writes nothing.
 pub struct Opener {
     pub registry: Registry,
+    pub store: EventStore,
     pub keys: Arc<dyn ShopKeys>,
     pub content_keys: ContentKeys,
     pub metrics: Metrics,
@@ -57,9 +59,9 @@ impl From<TableError> for Closed {
 
 impl Opener {
     #[must_use]
-    pub fn new(registry: Registry, keys: Arc<dyn ShopKeys>, metrics: Metrics) -> Self {
+    pub fn new(registry: Registry, store: EventStore, keys: Arc<dyn ShopKeys>, metrics: Metrics) -> Self {
         let content_keys = ContentKeys::new(Arc::clone(&keys), metrics.clone());
-        Self { registry, keys, content_keys, metrics }
+        Self { registry, store, keys, content_keys, metrics }
     }
 
     /// The sale that was inside.
@@ -84,7 +86,8 @@ impl Opener {
             }
             Envelope::Sealed { sealed } => {
                 let (plaintext, kid) = self.open_sealed(&shop, sealed, accepted_at).await?;
-                let verified = signature::verify(&self.registry, &shop, plaintext, accepted_at).await??;
+                let verified =
+                    signature::verify((&self.registry, &self.store), &shop, plaintext, sale).await??;
                 let content = read_content(&verified.json)?;
                 same_sale(&content, &sale.sale_id)?;
                 if let Some(till) = &verified.signed_by {

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, Unit};
 use kassa_bus::amount::Amount;
-use kassa_bus::business_date::business_date;
+use kassa_bus::business_date::{BusinessDate, business_date};
 use kassa_bus::message::{DecryptedSale, Reason};
 use kassa_bus::subscriber::each;
 use kassa_bus::{
@@ -57,7 +58,7 @@ impl Process {
                 Rejection::because(Reason::InvalidSale, "its lines add up to more than a row holds");
             return Ok(self.reject.reject(rejectable, too_much).await?);
         };
-        let turnover = recorded.totals.gross_turnover;
+        let (turnover, dated) = (recorded.totals.gross_turnover, recorded.dated);
         let content = recorded.content.clone();
         let event = Event {
             shop_id: shop_id.clone(),
@@ -68,7 +69,7 @@ impl Process {
         };
         match self.store.append(&event).await? {
             Appended::New => {
-                self.count(&sale, &shop, turnover, event.at);
+                self.count(&sale, &shop, (turnover, dated), event.at);
                 Ok(())
             }
             Appended::Exists(there) if there.recorded()?.content == content => {
@@ -84,13 +85,20 @@ impl Process {
 }
 
 impl Process {
-    fn count(&self, sale: &DecryptedSale, shop: &Shop, turnover: Amount, recorded_at: Timestamp) {
+    fn count(
+        &self,
+        sale: &DecryptedSale,
+        shop: &Shop,
+        (turnover, dated): (Amount, Option<Date>),
+        recorded_at: Timestamp,
+    ) {
         let flagged = shop.unsigned == Unsigned::Flag && sale.signed_by.is_none();
         let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
         self.metrics.count_of(Metric::UnsignedSales, shop, u64::from(flagged));
         self.metrics.count_of(Metric::Recorded, shop, 1);
         self.metrics.count_of(Metric::Lines, shop, sale.lines.len() as u64);
         self.metrics.count_of(Metric::Refunds, shop, u64::from(turnover.is_negative()));
+        self.metrics.count_of(Metric::Misdated, shop, u64::from(dated.is_some()));
         self.metrics.count_of(Metric::SuspiciousClocks, shop, u64::from(clock_is_suspicious(sale)));
         let took = recorded_at.duration_since(sale.origin.accepted_at).as_secs_f64() * 1_000.0;
         self.metrics.observe(Metric::Latency, &[], took.max(0.0));
@@ -108,9 +116,12 @@ impl Subscriber for Process {
 /// if its lines add up to more than an amount can be, which those of an envelope do not.
 #[must_use]
 pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Option<Recorded> {
+    let BusinessDate { date, dated } =
+        business_date(sale.sold_at, &sale.sale_id, sale.origin.accepted_at, &shop.zone());
     Some(Recorded {
         totals: Totals::of(&sale.lines)?,
-        business_date: business_date(sale.sold_at, &sale.sale_id, sale.origin.accepted_at, &shop.zone()),
+        business_date: date,
+        dated,
         content: content_hash(&sale.lines, sale.till.as_deref(), sale.seq, sale.sold_at),
         lines: sale.lines.clone(),
         till: sale.till.clone(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{RECORDED, StoredEvent, Unreadable};
+use crate::last_at::believe;
 use crate::posting::{Position, Row, RowKey, Sequence, Sum, Sums, add, postings};
 use crate::read_model::{ReadModel, STEP_ROWS, StepError};
 use kassa_bus::cache::Cache;
@@ -48,7 +49,8 @@ impl Project {
 
     async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
         let shard = batch.first().and_then(|m| m.attributes.get("shard")).map_or("", String::as_str);
-        let (events, unreadable) = readable(batch);
+        let now = self.clock.now();
+        let (events, unreadable) = readable(batch, now);
         let mut checkpoint = self.read_model.checkpoint(shard).await?;
         let before = checkpoint.position().unwrap_or_else(|error| {
             // Nobody knows what rows contain, and sales that were not projected come here: better than to stop for good.
@@ -58,7 +60,7 @@ impl Project {
         for step in steps(&events, before.as_ref(), STEP_ROWS) {
             // Asked before the step is written: what fails comes again, and what was written never does.
             let unknown = self.of_unknown_items(&step).await?;
-            let skipped = self.read_model.step(shard, &checkpoint, &step.upto, &step.sums).await?;
+            let skipped = self.read_model.step(shard, &checkpoint, &step.upto, &step.sums, now).await?;
             self.metrics.count(Metric::Projected, step.events);
             self.metrics.count(Metric::UnknownItems, unknown as u64);
             self.skipped(&step, &skipped);
@@ -109,11 +111,11 @@ impl Project {
 
 /// A batch's recorded sales, and how many there are that this code cannot read. Such a one must not hold up the shard:
 /// it stays in the event store, `check` tells of it, and a rebuild by code that can read it counts it.
-fn readable(batch: &[Message]) -> (Vec<Placed>, u64) {
+fn readable(batch: &[Message], now: Timestamp) -> (Vec<Placed>, u64) {
     let mut unreadable = 0;
     let mut events = Vec::with_capacity(batch.len());
     for message in batch.iter().filter(|message| is_recorded(message)) {
-        match read(message) {
+        match read(message, now) {
             Ok(placed) => events.push(placed),
             Err(error) => {
                 unreadable += 1;
@@ -156,9 +158,11 @@ fn is_recorded(message: &Message) -> bool {
 /// An event's postings, with its place in the stream.
 type Placed = (Sequence, Vec<(RowKey, Sum)>);
 
-fn read(message: &Message) -> Result<Placed, Unreadable> {
+fn read(message: &Message, now: Timestamp) -> Result<Placed, Unreadable> {
     let event = StoredEvent::from_message(message)?;
-    Ok((Sequence(message.id.clone()), postings(&event.shop_id, event.at, &event.recorded()?)))
+    let mut postings = postings(&event.shop_id, event.at, &event.recorded()?);
+    believe(&mut postings, now);
+    Ok((Sequence(message.id.clone()), postings))
 }
 
 impl From<StepError> for TableError {

@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::amount::Amount;
+use kassa_bus::business_date::last_bookable;
 use kassa_bus::shops_table::{ShopsTable, key};
 use kassa_bus::table::{Item, Readable, TableError, n, s, text};
 use kassa_bus::{ItemNo, ShopId, trace};
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{self, Checkpoint, PROJECTION};
 use crate::hold::Holds;
+use crate::last_at::latest;
 use crate::posting::{Position, Row, RowKey, Sum, Sums};
 use crate::row::{DayRow, ReadRow, from_item};
 
@@ -96,12 +98,21 @@ impl ReadModel {
         Ok(items.iter().filter_map(|item| day(shop, item)).collect())
     }
 
-    /// A shop's last days with sales, the last first.
+    /// A shop's last days with sales, the last first: so many up to today, and before them those few still to come that
+    /// sales of today can be booked on. Whatever else is dated in days to come does not hide today.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn last_days(&self, shop: &ShopId, limit: i32) -> Result<Readable<DayRow>, TableError> {
-        let items = self.table.last_like(shop.as_str(), "d-", limit).await?;
+    pub async fn last_days(
+        &self,
+        shop: &ShopId,
+        today: Date,
+        limit: i32,
+    ) -> Result<Readable<DayRow>, TableError> {
+        let last = last_bookable(today);
+        let ahead = last.since(today).map_or(0, |days| days.get_days());
+        let rows = ("d-", &*Row::Day(last).to_string());
+        let items = self.table.last_between(shop.as_str(), rows, limit.saturating_add(ahead)).await?;
         Ok(items.iter().filter_map(|item| day(shop, item)).collect())
     }
 
@@ -150,8 +161,8 @@ impl ReadModel {
     /// because they hold no numbers or the sum would be more than an [`Amount`] can be. Those stay as they are, and are
     /// answered.
     ///
-    /// A row's `last_at` only grows: on the rare occasion that another shard, or an earlier batch, brought a later
-    /// one, the step is written again without it.
+    /// A row's `last_at` only grows, but for one that is still to come: on the rare occasion that another shard, or an earlier
+    /// batch, brought a later one, the step is written again without it.
     ///
     /// # Errors
     /// [`StepError`]; nothing was changed.
@@ -161,13 +172,14 @@ impl ReadModel {
         from: &Checkpoint,
         to: &Position,
         sums: &Sums,
+        now: Timestamp,
     ) -> Result<Vec<RowKey>, StepError> {
         let before = [self.holds.unless_held()?, self.move_checkpoint(shard, from, to)?];
         let mut rows = Vec::with_capacity(sums.len());
         for (key, sum) in sums {
-            let mut ways = Vec::from_iter(self.add(key, &Sum { last_at: None, ..*sum })?);
+            let mut ways = Vec::from_iter(self.add(key, &Sum { last_at: None, ..*sum }, now)?);
             if sum.last_at.is_some() {
-                ways.extend(self.add(key, sum)?);
+                ways.extend(self.add(key, sum, now)?);
             }
             rows.push(Writes { key: key.clone(), ways });
         }
@@ -234,7 +246,7 @@ impl ReadModel {
     }
 
     /// Adds to a row that can take it; nothing, if none can.
-    fn add(&self, at: &RowKey, sum: &Sum) -> Result<Option<TransactWriteItem>, TableError> {
+    fn add(&self, at: &RowKey, sum: &Sum, now: Timestamp) -> Result<Option<TransactWriteItem>, TableError> {
         let (Some(number), Some(turnover), Some(sold)) =
             (sum.number.amount(), sum.turnover.amount(), (-sum.number).amount())
         else {
@@ -262,8 +274,10 @@ impl ReadModel {
         };
         if let Some(last_at) = sum.last_at {
             update.push_str(" SET last_at = :last_at");
-            conditions.push("(attribute_not_exists(last_at) OR last_at <= :last_at)".into());
+            conditions
+                .push("(attribute_not_exists(last_at) OR last_at <= :last_at OR last_at > :latest)".into());
             values.insert(":last_at".into(), stored(last_at));
+            values.insert(":latest".into(), stored(latest(now)));
         }
         let update = Update::builder()
             .table_name(&*self.table.name)

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::contained::{Changes, Contained, Later, end, positions};
 use crate::event_store::{EventStore, Scan};
 use crate::hold::Hold;
+use crate::last_at::believe;
 use crate::posting::{Position, Sums, add};
 use crate::read_model::ReadModel;
 use kassa_bus::registry::Registry;
@@ -42,6 +44,7 @@ pub async fn rebuild(
     registry: &Registry,
     changes: &dyn Changes,
     segments: i32,
+    now: Timestamp,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Rebuilt, TableError> {
     let hold = read_model.holds.hold().await?;
@@ -52,7 +55,7 @@ pub async fn rebuild(
         let later = Mutex::new(Later::than(&positions, changes).await?);
         let folds = (0..segments).map(|segment| {
             let scan = Scan { segment, segments, ..Scan::default() };
-            fold(store, scan, &later, &scanned, progress)
+            fold(store, scan, &later, (&scanned, progress), now)
         });
         let mut total = Folded::default();
         for folded in try_join_all(folds).await? {
@@ -61,7 +64,7 @@ pub async fn rebuild(
             total.skipped.extend(folded.skipped);
         }
         for event in later.into_inner().settled(store).await? {
-            total.take(&event);
+            total.take(&event, now);
         }
         let Folded { sums, sales, mut skipped } = total;
         skipped.extend(read_model.replace(&hold, &registry.shops().await?, &sums).await?);
@@ -105,9 +108,10 @@ struct Folded {
 }
 
 impl Folded {
-    fn take(&mut self, event: &Contained) {
+    fn take(&mut self, event: &Contained, now: Timestamp) {
         match event.postings() {
-            Ok(postings) => {
+            Ok(mut postings) => {
+                believe(&mut postings, now);
                 add(&mut self.sums, postings);
                 self.sales += 1;
             }
@@ -120,8 +124,8 @@ async fn fold(
     store: &EventStore,
     scan: Scan,
     later: &Mutex<Later<'_>>,
-    scanned: &AtomicU64,
-    progress: &(dyn Fn(u64) + Sync),
+    (scanned, progress): (&AtomicU64, &(dyn Fn(u64) + Sync)),
+    now: Timestamp,
 ) -> Result<Folded, TableError> {
     let mut folded = Folded::default();
     let mut cursor = None;
@@ -130,7 +134,7 @@ async fn fold(
         let count = page.events.len() as u64;
         folded.skipped.extend(page.unreadable);
         for event in later.lock().await.contained(page.events).await? {
-            folded.take(&event);
+            folded.take(&event, now);
         }
         progress(scanned.fetch_add(count, Ordering::Relaxed) + count);
         cursor = page.next;

@@ -1,13 +1,14 @@
-use jiff::Timestamp;
 use kassa_bus::jws::Jws;
-use kassa_bus::message::Reason;
+use kassa_bus::message::{AcceptedSale, Reason};
 use kassa_bus::registry::{Registry, Shop};
 use kassa_bus::table::TableError;
-use kassa_bus::tills::{Signed, Unsigned};
+use kassa_bus::tills::{Signed, Taken, Unsigned};
 use kassa_bus::{ShopId, TillId};
 use zeroize::Zeroizing;
 
 use crate::content::Content;
+use crate::event::envelope_hash;
+use crate::event_store::EventStore;
 use crate::reject::Rejection;
 
 /// What was in an envelope: a sale in JSON, and the till that signed it, if one did.
@@ -22,10 +23,10 @@ pub(crate) struct Opened {
 /// # Errors
 /// [`TableError`], and within it the [`Rejection`] if it may not.
 pub(crate) async fn verify(
-    registry: &Registry,
+    (registry, store): (&Registry, &EventStore),
     shop: &Shop,
     content: Zeroizing<Vec<u8>>,
-    accepted_at: Timestamp,
+    sale: &AcceptedSale,
 ) -> Result<Result<Opened, Rejection>, TableError> {
     // A JWS is base64url, which no JSON object begins as.
     if content.trim_ascii_start().first() == Some(&b'{') {
@@ -38,7 +39,7 @@ pub(crate) async fn verify(
         Ok(jws) => jws,
         Err(error) => return Ok(Err(malformed(error))),
     };
-    let judged = judge(registry, &shop.shop_id, &jws, accepted_at).await?;
+    let judged = judge(registry, store, &jws, sale).await?;
     Ok(judged.map(|()| Opened { signed_by: Some(jws.till.clone()), json: jws.into_payload() }))
 }
 
@@ -60,23 +61,24 @@ fn malformed(why: impl std::fmt::Display) -> Rejection {
 /// Nobody is turned away on what may be a minute old: a till may have been enrolled, or got another key, just now.
 async fn judge(
     registry: &Registry,
-    shop: &ShopId,
+    store: &EventStore,
     jws: &Jws<'_>,
-    accepted_at: Timestamp,
+    sale: &AcceptedSale,
 ) -> Result<Result<(), Rejection>, TableError> {
-    let known = registry.tills.till(shop, &jws.till).await?;
-    if known.is_some_and(|till| till.judge(jws, accepted_at) == Signed::Well) {
+    let (shop, till) = (&sale.shop_id, &jws.till);
+    let known = registry.tills.till(shop, till).await?;
+    if known.is_some_and(|till| till.judge(jws) == Signed::Well) {
         return Ok(Ok(()));
     }
-    let till = &jws.till;
     let Some(known) = registry.tills.afresh(shop, till).await? else {
         let detail = format!("signed by till {till}, which is not enrolled for {shop}");
         return Ok(Err(Rejection::because(Reason::UnknownTill, detail)));
     };
-    Ok(match known.judge(jws, accepted_at) {
+    Ok(match known.judge(jws) {
         Signed::Well => Ok(()),
-        Signed::Revoked(at) => {
-            let detail = format!("signed by till {till}, whose key was revoked at {at:.0}");
+        Signed::Revoked(revoked) if !revoked.was_before(taken(store, sale).await?) => Ok(()),
+        Signed::Revoked(revoked) => {
+            let detail = format!("signed by till {till}, whose key was revoked at {:.0}", revoked.at);
             Err(Rejection::because(Reason::RevokedTill, detail))
         }
         Signed::Badly => {
@@ -84,6 +86,12 @@ async fn judge(
             Err(Rejection::because(Reason::BadSignature, detail))
         }
     })
+}
+
+/// As its event says, which is the first of however many posts.
+async fn taken(store: &EventStore, sale: &AcceptedSale) -> Result<Taken, TableError> {
+    let accepted = store.accepted(&sale.shop_id, &sale.sale_id, &envelope_hash(&sale.envelope)).await?;
+    Ok(Taken { at: sale.origin.accepted_at, revocations: accepted.revocations })
 }
 
 /// A signature is for one shop, and a till speaks for itself only.

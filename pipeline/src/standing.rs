@@ -144,7 +144,7 @@ mod tests {
         let sealed = Envelope::Sealed { sealed: format!("envelope {envelope}") };
         let envelope = envelope_hash(&sealed);
         let fact = match what {
-            0 => Fact::Accepted(Accepted { envelope: sealed, source: Network::default() }),
+            0 => Fact::Accepted(Accepted { envelope: sealed, source: Network::default(), revocations: None }),
             1 => Fact::Rejected(Rejected {
                 reason: Reason::WrongKey,
                 detail: String::new(),
@@ -157,6 +157,7 @@ mod tests {
                 lines: Vec::new(),
                 totals: Totals::default(),
                 business_date: "2026-11-22".parse().unwrap(),
+                dated: None,
                 till: None,
                 seq: None,
                 sold_at: None,

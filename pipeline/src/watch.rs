@@ -6,6 +6,7 @@ use futures::stream::{self, StreamExt};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
+use kassa_bus::business_date::last_bookable;
 use kassa_bus::registry::{Registry, Shop};
 use kassa_bus::table::TableError;
 use kassa_bus::{
@@ -14,6 +15,7 @@ use kassa_bus::{
 };
 use tokio::sync::Mutex;
 
+use crate::last_at::believed;
 use crate::overdue::{Selling, overdue};
 use crate::pending::Pending;
 use crate::read_model::ReadModel;
@@ -84,7 +86,7 @@ impl Watch {
     async fn day(&self, shop: &Shop, now: Timestamp) -> Result<usize, TableError> {
         let today = now.to_zoned(shop.zone()).date();
         let last_week = today.saturating_sub(1.week());
-        let days = self.read_model.days(&shop.shop_id, last_week, today).await?;
+        let days = self.read_model.days(&shop.shop_id, last_week, last_bookable(today)).await?;
         let unreadable = days.unreadable.len();
         let days: BTreeMap<Date, DayRow> =
             days.logged().into_iter().filter_map(|row| Some((row.date()?, row))).collect();
@@ -116,8 +118,9 @@ fn silence(
     now: Timestamp,
 ) -> Option<f64> {
     let hours = shop.opening_hours.as_ref()?;
-    let yesterday = today.saturating_sub(1.day());
-    let last_at = days.range(yesterday..=today).filter_map(|(_, day)| day.last_at).max();
+    // A till whose clock is ahead sells today, and is booked on a day still to come.
+    let days = days.range(today.saturating_sub(1.day())..=last_bookable(today));
+    let last_at = days.filter_map(|(_, day)| believed(day.last_at, now)).max();
     overdue(&Selling { hours, zone: shop.zone(), last_week, last_at }, now)
 }
 

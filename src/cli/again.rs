@@ -16,12 +16,13 @@ use crate::questions::render_again as render;
 pub(super) async fn rejected(RejectedArgs { shop, reason, ask }: RejectedArgs) -> Result<ExitCode, Failure> {
     let filter = RejectedFilter { shop: shop.map(Into::into), reason, sale: None };
     let bar = events_bar("looking");
-    let found = ask.shop.ask().await?.rejected(&filter, &|read, of| advance(&bar, read, of)).await?;
+    let asked = ask.shop.ask().await?;
+    let found = asked.rejected(&filter, &|read, of| advance(&bar, read, of)).await?;
     bar.finish_and_clear();
     print(&if ask.json {
         format!("{}\n", json!(found))
     } else {
-        render::rejected(&found, &ask.shop.reach())
+        render::rejected(&found, &asked.zones().await, &ask.shop.reach())
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -46,7 +47,11 @@ pub(super) async fn retry(args: RetryArgs) -> Result<ExitCode, Failure> {
         );
     }
     let came = follow(&asked, published, Duration::from_secs(args.patience)).await?;
-    print(&if args.ask.json { format!("{}\n", json!(came)) } else { render::came(&came) })?;
+    print(&if args.ask.json {
+        format!("{}\n", json!(came))
+    } else {
+        render::came(&came, &asked.zones().await)
+    })?;
     Ok(if came.rejected.is_empty() && came.pending.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -13,17 +13,20 @@ pub(super) async fn key(command: KeyCommand) -> Result<ExitCode, Failure> {
     let now = Clock::system().now();
     match command {
         KeyCommand::List(ShopArgs { shop, ask }) => {
-            let keys = ask.shop.ask().await?.keys(shop, now).await?;
-            let shown = || render::keys(&keys, &ask.shop.reach());
+            let asked = ask.shop.ask().await?;
+            let (keys, zones) = (asked.keys(shop, now).await?, asked.zones().await);
+            let shown = || render::keys(&keys, &zones, &ask.shop.reach());
             print(&if ask.json { format!("{}\n", json!(keys)) } else { shown() })?;
         }
         KeyCommand::Rotate(RotateArgs { shop: shop_id, overlap, lost, ask }) => {
-            let rotated = ask.shop.ask().await?.rotate(&Rotation { shop_id, overlap, lost }, now).await?;
+            let asked = ask.shop.ask().await?;
+            let rotated = asked.rotate(&Rotation { shop_id, overlap, lost }, now).await?;
+            let zones = asked.zones().await;
             let shown = || {
                 if lost {
                     format!("Tills of {} now get the key {}.\n", rotated.shop_id, rotated.to)
                 } else {
-                    render::rotated(&rotated, &ask.shop.reach())
+                    render::rotated(&rotated, &zones, &ask.shop.reach())
                 }
             };
             print(&if ask.json { format!("{}\n", json!(rotated)) } else { shown() })?;

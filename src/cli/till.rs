@@ -39,8 +39,13 @@ pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
         TillCommand::Retry(args) => retry(args).await,
         TillCommand::Drop(args) => drop_refused(args).await,
         TillCommand::List(ShopArgs { shop, ask }) => {
-            let tills = read(ask.shop.ask().await?.tills(shop).await?);
-            print(&if ask.json { format!("{}\n", json!(tills)) } else { render::tills(&tills) })?;
+            let asked = ask.shop.ask().await?;
+            let tills = read(asked.tills(shop).await?);
+            print(&if ask.json {
+                format!("{}\n", json!(tills))
+            } else {
+                render::tills(&tills, &asked.zones().await)
+            })?;
             Ok(ExitCode::SUCCESS)
         }
     }

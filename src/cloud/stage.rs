@@ -164,6 +164,7 @@ impl Stage {
             segments: SEGMENTS,
             documents,
             dead_letters: Arc::new(SqsOffice::new(aws_sdk_sqs::Client::new(&self.config), &self.stack)),
+            clock: Clock::system(),
         }
     }
 }

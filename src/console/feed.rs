@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use kassa_bus::message::RejectedSale;
 use kassa_bus::{Clock, SaleId, ShopId, Totals};
 use kassa_pipeline::event::{RECORDED, REJECTED, Rejected, StoredEvent};
@@ -57,6 +58,8 @@ pub struct Sold {
     pub till: Option<String>,
     pub lines: usize,
     pub totals: Totals,
+    /// The day it says, where it is not booked on that.
+    pub dated: Option<Date>,
 }
 
 /// A rejected sale.
@@ -78,13 +81,14 @@ struct Shown {
     #[serde(default)]
     totals: Totals,
     till: Option<String>,
+    dated: Option<Date>,
 }
 
 impl Sold {
     fn of(event: &StoredEvent) -> Option<Self> {
-        let Shown { lines, totals, till } = serde_json::from_str(&event.body).ok()?;
+        let Shown { lines, totals, till, dated } = serde_json::from_str(&event.body).ok()?;
         let (shop_id, sale_id) = (event.shop_id.clone(), event.sale_id.clone());
-        Some(Self { shop_id, sale_id, at: event.at, till, lines: lines.len(), totals })
+        Some(Self { shop_id, sale_id, at: event.at, till, lines: lines.len(), totals, dated })
     }
 }
 

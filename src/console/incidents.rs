@@ -158,6 +158,7 @@ fn mail(at: Timestamp, alert: &Alert, shops: &ById, now: Timestamp) -> Markup {
                 span.state.(tone) { (alert.severity) }
                 span.subject { (outside(&alert.subject)) }
                 (text::time(now, at, &zone))
+                @if shop.is_none() { " UTC" }
             }
             pre tabindex="0" { (outside_lines(alert.texts.email.trim_end())) }
         } }

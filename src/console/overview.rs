@@ -10,6 +10,7 @@ use kassa_bus::amount::Amount;
 use kassa_bus::error::chain;
 use kassa_bus::registry::Shop;
 use kassa_bus::table::Readable;
+use kassa_pipeline::last_at::believed;
 use kassa_pipeline::row::DayRow;
 use maud::{Markup, html};
 
@@ -44,8 +45,11 @@ const LATEST: usize = 12;
 const SIDE_BY_SIDE: usize = 16;
 
 pub(super) async fn look(sight: &Sight) -> Shops {
+    let now = sight.clock.now();
     let facts = |shop: Arc<Shop>| async move {
-        let Readable { rows: days, unreadable } = sight.questions.last_days(&shop.shop_id, DAYS).await?;
+        let today = now.to_zoned(shop.zone()).date();
+        let Readable { rows: days, unreadable } =
+            sight.questions.last_days(&shop.shop_id, today, DAYS).await?;
         Ok::<_, QuestionError>(Facts { shop, days, unreadable })
     };
     let found = async {
@@ -101,7 +105,8 @@ struct Known {
 
 impl Known {
     fn of(shops: &Shops, health: &Health, console: &Console, now: Timestamp) -> Self {
-        let sells = |facts: &&Facts| last(facts, console).is_some_and(|at| now.duration_since(at) <= SELLING);
+        let sells =
+            |facts: &&Facts| last(facts, console, now).is_some_and(|at| now.duration_since(at) <= SELLING);
         Self {
             alarms: health.alarms.as_ref().ok().map(Vec::len),
             on: health.firing().count(),
@@ -187,7 +192,7 @@ fn card(facts: &Facts, health: &Health, console: &Console, now: Timestamp) -> Ma
     let today = now.to_zoned(zone.clone()).date();
     let on = |date: Date| days.iter().find(|row| is_of(row, date));
     let before = on(today.saturating_sub(7.days()));
-    let last = last(facts, console);
+    let last = last(facts, console, now);
     let incident = health.open().find(|incident| incident.shop_id == shop.shop_id);
     let (tone, state) = match (incident, last) {
         (Some(_), _) => ("bad", "rejecting"),
@@ -202,7 +207,7 @@ fn card(facts: &Facts, health: &Health, console: &Console, now: Timestamp) -> Ma
                 div { dt { "Sales today" } dd.figure { (amount(on(today).map_or(Amount::ZERO, |row| row.sales))) } }
                 div { dt { "Last sale" } dd { @match last {
                     Some(at) => { (text::time(now, at, &zone)) span.aside { (ago(now, at)) } },
-                    None => (last_day(days)),
+                    None => (last_day(days, today)),
                 } } }
                 div { dt { (today.strftime("%A").to_string()) " last week" } dd { @match before {
                     Some(row) => { (money(row.turnover)) span.aside { (amount(row.sales)) " sales" } },
@@ -215,13 +220,13 @@ fn card(facts: &Facts, health: &Health, console: &Console, now: Timestamp) -> Ma
 }
 
 /// When the shop's last sale was recorded: the feed may not have seen it, and the days' rows lag behind the feed.
-fn last(facts: &Facts, console: &Console) -> Option<Timestamp> {
+fn last(facts: &Facts, console: &Console, now: Timestamp) -> Option<Timestamp> {
     let seen = console.sight.feed.last(&facts.shop.shop_id);
-    facts.days.iter().filter_map(|day| day.last_at).chain(seen).max()
+    facts.days.iter().map(|day| day.last_at).chain([seen]).filter_map(|at| believed(at, now)).max()
 }
 
-fn last_day(days: &[DayRow]) -> Markup {
-    html! { @match days.first().and_then(date) {
+fn last_day(days: &[DayRow], today: Date) -> Markup {
+    html! { @match days.iter().filter_map(date).find(|date| *date <= today) {
         Some(date) => (date.strftime("%-d %b %Y").to_string()),
         None => { span.none { "none yet" } },
     } }

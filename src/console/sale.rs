@@ -86,6 +86,7 @@ fn text<'v>(body: &'v Value, name: &str) -> Option<&'v str> {
 fn booked(body: &Value) -> Markup {
     html! {
         @if let Some(day) = text(body, "business_date") { " · booked on " (outside(day)) }
+        @if let Some(day) = text(body, "dated") { ", the day it was accepted, as " (outside(day)) " is not believed" }
         @if let Some(till) = text(body, "till") { " · " (outside(till)) }
         @if let Some(seq) = body["seq"].as_u64() { ", its number " (seq) }
     }
@@ -197,13 +198,13 @@ fn table(events: &[ShownEvent], zone: &TimeZone) -> Markup {
                     span.wide { (at.strftime("%F ").to_string()) } (at.strftime("%T%.3f").to_string())
                 } }
                 td.word { (outside(&event.kind)) }
-                td { (what(event)) @if let Some(trace) = &event.trace { span.aside { "trace " (outside(&trace.to_string())) } } }
+                td { (what(event, zone)) @if let Some(trace) = &event.trace { span.aside { "trace " (outside(&trace.to_string())) } } }
             } } }
         }
     }
 }
 
-fn what(event: &ShownEvent) -> Markup {
+fn what(event: &ShownEvent, zone: &TimeZone) -> Markup {
     let said = |name: &str| text(&event.body, name).unwrap_or_default();
     html! { @match event.kind.as_str() {
         ACCEPTED => { (outside(said("format"))) " envelope from " (outside(said("source"))) },
@@ -211,7 +212,7 @@ fn what(event: &ShownEvent) -> Markup {
         RECORDED => {
             (money_of(&event.body)) " in " (number_of_lines(&event.body))
             @if let Some(at) = text(&event.body, "sold_at").and_then(|at| at.parse::<Timestamp>().ok()) {
-                (sold_at(at, event.at))
+                (sold_at(at, event.at, zone))
             }
         },
         _ => {},
@@ -230,10 +231,10 @@ fn money_of(body: &Value) -> String {
     total.map_or_else(String::new, money)
 }
 
-fn sold_at(sold: Timestamp, recorded: Timestamp) -> Markup {
+fn sold_at(sold: Timestamp, recorded: Timestamp, zone: &TimeZone) -> Markup {
     let late = recorded.duration_since(sold);
     html! { span.aside {
-        "sold at " (sold.strftime("%F %T UTC").to_string()) " by the till’s clock"
+        "sold at " (sold.to_zoned(zone.clone()).strftime("%F %T").to_string()) " by the till’s clock"
         @if late > SignedDuration::from_mins(1) { ", " (took(late)) " before" }
         @if late < SignedDuration::from_mins(-1) { ", " (took(-late)) " after it was recorded" }
     } }

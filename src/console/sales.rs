@@ -145,7 +145,7 @@ fn none_of(shop: &ShopId) -> Markup {
 }
 
 fn sold_row(sale: &Sold, shops: &ById, now: Timestamp) -> Markup {
-    let Sold { shop_id, sale_id, at, till, lines, totals } = sale;
+    let Sold { shop_id, sale_id, at, till, lines, totals, dated } = sale;
     let refund = totals.gross_turnover.is_negative();
     html! {
         tr data-key={ (shop_id) "/" (sale_id) } {
@@ -154,7 +154,11 @@ fn sold_row(sale: &Sold, shops: &ById, now: Timestamp) -> Markup {
             td.wide.till { @if let Some(till) = till { (outside(&short(till))) } }
             td.wide { (link(shop_id, sale_id)) }
             td.number.wide { (lines) }
-            td.number { @if refund { span.tag { "refund" } " " } (money(totals.gross_turnover)) }
+            td.number {
+                @if let Some(day) = dated { span.tag { "dated " (day) } " " }
+                @if refund { span.tag { "refund" } " " }
+                (money(totals.gross_turnover))
+            }
         }
     }
 }

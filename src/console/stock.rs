@@ -3,6 +3,8 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use kassa_bus::registry::Shop;
 use kassa_bus::table::Readable;
 use kassa_pipeline::posting::Row;
@@ -55,7 +57,9 @@ pub(super) async fn show(
     let health = console.looks.health(sight).await;
     let shops = console.shops().await;
     let all: Vec<&Shop> = shops.iter().flatten().map(|facts| &*facts.shop).collect();
-    let (status, answer) = match read(&console, &shop).await {
+    let zone = all.iter().find(|of| of.shop_id.as_str() == shop).map_or(TimeZone::UTC, |of| of.zone());
+    let today = sight.clock.now().to_zoned(zone).date();
+    let (status, answer) = match read(&console, &shop, today).await {
         Ok(Rows { items, days, unreadable }) => {
             let skipped = page::skipped(unreadable.iter());
             (StatusCode::OK, html! { (skipped) (found(&items, &days, &search.q, &shop)) })
@@ -83,7 +87,7 @@ struct Rows {
     unreadable: Vec<String>,
 }
 
-async fn read(console: &Console, shop: &str) -> Result<Rows, crate::questions::QuestionError> {
+async fn read(console: &Console, shop: &str, today: Date) -> Result<Rows, crate::questions::QuestionError> {
     let questions = &console.sight.questions;
     let Readable { rows, unreadable } = questions.stock(Some(shop)).await?;
     let items = rows.into_iter().filter_map(|row| match row {
@@ -93,7 +97,7 @@ async fn read(console: &Console, shop: &str) -> Result<Rows, crate::questions::Q
     let mut items: Vec<ItemRow> = items.collect();
     items.sort_by_cached_key(|item| (item.item_description.is_none(), item.item_description.clone()));
     let days = match shop.parse() {
-        Ok(shop) => questions.last_days(&shop, DAYS).await?.rows,
+        Ok(shop) => questions.last_days(&shop, today, DAYS).await?.rows,
         Err(_) => Vec::new(),
     };
     Ok(Rows { items, days, unreadable })

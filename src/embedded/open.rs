@@ -174,7 +174,7 @@ impl OpenShop {
         let working = bus.start(others, plugged, &store.kept(&up.clock));
         tokio::spawn(Arc::clone(&monitor).run(minute, closed.clone()));
 
-        let questions = Arc::new(questions(&store, &bus));
+        let questions = Arc::new(questions(&store, &bus, up.clock.clone()));
         let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
         let operator_url = format!("http://{operator}");
         let token = uuid::Uuid::new_v4().simple().to_string();
@@ -295,9 +295,9 @@ async fn ready(folder: &DataFolder, up: &Up) -> Result<(Store, Arc<FileKeys>, Pl
 }
 
 /// Asked of a shop that is open, whose bus takes back what its queues gave up.
-fn questions(store: &Store, bus: &Arc<LocalBus>) -> Questions {
+fn questions(store: &Store, bus: &Arc<LocalBus>, clock: Clock) -> Questions {
     let dead_letters = Arc::new(store.dead_letters(Some(bus.clone())));
-    Questions::new(Books { dead_letters, ..store.books() })
+    Questions::new(Books { dead_letters, clock, ..store.books() })
 }
 
 /// Starts those that live on the event store's stream.

@@ -24,7 +24,7 @@ use crate::questions::dead_letters::LetterFilter;
 use crate::questions::reconcile::ReconcileFilter;
 use crate::questions::rejected::RejectedFilter;
 use crate::questions::tills::{Enrolment, Revocation};
-use crate::questions::{DayFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
+use crate::questions::{EventFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
 use crate::rotation::{Retirement, Rotation};
 use crate::status::{View, look};
 
@@ -69,6 +69,7 @@ pub(super) fn router(
     Router::new()
         .route("/api/sales/{sale_id}", get(sale))
         .route("/api/stock", get(stock))
+        .route("/api/zones", get(zones))
         .route("/api/events", get(events))
         .route("/api/outbox", get(outbox))
         .route("/api/webhook", get(webhook))
@@ -122,6 +123,10 @@ async fn sale(
 
 async fn stock(State(questions): State<Arc<Questions>>, Query(filter): Query<ShopFilter>) -> Response<Body> {
     answer(questions.stock(filter.shop.as_deref()).await)
+}
+
+async fn zones(State(questions): State<Arc<Questions>>) -> Response<Body> {
+    answer(questions.zones().await)
 }
 
 async fn webhook(State(questions): State<Arc<Questions>>) -> Response<Body> {
@@ -214,7 +219,10 @@ fn known<T: Serialize>(result: Result<T, MonitorError>) -> Response<Body> {
     }
 }
 
-async fn events(State(questions): State<Arc<Questions>>, Query(filter): Query<DayFilter>) -> Response<Body> {
+async fn events(
+    State(questions): State<Arc<Questions>>,
+    Query(filter): Query<EventFilter>,
+) -> Response<Body> {
     lines(move |line| async move {
         let told = line.clone();
         let each = move |event: Value| {

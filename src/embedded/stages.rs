@@ -57,7 +57,12 @@ impl Stages<'_> {
             metrics: self.metrics.clone(),
         };
         let decrypt = Decrypt {
-            opener: Opener::new(self.store.registry.clone(), self.keys.clone(), self.metrics.clone()),
+            opener: Opener::new(
+                self.store.registry.clone(),
+                self.store.events.clone(),
+                self.keys.clone(),
+                self.metrics.clone(),
+            ),
             store: self.store.events.clone(),
             first_use: FirstUse { store: self.store.events.clone(), clock: self.clock.clone() },
             publisher: self.publisher.clone(),

@@ -195,6 +195,7 @@ impl Store {
             segments: 1,
             documents: owners.map(|name| (name, self.documents(name, Clock::system()))).collect(),
             dead_letters: Arc::new(self.dead_letters(None)),
+            clock: Clock::system(),
         }
     }
 }

@@ -19,8 +19,9 @@ pub fn alert(told: &Told, stack: &str) -> Alert {
     let word = if *state == State::Alarm { "ALARM" } else { "OK" };
     let headline = format!("{word}: {title}");
     let todo = if *state == State::Alarm { run.as_str() } else { "Nothing is to be done at once." };
+    let since = at.strftime("%-d %B %Y, %H:%M UTC");
     let email = format!(
-        "{headline}\n\n{meaning}\n\nSince {at:.0}: {why}\n\nWhat to do\n  {todo}\n  docs/runbook.md#{name}\n"
+        "{headline}\n\n{meaning}\n\nSince {since}: {why}\n\nWhat to do\n  {todo}\n  docs/runbook.md#{name}\n"
     );
     let program =
         json!({"alarm": name, "stack": stack, "state": state, "severity": severity, "at": at, "why": why});

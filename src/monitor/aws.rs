@@ -1,6 +1,8 @@
 //! `CloudWatch`, which knows a deployed shop's health. Asking needs the rights `cloudwatch:GetMetricData` and
 //! `cloudwatch:DescribeAlarms`, neither of which can be had for some metrics or for one stage only.
 
+/// Why alarms are in their states.
+mod reason;
 /// Queries in as many requests as they need.
 mod requests;
 
@@ -63,15 +65,18 @@ impl CloudWatch {
 }
 
 impl CloudWatch {
+    fn shipped(&self) -> Result<Alarms, MonitorError> {
+        Alarms::of(&Placeholders::of(&self.stack, &self.api)).map_err(MonitorError::Unavailable)
+    }
+
     /// Those of the file, in its order. Another stack's may begin with this one's name.
-    fn ours(&self, mut found: Vec<AlarmStatus>) -> Result<Vec<AlarmStatus>, MonitorError> {
-        let all = Alarms::of(&Placeholders::of(&self.stack, &self.api)).map_err(MonitorError::Unavailable)?;
+    fn ours(all: &Alarms, mut found: Vec<AlarmStatus>) -> Vec<AlarmStatus> {
         let names = all.alarms.iter().map(|a| &a.name).chain(all.composites.iter().map(|c| &c.name));
         let take = |name: &String| {
             let at = found.iter().position(|alarm| alarm.name == *name)?;
             Some(found.swap_remove(at))
         };
-        Ok(names.filter_map(take).collect())
+        names.filter_map(take).collect()
     }
 }
 
@@ -102,7 +107,7 @@ impl Monitor for CloudWatch {
     }
 
     async fn alarms(&self) -> Result<Vec<AlarmStatus>, MonitorError> {
-        let prefix = format!("{}-", self.stack);
+        let (prefix, all) = (format!("{}-", self.stack), self.shipped()?);
         let mut alarms = Vec::new();
         let mut more = None;
         loop {
@@ -115,11 +120,11 @@ impl Monitor for CloudWatch {
                 .max_records(100)
                 .set_next_token(more);
             let page = request.send().await.map_err(|error| refused("cloudwatch:DescribeAlarms", &error))?;
-            alarms.extend(page.metric_alarms().iter().filter_map(|alarm| of_metric(alarm, &prefix)));
+            alarms.extend(page.metric_alarms().iter().filter_map(|alarm| of_metric(alarm, &prefix, &all)));
             alarms.extend(page.composite_alarms().iter().filter_map(|alarm| composite(alarm, &prefix)));
             more = page.next_token;
             if more.is_none() {
-                return self.ours(alarms);
+                return Ok(Self::ours(&all, alarms));
             }
         }
     }
@@ -216,24 +221,29 @@ where
     })
 }
 
-fn of_metric(alarm: &MetricAlarm, prefix: &str) -> Option<AlarmStatus> {
+fn of_metric(alarm: &MetricAlarm, prefix: &str, all: &Alarms) -> Option<AlarmStatus> {
     let times = [alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp()];
+    let name = alarm.alarm_name()?.strip_prefix(prefix)?;
+    let shipped = all.alarms.iter().find(|alarm| alarm.name == name);
+    let why =
+        shipped.zip(alarm.state_reason_data()).and_then(|(shipped, data)| reason::of_metric(shipped, data));
     status(
-        alarm.alarm_name()?.strip_prefix(prefix)?,
+        name,
         alarm.state_value(),
         times,
-        alarm.state_reason(),
+        why.as_deref().or(alarm.state_reason()),
         alarm.alarm_description(),
     )
 }
 
 fn composite(alarm: &CompositeAlarm, prefix: &str) -> Option<AlarmStatus> {
     let times = [alarm.state_transitioned_timestamp(), alarm.state_updated_timestamp()];
+    let why = alarm.state_reason_data().and_then(|data| reason::of_composite(data, prefix));
     status(
         alarm.alarm_name()?.strip_prefix(prefix)?,
         alarm.state_value(),
         times,
-        alarm.state_reason(),
+        why.as_deref().or(alarm.state_reason()),
         alarm.alarm_description(),
     )
 }

@@ -92,25 +92,46 @@ fn missing(alarm: &Alarm) -> Missing {
     if dynamodb { Missing::Ignore } else { alarm.missing }
 }
 
-/// The values in a sentence, for people.
+/// The values in a sentence, for people: those of the last periods, the oldest first.
 #[must_use]
 pub fn reason(alarm: &Alarm, values: &[Option<f64>]) -> String {
-    let show = |value: &Option<f64>| value.map_or_else(|| "-".to_owned(), short);
-    let values = values[values.len().saturating_sub(count(alarm.evaluation_periods))..].iter();
-    let comparison = match alarm.comparison {
-        Comparison::AtLeast => "at least",
-        Comparison::Above => "above",
-        Comparison::AtMost => "at most",
-        Comparison::Below => "below",
+    let Alarm { evaluation_periods: n, datapoints_to_alarm: m, period, .. } = alarm;
+    let values = &values[values.len().saturating_sub(count(*n))..];
+    let measured = match values.iter().flatten().count() {
+        0 => "nothing".to_owned(),
+        _ => {
+            let show = |value: &Option<f64>| value.map_or_else(|| "nothing".to_owned(), short);
+            values.iter().map(show).collect::<Vec<_>>().join(", ")
+        }
     };
-    let wrong = values.clone().flatten().filter(|v| alarm.comparison.breaches(**v, alarm.threshold)).count();
+    let threshold = short(alarm.threshold);
+    let wrong = match alarm.comparison {
+        Comparison::AtLeast => format!("{threshold} or more"),
+        Comparison::Above => format!("more than {threshold}"),
+        Comparison::AtMost => format!("{threshold} or less"),
+        Comparison::Below => format!("less than {threshold}"),
+    };
+    let times = match (n, m) {
+        (1, _) => String::new(),
+        (n, m) if n == m => ", each time".to_owned(),
+        (_, m) => format!(", {m} times of these"),
+    };
+    let nothing = if missing(alarm) == Missing::Breaching { ", or of nothing" } else { "" };
     format!(
-        "{wrong} of the last {} values {comparison} {} ({} needed): {}",
-        alarm.evaluation_periods,
-        short(alarm.threshold),
-        alarm.datapoints_to_alarm,
-        values.map(show).collect::<Vec<_>>().join(", ")
+        "Measured in the last {}: {measured}. It goes off at {wrong}{nothing}{times}.",
+        lasting(*n, *period)
     )
+}
+
+/// So many periods.
+fn lasting(n: u32, period: u32) -> String {
+    let (unit, each) =
+        if period.is_multiple_of(3600) { ("hour", period / 3600) } else { ("minute", period / 60) };
+    match (n, each) {
+        (1, 1) => unit.to_owned(),
+        (n, 1) | (1, n) => format!("{n} {unit}s"),
+        (n, each) => format!("{n} times {each} {unit}s"),
+    }
 }
 
 /// To a hundredth.
@@ -219,6 +240,25 @@ mod tests {
     #[test]
     fn the_reason_shows_the_last_values() {
         let reason = reason(&alarm(2, 3, Missing::Ignore), &values("0 - X - X"));
-        assert_eq!(reason, "2 of the last 3 values at least 10 (2 needed): 10, -, 10");
+        assert_eq!(
+            reason,
+            "Measured in the last 3 minutes: 10, nothing, 10. It goes off at 10 or more, 2 times of these."
+        );
+    }
+
+    #[test]
+    fn the_reason_says_what_was_measured_for_how_long_and_what_is_wrong() {
+        let one = Alarm { period: 300, comparison: Comparison::Above, ..alarm(1, 1, Missing::NotBreaching) };
+        assert_eq!(
+            reason(&one, &[Some(12.345)]),
+            "Measured in the last 5 minutes: 12.35. It goes off at more than 10."
+        );
+        let silent = Alarm { comparison: Comparison::Below, ..alarm(3, 3, Missing::Breaching) };
+        assert_eq!(
+            reason(&silent, &values("- - -")),
+            "Measured in the last 3 minutes: nothing. It goes off at less than 10, or of nothing, each time."
+        );
+        let hour = Alarm { period: 3600, ..alarm(1, 1, Missing::NotBreaching) };
+        assert_eq!(reason(&hour, &[]), "Measured in the last hour: nothing. It goes off at 10 or more.");
     }
 }

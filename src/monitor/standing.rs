@@ -89,7 +89,7 @@ impl Standings {
         let on = |name: &&String| self.0.get(*name).is_some_and(|standing| standing.state == State::Alarm);
         let members: Vec<&str> = composite.any.iter().filter(on).map(String::as_str).collect();
         let state = if members.is_empty() { State::Ok } else { State::Alarm };
-        let why = if members.is_empty() { "no member is on".to_owned() } else { members.join(", ") };
+        let why = because_of(&members);
         let suppressed = composite.suppressed_by.as_ref().is_some_and(|name| on(&name));
         let later = |seconds: u32| now + SignedDuration::from_secs(seconds.into());
 
@@ -179,6 +179,15 @@ impl Standing {
             why: self.why.clone(),
             over,
         })
+    }
+}
+
+/// Why a composite is on or not, from the names of its members that are.
+pub(super) fn because_of(members: &[&str]) -> String {
+    match members {
+        [] => "None of the alarms it stands for is on.".to_owned(),
+        [one] => format!("The alarm {one} is on."),
+        [first @ .., last] => format!("The alarms {} and {last} are on.", first.join(", ")),
     }
 }
 

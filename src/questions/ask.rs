@@ -20,7 +20,8 @@ use super::reconcile::{ReconcileFilter, Reconciled};
 use super::rejected::{RejectedFilter, ShownRejection};
 use super::remote::Remote;
 use super::tills::{Enrolment, Revocation};
-use super::{DayFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
+use super::zones::Zones;
+use super::{EventFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
 use crate::cloud::{Stage, StageError, StageName};
 use crate::dead_letters::{Given, Letter};
 use crate::embedded::{DataFolder, FileKeys, OpenError, Store, Sync};
@@ -112,6 +113,15 @@ impl Ask {
                 look(&seen(stage.place(), questions, Some(&*monitor), true), now).await?
             }
         })
+    }
+
+    /// The shops' time zones. Where they cannot be had, as from a shop that an older version opened, times are told in UTC.
+    pub async fn zones(&self) -> Zones {
+        let zones = match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => questions.zones().await.ok(),
+            Self::Open(remote) => remote.get(&["zones"], &()).await.ok(),
+        };
+        zones.unwrap_or_default()
     }
 
     /// # Errors
@@ -373,7 +383,7 @@ impl Ask {
     /// [`AskError`].
     pub async fn events(
         &self,
-        filter: &DayFilter,
+        filter: &EventFilter,
         mut each: impl FnMut(Value) -> bool,
     ) -> Result<(), AskError> {
         match self {

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use kassa_bus::ShopId;
@@ -32,12 +33,17 @@ impl Questions {
         Ok(errors.map(|error| error.to_string()).collect())
     }
 
-    /// A shop's last days with sales, the last first.
+    /// A shop's last days with sales, the last first, as of its `today`.
     ///
     /// # Errors
     /// [`QuestionError`].
-    pub async fn last_days(&self, shop: &ShopId, limit: i32) -> Result<Readable<DayRow>, QuestionError> {
-        Ok(self.books.read_model.last_days(shop, limit).await?)
+    pub async fn last_days(
+        &self,
+        shop: &ShopId,
+        today: Date,
+        limit: i32,
+    ) -> Result<Readable<DayRow>, QuestionError> {
+        Ok(self.books.read_model.last_days(shop, today, limit).await?)
     }
 
     /// Events of a shop's latest sales of today and yesterday (UTC), in no order. Of sales with classic ids, which
@@ -52,10 +58,10 @@ impl Questions {
         limit: i32,
     ) -> Result<Vec<StoredEvent>, QuestionError> {
         let today = now.to_zoned(TimeZone::UTC).date();
-        let mut events = self.books.events.latest(shop, today, limit).await?;
+        let mut events = self.books.events.latest(shop, today, now, limit).await?;
         if events.is_empty() {
             let yesterday = today.saturating_sub(1.day());
-            events = self.books.events.latest(shop, yesterday, limit).await?;
+            events = self.books.events.latest(shop, yesterday, now, limit).await?;
         }
         Ok(events)
     }

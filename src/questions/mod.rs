@@ -24,6 +24,8 @@ pub mod render;
 pub mod render_again;
 /// Which tills may sign.
 pub mod tills;
+/// Whose time is told.
+pub mod zones;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -35,7 +37,7 @@ use kassa_bus::notify::Notice;
 use kassa_bus::registry::Registry;
 use kassa_bus::table::{Readable, TableError};
 use kassa_bus::tills::EnrolError;
-use kassa_bus::{Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
+use kassa_bus::{Clock, Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::contained::Changes;
 use kassa_pipeline::event::{RECORDED, REJECTED, StoredEvent, USED};
@@ -63,6 +65,7 @@ pub struct Books {
     /// Of subscribers, and of the outbox, by their names.
     pub documents: HashMap<&'static str, Documents>,
     pub dead_letters: Arc<dyn DeadLetterOffice>,
+    pub clock: Clock,
 }
 
 /// Answers questions about the sales in some books. Reads only, but for rebuilding, and for tills and keys that come and go.
@@ -121,12 +124,28 @@ pub struct ShopFilter {
     pub shop: Option<String>,
 }
 
-/// `?shop=&day=`
-#[derive(Debug, Serialize, Deserialize)]
-pub struct DayFilter {
-    pub shop: String,
+/// `?shop=&day=&misdated=`
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct EventFilter {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shop: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub day: Option<String>,
+    /// Only recorded sales that are not booked on the day they say.
+    #[serde(default)]
+    pub misdated: bool,
+}
+
+impl EventFilter {
+    /// What an envelope was used for is no sale's event.
+    fn wants(&self, event: &StoredEvent) -> bool {
+        let is_misdated = || event.recorded().is_ok_and(|recorded| recorded.dated.is_some());
+        match event.kind.as_str() {
+            USED => false,
+            RECORDED => !self.misdated || is_misdated(),
+            _ => !self.misdated,
+        }
+    }
 }
 
 /// A notice that would have gone to somebody, on a machine that sends none.
@@ -291,42 +310,45 @@ impl Questions {
         Ok(rows)
     }
 
-    /// A shop's events, of one day (the UTC date of the sales' ids) or of all, one by one. Ends early
-    /// once `each` says that nobody listens.
+    /// Events of a shop or of all, of one day (the UTC date of the sales' ids) or of all, one by one. Ends early once `each`
+    /// says that nobody listens.
     ///
     /// # Errors
     /// [`QuestionError`].
     pub async fn events<F>(
         &self,
-        filter: &DayFilter,
+        filter: &EventFilter,
         mut each: impl FnMut(Value) -> F,
     ) -> Result<(), QuestionError>
     where
         F: Future<Output = bool>,
     {
-        let shop = self.shops(Some(&filter.shop)).await?.remove(0);
+        let shops = self.shops(filter.shop.as_deref()).await?;
         let day = filter.day.as_deref();
         let day: Option<Date> =
             day.map(|d| d.parse().map_err(|_| QuestionError::NotADay(d.to_owned()))).transpose()?;
-        let mut cursor = None;
-        loop {
-            let Page { events, next, .. } = match day {
-                Some(day) => self.books.events.day(&shop, day, cursor).await?,
-                None => self.books.events.scan(Scan::default(), cursor).await?,
-            };
-            // What an envelope was used for is no sale's event, and in no day.
-            let of_sales = |event: &StoredEvent| event.shop_id == shop && event.kind != USED;
-            for event in events.into_iter().filter(of_sales) {
-                let shown = serde_json::to_value(ShownEvent::from(event)).unwrap_or_default();
-                if !each(shown).await {
-                    return Ok(());
+        let places = day.map_or(vec![None], |day| shops.iter().map(|shop| Some((shop, day))).collect());
+        for place in places {
+            let mut cursor = None;
+            loop {
+                let Page { events, next, .. } = match place {
+                    Some((shop, day)) => self.books.events.day(shop, day, cursor).await?,
+                    None => self.books.events.scan(Scan::default(), cursor).await?,
+                };
+                let wanted = |event: &StoredEvent| shops.contains(&event.shop_id) && filter.wants(event);
+                for event in events.into_iter().filter(wanted) {
+                    let shown = serde_json::to_value(ShownEvent::from(event)).unwrap_or_default();
+                    if !each(shown).await {
+                        return Ok(());
+                    }
+                }
+                cursor = next;
+                if cursor.is_none() {
+                    break;
                 }
             }
-            cursor = next;
-            if cursor.is_none() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Whether the books balance.
@@ -345,10 +367,10 @@ impl Questions {
     /// [`QuestionError`].
     pub async fn rebuild(&self, progress: Progress<'_>) -> Result<Rebuilt, QuestionError> {
         let _one = self.rebuilding.lock().await;
-        let Books { events, read_model, registry, changes, segments, .. } = &self.books;
+        let Books { events, read_model, registry, changes, segments, clock, .. } = &self.books;
         let of = events.approximate_count().await?;
         let progress = |read| progress(read, of);
-        Ok(rebuild(events, read_model, registry, &**changes, *segments, &progress).await?)
+        Ok(rebuild(events, read_model, registry, &**changes, *segments, clock.now(), &progress).await?)
     }
 }
 

@@ -105,7 +105,7 @@ impl Questions {
     /// What opens envelopes to look at them, and counts nothing.
     #[must_use]
     pub fn opener(&self, keys: Arc<dyn ShopKeys>) -> Opener {
-        Opener::new(self.books.registry.clone(), keys, Metrics::none())
+        Opener::new(self.books.registry.clone(), self.books.events.clone(), keys, Metrics::none())
     }
 
     /// What would become of them. Opens them, and writes nothing.

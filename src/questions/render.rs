@@ -3,6 +3,7 @@ use std::fmt::Display;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use kassa_bus::ShopId;
 use kassa_bus::notify::{Alert, Notice};
 use kassa_bus::tills::{EnrolledTill, TillKey};
 use kassa_pipeline::check::Check;
@@ -12,18 +13,21 @@ use kassa_subscribers::bad_key_auditor::{Audit, Bounded};
 use kassa_subscribers::warehouse_webhook::WebhookState;
 use serde_json::Value;
 
+use super::zones::Zones;
 use super::{SaleHistory, Sent, ShownEvent};
 use crate::rotation::{KeyState, Rotated, ShownKey};
 use crate::show::{money, short, table};
 
 /// A sale's history as a table, with the time between events.
 #[must_use]
-pub fn sale(history: &SaleHistory) -> String {
-    let mut rows = table(["when (UTC)", "after", "event", "what"]);
+pub fn sale(history: &SaleHistory, zones: &Zones) -> String {
+    let when = format!("when ({})", zones.named([&history.shop_id]));
+    let mut rows = table([when.as_str(), "after", "event", "what"]);
     let mut before: Option<Timestamp> = None;
     for event in &history.events {
         let after = before.map_or(String::new(), |b| format!("+{}", elapsed(b, event.at)));
-        rows.add_row([event.at.strftime("%F %T%.3f").to_string(), after, event.kind.clone(), what(event)]);
+        let at = zones.local(&event.shop_id, event.at).strftime("%F %T%.3f").to_string();
+        rows.add_row([at, after, event.kind.clone(), what(event)]);
         before = Some(event.at);
     }
     let SaleHistory { sale_id, shop_id, status, .. } = history;
@@ -55,10 +59,11 @@ fn what(event: &ShownEvent) -> String {
             if lines.len() > 5 {
                 told.push(format!("… {} lines", lines.len()));
             }
+            let dated = body["dated"].as_str().map_or(String::new(), |day| format!(" though dated {day}"));
             let till = body["till"].as_str().map_or(String::new(), |t| format!(" at {t}"));
             let signed = if body["signed_by"].is_string() { "signed" } else { "not signed" };
             format!(
-                "{}\ntotal {}, booked on {}{till}, {signed}",
+                "{}\ntotal {}, booked on {}{dated}{till}, {signed}",
                 told.join("\n"),
                 body["totals"]["gross_turnover"].as_str().unwrap_or_default(),
                 text("business_date"),
@@ -71,19 +76,22 @@ fn what(event: &ShownEvent) -> String {
 
 /// Tills with their keys, past and present.
 #[must_use]
-pub fn tills(tills: &[EnrolledTill]) -> String {
+pub fn tills(tills: &[EnrolledTill], zones: &Zones) -> String {
     if tills.is_empty() {
         return "No till is enrolled.\n".into();
     }
-    let mut rows = table(["shop", "till", "key (Ed25519)", "since", "revoked"]);
+    let whose = zones.named(tills.iter().map(|till| &till.shop_id));
+    let local = |shop: &ShopId, at| zones.local(shop, at).strftime("%F %T").to_string();
+    let since = format!("since ({whose})");
+    let mut rows = table(["shop", "till", "key (Ed25519)", since.as_str(), "revoked"]);
     for till in tills {
-        for TillKey { key, since, revoked } in &till.keys {
+        for TillKey { key, since, revoked, revocation: _ } in &till.keys {
             rows.add_row([
                 till.shop_id.to_string(),
                 till.till.to_string(),
                 key.x(),
-                format!("{since:.0}"),
-                revoked.map_or(String::new(), |at| format!("{at:.0}")),
+                local(&till.shop_id, *since),
+                revoked.map_or(String::new(), |at| local(&till.shop_id, at)),
             ]);
         }
     }
@@ -93,18 +101,20 @@ pub fn tills(tills: &[EnrolledTill]) -> String {
 /// The shops' keys, and what to do about those that are over. `reach` is what another command needs to be told to
 /// ask the same shop.
 #[must_use]
-pub fn keys(keys: &[ShownKey], reach: &str) -> String {
-    let mut rows = table(["shop", "key", "since", "opens"]);
+pub fn keys(keys: &[ShownKey], zones: &Zones, reach: &str) -> String {
+    let since = format!("since ({})", zones.named(keys.iter().map(|key| &key.shop_id)));
+    let mut rows = table(["shop", "key", since.as_str(), "opens"]);
     let mut advice = String::new();
     for ShownKey { shop_id, key, state } in keys {
+        let local = |at| zones.local(shop_id, at).strftime("%F %T").to_string();
         let opens = match (state, key.until, key.retired) {
             (KeyState::Present, ..) => "what tills seal now".to_owned(),
             (KeyState::Coming, ..) => "what tills will seal soon".to_owned(),
-            (KeyState::Overlapping, Some(until), _) => format!("what comes until {until:.0}"),
-            (KeyState::Retired, _, Some(at)) => format!("nothing, retired {at:.0}"),
+            (KeyState::Overlapping, Some(until), _) => format!("what comes until {}", local(until)),
+            (KeyState::Retired, _, Some(at)) => format!("nothing, retired {}", local(at)),
             _ => "nothing, can be retired".to_owned(),
         };
-        rows.add_row([shop_id.to_string(), key.kid.to_string(), format!("{:.0}", key.since), opens]);
+        rows.add_row([shop_id.to_string(), key.kid.to_string(), local(key.since), opens]);
         match state {
             KeyState::Over => {
                 advice.push_str(&format!("kassa key retire --shop {shop_id} --kid {}{reach}\n", key.kid));
@@ -118,9 +128,10 @@ pub fn keys(keys: &[ShownKey], reach: &str) -> String {
 
 /// What a rotation did, and what is left to do.
 #[must_use]
-pub fn rotated(Rotated { shop_id, from, to, until }: &Rotated, reach: &str) -> String {
+pub fn rotated(Rotated { shop_id, from, to, until }: &Rotated, zones: &Zones, reach: &str) -> String {
+    let until = zones.local(shop_id, *until).strftime("%F %T %Z");
     format!(
-        "Tills of {shop_id} now get the key {to}.\nWhat comes sealed with the one before is opened until {until:.0}. \
+        "Tills of {shop_id} now get the key {to}.\nWhat comes sealed with the one before is opened until {until}. \
          Then:\n  kassa key retire --shop {shop_id} --kid {from}{reach}\n"
     )
 }
@@ -243,8 +254,16 @@ fn named<K: Display>(names: &Bounded<K, u64>) -> String {
 
 /// A notice, as its receiver would have it before them.
 #[must_use]
-pub fn sent(sent: &Sent) -> String {
-    let at = sent.at.strftime("%F %T UTC");
+pub fn sent(sent: &Sent, zones: &Zones) -> String {
+    let shop = match &sent.notice {
+        Notice::Sms(sms) => Some(&sms.shop_id),
+        Notice::Alert(alert) => alert.shop_id.as_ref(),
+    };
+    let at = match shop {
+        Some(shop) => zones.local(shop, sent.at),
+        None => sent.at.to_zoned(TimeZone::UTC),
+    };
+    let at = at.strftime("%F %T %Z");
     match &sent.notice {
         Notice::Sms(sms) => format!("{at}  SMS to {} ({})\n  {}\n\n", sms.to, sms.shop_id, sms.text),
         Notice::Alert(alert) => {

@@ -3,6 +3,7 @@ use serde::Serialize;
 use super::preview::{Preview, Previewed, RowChange, Would};
 use super::reconcile::Reconciled;
 use super::rejected::ShownRejection;
+use super::zones::Zones;
 use crate::dead_letters::{Given, Letter};
 use crate::show::{money, table};
 
@@ -16,19 +17,20 @@ pub struct Came {
 
 /// Rejected sales, and how to go on. `reach` is what another command needs to be told to ask the same shop.
 #[must_use]
-pub fn rejected(found: &[ShownRejection], reach: &str) -> String {
+pub fn rejected(found: &[ShownRejection], zones: &Zones, reach: &str) -> String {
     let Some(first) = found.first() else { return "No sale is rejected that is not recorded.\n".into() };
     let retry = format!("kassa retry --shop {} --reason {} --dry-run{reach}", first.shop_id, first.reason);
-    format!("{}\n{} in all. Once it is mended: {retry}\n", listed(found), found.len())
+    format!("{}\n{} in all. Once it is mended: {retry}\n", listed(found, zones), found.len())
 }
 
-fn listed(found: &[ShownRejection]) -> String {
-    let mut rows = table(["shop", "sale", "rejected (UTC)", "tries", "reason", "what is wrong", "from"]);
+fn listed(found: &[ShownRejection], zones: &Zones) -> String {
+    let rejected = format!("rejected ({})", zones.named(found.iter().map(|found| &found.shop_id)));
+    let mut rows = table(["shop", "sale", rejected.as_str(), "tries", "reason", "what is wrong", "from"]);
     for found in found {
         rows.add_row([
             found.shop_id.to_string(),
             found.sale_id.to_string(),
-            found.rejected_at.strftime("%F %T").to_string(),
+            zones.local(&found.shop_id, found.rejected_at).strftime("%F %T").to_string(),
             found.attempt.to_string(),
             found.reason.to_string(),
             found.detail.clone(),
@@ -79,10 +81,10 @@ pub fn preview(preview: &Preview) -> String {
 
 /// What became of them.
 #[must_use]
-pub fn came(came: &Came) -> String {
+pub fn came(came: &Came, zones: &Zones) -> String {
     let mut text = String::new();
     if !came.rejected.is_empty() {
-        text.push_str(&format!("{}\n", listed(&came.rejected)));
+        text.push_str(&format!("{}\n", listed(&came.rejected, zones)));
     }
     let (recorded, rejected, pending) = (came.recorded.len(), came.rejected.len(), came.pending.len());
     if recorded + rejected + pending == 0 {
@@ -96,7 +98,7 @@ pub fn came(came: &Came) -> String {
 #[must_use]
 pub fn dead_letters(queues: &[Given], reach: &str) -> String {
     let all: u64 = queues.iter().map(|given| given.letters).sum();
-    let mut rows = table(["queue", "dead letters", "since"]);
+    let mut rows = table(["queue", "dead letters", "since (UTC)"]);
     for Given { queue, letters, since } in queues {
         let since = since.map_or(String::new(), |since| since.strftime("%F %T").to_string());
         rows.add_row([queue.clone(), letters.to_string(), since]);
@@ -117,7 +119,7 @@ pub fn letters(queue: &str, letters: &[Letter]) -> String {
     if letters.is_empty() {
         return format!("{queue} has no dead letters.\n");
     }
-    let mut rows = table(["since", "shop", "sale", "tried", "why", "id"]);
+    let mut rows = table(["since (UTC)", "shop", "sale", "tried", "why", "id"]);
     for Letter { id, shop_id, sale_id, at, receives, why, bytes: _ } in letters {
         rows.add_row([
             at.strftime("%F %T").to_string(),

@@ -1,6 +1,7 @@
 use std::cmp::Reverse;
 
-use jiff::Timestamp;
+use jiff::Zoned;
+use jiff::tz::TimeZone;
 
 use super::{Alarm, OpenIncident, Status};
 use crate::monitor::State;
@@ -11,8 +12,8 @@ use crate::monitor::alarms::Severity;
 pub struct Headline {
     pub mood: Mood,
     pub text: String,
-    /// Since when.
-    pub since: Option<Timestamp>,
+    /// Since when: of a shop by its own clocks, else in UTC.
+    pub since: Option<Zoned>,
     pub run: Option<String>,
 }
 
@@ -39,7 +40,7 @@ pub fn headline(status: &Status) -> Headline {
     let gone_off = gone_off(&health.alarms);
     match (gone_off.as_slice(), status.incidents.as_slice(), status.unreadable.len()) {
         ([worst, others @ ..], ..) => of_alarm(worst, others.len()),
-        ([], [incident, others @ ..], _) => of_incident(incident, others.len(), &status.reach),
+        ([], [incident, others @ ..], _) => of_incident(incident, others.len(), status),
         ([], [], 0) => well(&health.alarms, health.not_deployed.len()),
         ([], [], rows) => {
             let text = format!("{} cannot be read.", count(rows, "row"));
@@ -68,10 +69,11 @@ fn ill(text: &str, run: &str) -> Headline {
 fn of_alarm(alarm: &Alarm, others: usize) -> Headline {
     let mood = if alarm.severity == Severity::Critical { Mood::Ill } else { Mood::Ailing };
     let text = format!("{}{}", alarm.title, more(others, "alarm"));
-    Headline { mood, text, since: Some(alarm.since), run: alarm.run.clone() }
+    Headline { mood, text, since: Some(alarm.since.to_zoned(TimeZone::UTC)), run: alarm.run.clone() }
 }
 
-fn of_incident(incident: &OpenIncident, others: usize, reach: &str) -> Headline {
+fn of_incident(incident: &OpenIncident, others: usize, status: &Status) -> Headline {
+    let reach = &status.reach;
     let OpenIncident { shop_id, reason, since, .. } = incident;
     let text = format!("Sales of {shop_id} are rejected ({reason}){}", more(others, "incident"));
     let run = if reason == "wrong-key" {
@@ -79,7 +81,8 @@ fn of_incident(incident: &OpenIncident, others: usize, reach: &str) -> Headline 
     } else {
         format!("kassa events --shop {shop_id}{reach} | jq 'select(.kind == \"rejected\")'")
     };
-    Headline { mood: Mood::Ailing, text, since: Some(*since), run: Some(run) }
+    let since = status.local(shop_id, *since);
+    Headline { mood: Mood::Ailing, text, since: Some(since), run: Some(run) }
 }
 
 fn well(alarms: &[Alarm], not_deployed: usize) -> Headline {

@@ -114,7 +114,8 @@ fn alarms(shipped: &Alarms, standing: Vec<AlarmStatus>) -> (Vec<Alarm>, Vec<Stri
 async fn shops(questions: &Questions, now: Timestamp) -> Result<Readable<Standing>, StatusError> {
     let Readable { rows, mut unreadable } = questions.registered().await?;
     let looks = rows.into_iter().map(|shop| async move {
-        let days = questions.last_days(&shop.shop_id, DAYS).await?;
+        let today = now.to_zoned(shop.zone()).date();
+        let days = questions.last_days(&shop.shop_id, today, DAYS).await?;
         Ok::<_, QuestionError>((standing(&shop, &days.rows, now), days.unreadable))
     });
     let looks: Vec<_> = stream::iter(looks).buffered(SIDE_BY_SIDE).try_collect().await?;

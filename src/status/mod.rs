@@ -19,7 +19,8 @@ mod standing;
 /// `--watch`.
 mod watch;
 
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use kassa_bus::ShopId;
 use kassa_bus::amount::Amount;
 use rust_decimal::Decimal;
@@ -123,6 +124,9 @@ pub struct Alarm {
 pub struct Standing {
     pub shop_id: ShopId,
     pub name: String,
+    /// Its IANA name. Shops that an older version opened do not say.
+    #[serde(default)]
+    pub time_zone: String,
     /// When a sale was last recorded. None if there never was one, or the books are from before they said.
     pub last_sale: Option<Timestamp>,
     /// Of its day so far.
@@ -159,6 +163,13 @@ pub struct Cost {
 }
 
 impl Status {
+    /// A moment by a shop's clocks.
+    pub(crate) fn local(&self, shop: &ShopId, at: Timestamp) -> Zoned {
+        let of = self.shops.iter().find(|of| of.shop_id == *shop);
+        let zone = of.and_then(|of| TimeZone::get(&of.time_zone).ok());
+        at.to_zoned(zone.unwrap_or(TimeZone::UTC))
+    }
+
     /// With commands that ask the same shop.
     #[must_use]
     pub fn reached_by(mut self, reach: &str) -> Self {

@@ -1,7 +1,7 @@
 //! What a status is written on: widths, colours, and numbers as people read them.
 
 use console::Style;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Zoned};
 
 /// How wide, and whether in colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,11 +150,11 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     long(now.duration_since(at).max(SignedDuration::ZERO).as_secs_f64())
 }
 
-/// A time of today, or the day as well; and how long ago that was.
-pub(super) fn since(at: Timestamp, now: Timestamp) -> String {
-    let same = at.strftime("%F").to_string() == now.strftime("%F").to_string();
-    let when = at.strftime(if same { "%H:%M UTC" } else { "%-d %b %H:%M UTC" });
-    format!("since {when} ({})", ago(at, now))
+/// A time of today, or the day as well, and in which zone; and how long ago that was.
+pub(super) fn since(at: &Zoned, now: Timestamp) -> String {
+    let same = at.date() == now.to_zoned(at.time_zone().clone()).date();
+    let when = at.strftime(if same { "%H:%M %Z" } else { "%-d %b %H:%M %Z" });
+    format!("since {when} ({})", ago(at.timestamp(), now))
 }
 
 #[cfg(test)]

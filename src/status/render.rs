@@ -1,4 +1,5 @@
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::headline::{Headline, Mood, count, gone_off, headline};
 use super::paper::{Cell, Ink, Paper, amount, grouped, long, plain, since, took, wide};
@@ -32,7 +33,7 @@ pub fn line(status: &Status) -> String {
     let Headline { text, since, run, .. } = headline(status);
     let mut line = format!("{} {text}", status.at.strftime("%FT%TZ"));
     if let Some(since) = since {
-        line.push_str(&format!(" since {}", since.strftime("%FT%TZ")));
+        line.push_str(&format!(" since {}", since.timestamp().strftime("%FT%TZ")));
     }
     if let Some(run) = run {
         line.push_str(&format!("; run: {run}"));
@@ -67,7 +68,7 @@ fn title(status: &Status, paper: Paper) -> Vec<String> {
     let (place, at) = (plain(&status.place), status.at.strftime("%-d %b %Y %T UTC").to_string());
     let gap = paper.width.saturating_sub(wide(&place) + wide(&at) + 2).max(2);
     let Headline { mood, text, since: begun, run } = headline(status);
-    let since = begun.map_or(String::new(), |begun| format!(" {}", since(begun, status.at)));
+    let since = begun.map_or(String::new(), |begun| format!(" {}", since(&begun, status.at)));
     let mut lines = vec![
         format!(
             "  {}{}{}",
@@ -99,7 +100,7 @@ fn alarms(alarms: &[Alarm], now: Timestamp, paper: Paper) -> Vec<String> {
             Severity::Warning => ("▲", Ink::Warning),
         };
         let name = paper.write(&plain(&format!("{mark} {}", alarm.name)), ink);
-        let since = paper.write(&since(alarm.since, now), Ink::Faint);
+        let since = paper.write(&since(&alarm.since.to_zoned(TimeZone::UTC), now), Ink::Faint);
         let next = match &alarm.run {
             Some(run) => format!("run: {}", plain(run)),
             None => format!("see: {}", alarm.runbook),
@@ -243,7 +244,7 @@ fn besides(status: &Status, paper: Paper) -> Vec<String> {
         }
     }
     for OpenIncident { shop_id, reason, since: begun, sales } in &status.incidents {
-        let since = since(*begun, status.at);
+        let since = since(&status.local(shop_id, *begun), status.at);
         let sales = grouped(&sales.to_string());
         row("incident", format!("{shop_id}: {sales} sales rejected, {reason}, {since}"), Ink::Warning);
     }

@@ -2,12 +2,13 @@ use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
 use kassa_bus::amount::Amount;
 use kassa_bus::registry::Shop;
+use kassa_pipeline::last_at::believed;
 use kassa_pipeline::row::DayRow;
 
 use super::{Day, Standing};
 
-/// Days that tell a month, and the day a week ago, and some that a till whose clock is ahead has made up.
-pub(super) const DAYS: i32 = 40;
+/// Days that tell a month, and on its first the day a week ago.
+pub(super) const DAYS: i32 = 38;
 
 /// How a shop sells, from its last days.
 pub(super) fn standing(shop: &Shop, days: &[DayRow], now: Timestamp) -> Standing {
@@ -15,7 +16,8 @@ pub(super) fn standing(shop: &Shop, days: &[DayRow], now: Timestamp) -> Standing
     let mut standing = Standing {
         shop_id: shop.shop_id.clone(),
         name: shop.name.clone(),
-        last_sale: days.iter().filter_map(|day| day.last_at).max(),
+        time_zone: shop.time_zone.clone(),
+        last_sale: days.iter().filter_map(|day| believed(day.last_at, now)).max(),
         today: Day::default(),
         last_week: None,
         sales_this_month: 0,

@@ -93,7 +93,7 @@ impl Dimensions {
 
 /// As the shop's own books have it.
 fn booked_on(sale: &WarehouseSale, zone: &TimeZone) -> Date {
-    business_date(sale.sold_at, &sale.sale_id, sale.accepted_at, zone)
+    business_date(sale.sold_at, &sale.sale_id, sale.accepted_at, zone).date
 }
 
 fn date_key(date: Date) -> i32 {

@@ -226,6 +226,45 @@ async fn alarms_of_both_kinds_and_all_pages_are_told_by_their_own_names_in_the_f
 }
 
 #[tokio::test]
+async fn why_an_alarm_is_on_is_told_in_plain_words() {
+    // given alarms as CloudWatch describes them, of which one watches five minutes and has measured in some of them
+    let measured = json!({
+        "version": "1.0", "queryDate": "2026-11-22T13:50:30.123+0000", "statistic": "SampleCount", "period": 60,
+        "recentDatapoints": [0.5, 0.0], "threshold": 1.0,
+        "evaluatedDatapoints": [
+            {"timestamp": "2026-11-22T13:48:00.000+0000", "sampleCount": 1.0, "value": 0.0},
+            {"timestamp": "2026-11-22T13:46:00.000+0000", "sampleCount": 1.0, "value": 0.5},
+        ],
+    });
+    let share = json!({"version": "1.0", "queryDate": "2026-11-22T13:50:30.123+0000", "recentDatapoints": [37.256], "threshold": 10.0});
+    let stood_for = json!({"triggeringAlarms": [
+        {"arn": "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:kassa-dev-accept-fails", "state": {"value": "ALARM"}},
+        {"arn": "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:kassa-dev-sales-stuck", "state": {"value": "OK"}},
+    ]});
+    let alarm = |name: &str, data: &Value| {
+        json!({
+            "AlarmName": format!("kassa-dev-{name}"), "StateValue": "ALARM", "StateReasonData": data.to_string(),
+            "StateReason": "Threshold Crossed: 1 out of the last 1 datapoints [37.256 (22/11/26 13:45:00)] was greater than …",
+            "StateUpdatedTimestamp": "2026-11-22T13:51:00Z",
+        })
+    };
+    let page = json!({
+        "CompositeAlarms": [alarm("shop-is-down", &stood_for)],
+        "MetricAlarms": [alarm("watch-is-silent", &measured), alarm("rejected-share", &share)],
+    });
+    let fake = Fake::answering(&[(200, page)]).await;
+    // then each says what it has measured, when it goes off, and nothing of datapoints and thresholds
+    let alarms = fake.monitor.alarms().await.unwrap();
+    let why = |name: &str| alarms.iter().find(|alarm| alarm.name == name).unwrap().why.as_str();
+    assert_eq!(
+        why("watch-is-silent"),
+        "Measured in the last 5 minutes: nothing, 0.5, nothing, 0, nothing. It goes off at less than 1, or of nothing, each time."
+    );
+    assert_eq!(why("rejected-share"), "Measured in the last 5 minutes: 37.26. It goes off at 10 or more.");
+    assert_eq!(why("shop-is-down"), "The alarm accept-fails is on.");
+}
+
+#[tokio::test]
 async fn a_refusal_says_what_to_do() {
     let (from, to) = hour();
     for (status, kind, says) in [

@@ -61,7 +61,7 @@ async fn given_up(shop: &OpenShop) -> String {
         envelope: envelope.clone(),
         origin: Origin { source, accepted_at: now, attempt: 1, trace: None },
     };
-    let fact = Fact::Accepted(Accepted { envelope, source });
+    let fact = Fact::Accepted(Accepted { envelope, source, revocations: None });
     let (shop_id, sale_id) = (accepted.shop_id.clone(), accepted.sale_id.clone());
     shop.store.events.append(&Event { shop_id, sale_id, at: now, trace: None, fact }).await.unwrap();
     let message = kassa_pipeline::claim_check::message(&accepted);

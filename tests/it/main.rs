@@ -56,6 +56,7 @@ mod warehouse_sns; // sales straight from a topic of SNS
 
 // Those who watch over it.
 mod alarms; // which alarms go off when, in simulated days
+mod clocks; // clocks that are wrong, of tills and of the shop
 mod cloudwatch; // CloudWatch as a monitor: pages and refusals
 mod console; // the console, in a browser and without one
 mod dashboards; // dashboards, alarms and runbook say what there is

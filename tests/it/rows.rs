@@ -634,7 +634,7 @@ async fn a_rebuild_within_a_sale_of_many_steps_counts_what_the_checkpoint_says_a
     let from = world.store.read_model.checkpoint(SHARD).await.unwrap();
     let sequence = Sequence(before.last().unwrap().id.clone());
     let to = kassa_pipeline::posting::Position { sequence, partial: Some(49) };
-    world.store.read_model.step(SHARD, &from, &to, &sums).await.unwrap();
+    world.store.read_model.step(SHARD, &from, &to, &sums, recorded.at).await.unwrap();
 
     // then check finds nothing wrong, nor after a rebuild, nor once the rest was projected
     world.balanced().await;

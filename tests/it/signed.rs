@@ -5,12 +5,13 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
 use jiff::SignedDuration;
 use kassa::questions::Status;
+use kassa::questions::rejected::RejectedFilter;
 use kassa::questions::tills::{Enrolment, Revocation};
 use kassa_bus::Metric;
 use kassa_bus::jws::Signer;
 use kassa_bus::message::Reason;
 use kassa_bus::registry::Shop;
-use kassa_bus::tills::Unsigned;
+use kassa_bus::tills::{Unsigned, revocations};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -157,6 +158,49 @@ async fn a_revoked_till_sells_no_more_and_what_it_sold_stays() {
     rejected(&world, Reason::RevokedTill, "till-1");
     let check = world.balanced().await;
     assert_eq!((check.recorded, check.rejected), (3, 2));
+}
+
+#[tokio::test]
+async fn a_revoked_till_sells_no_more_when_the_shops_clock_goes_back() {
+    let world = world(Unsigned::Reject).await;
+    let till = signer("till-1");
+    enrol(&world, "AMIS1", "till-1", &till).await;
+    // given a sale that was taken while the shop's clock was a day ahead, and is not opened yet
+    let taken = |id: String| {
+        let inside = till.sign(signed_content("AMIS1", "till-1", &id).as_bytes());
+        let world = &world;
+        async move { world.seal_for("AMIS1", "AMIS1", &id, &inside).await }
+    };
+    world.passes(SignedDuration::from_hours(24));
+    let before = taken(uuid(1)).await;
+    world.posts(&before).await;
+    // when the clock is set right, the till is revoked, and the clock goes back further
+    world.passes(SignedDuration::from_hours(-24));
+    revoke(&world, "till-1").await;
+    world.passes(SignedDuration::from_hours(-1));
+    // then whoever has its key sells nothing, by whatever clock
+    sell_signed(&world, &uuid(2), &till).await;
+    rejected(&world, Reason::RevokedTill, "revoked at 2026-11-22T12:00:00Z");
+    // and what was taken before it counts, also when it comes once more
+    world.posts(&before).await;
+    world.settle().await;
+    is(&world.sale(&uuid(1)).await, Status::Recorded);
+    // and is put through again in vain, whatever the time is then
+    world.passes(SignedDuration::from_hours(48));
+    let again = RejectedFilter { shop: Some("AMIS1".into()), ..RejectedFilter::default() };
+    world.questions.retry(&again, &*world.post, &|_, _| {}).await.unwrap();
+    world.settle().await;
+    is(&world.sale(&uuid(2)).await, Status::Rejected);
+    assert_eq!((world.balanced().await.recorded, world.rejections().len()), (1, 2));
+    // and once the count is lost, sales are judged by the clock, until it begins again above what was counted
+    let row = kassa_bus::shops_table::key("AMIS1", revocations::ROW);
+    let lost = world.store.client.delete_item().table_name(&world.store.tables.shops).set_key(Some(row));
+    lost.send().await.unwrap();
+    let other = signer("till-2");
+    enrol(&world, "AMIS1", "till-2", &other).await;
+    world.passes(SignedDuration::from_hours(-96));
+    sell_signed(&world, &uuid(3), &till).await;
+    rejected(&world, Reason::RevokedTill, "till-1");
 }
 
 #[tokio::test]

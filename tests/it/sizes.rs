@@ -124,6 +124,7 @@ async fn the_event_store_has_room_for_the_largest_envelope_and_all_that_stands_b
             fact: Fact::Accepted(Accepted {
                 envelope,
                 source: "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".into(),
+                revocations: None,
             }),
         };
         assert!(matches!(world.store.events.append(&event).await.unwrap(), Appended::New));
@@ -207,7 +208,7 @@ fn event(n: usize, bytes: usize) -> Event {
         sale_id: format!("{n}-20261122").parse().unwrap(),
         at: Clock::system().now(),
         trace: None,
-        fact: Fact::Accepted(Accepted { envelope, source: "192.0.2.7".into() }),
+        fact: Fact::Accepted(Accepted { envelope, source: "192.0.2.7".into(), revocations: None }),
     }
 }
 

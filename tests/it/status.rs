@@ -36,7 +36,7 @@ fn alarm(name: &str, severity: Severity, state: State) -> Alarm {
         title: format!("The title of {name}"),
         state,
         since: ago(780),
-        why: "Threshold Crossed: 1 out of the last 1 datapoints [3.0 (22/11/26 13:49:00)] was greater than or equal to the threshold (1.0).".into(),
+        why: "Measured in the last 5 minutes: nothing, nothing, nothing, 3, 3. It goes off at 1 or more, 2 times of these.".into(),
         meaning: format!("What {name} means: something that somebody has to look at, and why it matters to the shop."),
         run: (severity == Severity::Warning).then(|| format!("kassa check --about {name}")),
         runbook: format!("docs/runbook.md#{name}"),
@@ -48,6 +48,7 @@ fn shop(n: u64) -> Standing {
     Standing {
         shop_id: format!("AMIS{n}").parse().unwrap(),
         name: format!("Shop {n}"),
+        time_zone: "Europe/Amsterdam".into(),
         last_sale: Some(ago(7 + n.cast_signed() * 41)),
         today: day(1_204 + n * 300),
         last_week: Some(day(2_310)),
@@ -217,7 +218,7 @@ fn an_open_incident_is_told_though_no_alarm_has_gone_off() {
     assert!(status.is_well(), "the manager was told, and no alarm says otherwise");
     let text = render(&status.reached_by(" --stage prod"), PAPER);
     for said in [
-        "▲ Sales of AMIS2 are rejected (wrong-key) since 11:33 UTC (2 h)",
+        "▲ Sales of AMIS2 are rejected (wrong-key) since 12:33 CET (2 h)",
         "run: kassa audit keys --shop AMIS2 --stage prod",
     ] {
         assert!(text.contains(said), "{said} in\n{text}");
@@ -265,8 +266,7 @@ fn a_narrow_terminal_has_every_step_and_whole_commands() {
     let said: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for whole in [
         "run: kassa check --about latency --stage prod",
-        "Threshold Crossed: 1 out of the last 1 datapoints [3.0 (22/11/26 13:49:00)] was greater than or equal to \
-         the threshold (1.0).",
+        "Measured in the last 5 minutes: nothing, nothing, nothing, 3, 3. It goes off at 1 or more, 2 times of these.",
     ] {
         assert!(said.contains(whole), "{whole} in\n{text}");
     }

@@ -190,6 +190,8 @@ catalogue! {
     UnsignedSales => Kassa, "unsigned_sales", Count, Sum, [[], [Shop]];
     /// Sales whose own time is more than a day ahead or a year behind the clock.
     SuspiciousClocks => Kassa, "suspicious_clocks", Count, Sum, [[], [Shop]];
+    /// Recorded sales that are not booked on the day they say, because it is more than 48 hours ahead, or before 1970.
+    Misdated => Kassa, "misdated", Count, Sum, [[], [Shop]];
     /// Sales for which a shop's private key was asked: for a till session's content key, or for a classic sale.
     KeyUnwraps => Kassa, "key_unwraps", Count, Sum, [[]];
     /// Content keys found in the cache.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 
+use super::revocations::Revocations;
 use super::{EnrolledTill, TillKey};
 use crate::cache::Cache;
 use crate::jws::SigningKey;
@@ -36,6 +37,7 @@ pub enum EnrolError {
 pub struct Tills {
     table: ShopsTable,
     cache: Cache<Arc<EnrolledTill>>,
+    revocations: Revocations,
 }
 
 const ROW: &str = "t-";
@@ -51,7 +53,22 @@ fn name(shop: &ShopId, till: &TillId) -> Vec<u8> {
 impl Tills {
     #[must_use]
     pub fn new(table: ShopsTable) -> Self {
-        Self { table, cache: Cache::new(10_000, KNOWN_FOR) }
+        let revocations = Revocations::new(table.clone(), KNOWN_FOR);
+        Self { table, cache: Cache::new(10_000, KNOWN_FOR), revocations }
+    }
+
+    /// How many tills' keys of a shop were revoked, if that is known.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn revocations(&self, shop: &ShopId) -> Result<Option<u64>, TableError> {
+        self.revocations.known(shop).await
+    }
+
+    /// The highest number that a revocation of a shop has.
+    async fn last_revocation(&self, shop: &ShopId) -> Result<u64, TableError> {
+        let tills = self.of(shop).await?.rows;
+        Ok(tills.iter().flat_map(|till| &till.keys).filter_map(|key| key.revocation).max().unwrap_or(0))
     }
 
     /// A till, if it is enrolled.
@@ -80,6 +97,19 @@ impl Tills {
             self.cache.insert(&name(shop, till), Arc::clone(found)).await;
         }
         Ok(found)
+    }
+
+    /// What of a shop's rows cannot be read, in words.
+    ///
+    /// # Errors
+    /// [`TableError::Unavailable`].
+    pub async fn unreadable(&self, shop: &ShopId) -> Result<Vec<String>, TableError> {
+        let mut unreadable = self.of(shop).await?.unreadable;
+        match self.revocations.counted(shop).await {
+            Err(error) if error.is_unreadable() => unreadable.push(error.to_string()),
+            counted => drop(counted?),
+        }
+        Ok(unreadable)
     }
 
     /// A shop's tills, by their names.
@@ -114,7 +144,8 @@ impl Tills {
         if before.as_ref().is_some_and(|before| before.present().is_some()) {
             return Err(EnrolError::OtherKey { shop_id, till });
         }
-        keys.push(TillKey { key, since: now, revoked: None });
+        self.revocations.begin(&shop_id, self.last_revocation(&shop_id).await?).await?;
+        keys.push(TillKey { key, since: now, revoked: None, revocation: None });
         self.write(EnrolledTill { shop_id, till, keys, version: before.map_or(0, |b| b.version) }).await
     }
 
@@ -131,10 +162,15 @@ impl Tills {
         let before = self.afresh(shop, till).await?;
         let none = || EnrolError::NoSuchTill { shop_id: shop.clone(), till: till.clone() };
         let mut revoked = EnrolledTill::clone(&*before.ok_or_else(none)?);
-        match revoked.keys.last_mut() {
-            Some(key) if key.revoked.is_none() => key.revoked = Some(now),
-            _ => return Ok(revoked),
-        }
+        let Some(key) = revoked.keys.last_mut().filter(|key| key.revoked.is_none()) else {
+            return Ok(revoked);
+        };
+        // Counted first: a sale that is taken from now on knows of it before any is judged by it.
+        let least = self.last_revocation(shop).await?;
+        let Some(number) = self.revocations.next(shop, least).await? else {
+            return Err(EnrolError::Changed { shop_id: shop.clone(), till: till.clone() });
+        };
+        (key.revoked, key.revocation) = (Some(now), Some(number));
         self.write(revoked).await
     }
 
@@ -155,6 +191,7 @@ fn to_item(till: &EnrolledTill) -> Item {
         let mut map =
             HashMap::from([("x".to_owned(), s(key.key.x())), ("since".to_owned(), s(key.since.to_string()))]);
         map.extend(key.revoked.map(|revoked| ("revoked".to_owned(), s(revoked.to_string()))));
+        map.extend(key.revocation.map(|number| ("revocation".to_owned(), n(number))));
         AttributeValue::M(map)
     };
     let mut item = key(till.shop_id.as_str(), &format!("{ROW}{}", till.till));
@@ -172,6 +209,7 @@ fn from_item(shop: &ShopId, item: &Item) -> Result<EnrolledTill, TableError> {
             key: SigningKey::from_x(text(key, "x")?).ok()?,
             since: text(key, "since")?.parse().ok()?,
             revoked: text(key, "revoked").map(str::parse).transpose().ok()?,
+            revocation: text(key, "revocation").map(str::parse).transpose().ok()?,
         })
     };
     let keys = item.get("keys").and_then(|keys| keys.as_l().ok()).ok_or_else(|| wrong("keys"))?;

@@ -33,7 +33,7 @@ pub(super) struct Pair<'a> {
     pub copy: &'a str,
     pub stage: &'a str,
     pub key: [&'static str; 2],
-    /// Rows that nobody misses, as a rebuild makes them.
+    /// Rows that nobody misses, as they are made anew.
     pub made_anew: fn(&Item) -> bool,
 }
 

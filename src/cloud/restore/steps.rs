@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
+use kassa_bus::table::{Item, text};
+use kassa_bus::tills::revocations;
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
 use kassa_pipeline::row::is_made_by_rebuild;
@@ -163,7 +165,9 @@ impl Beside<'_> {
         let putting = |read| progress(Step::PuttingBack(read, events));
         // Shops first: a sale is nothing without its shop.
         let key = ["shop_id", "record_type"];
-        let shops = Pair { client, copy: copies[1], stage: stage[1], key, made_anew: is_made_by_rebuild };
+        let made_anew =
+            |row: &Item| is_made_by_rebuild(row) || text(row, "record_type") == Some(revocations::ROW);
+        let shops = Pair { client, copy: copies[1], stage: stage[1], key, made_anew };
         let shops = shops.compare(until, put_back, &|_| {}).await?;
         let key = ["stream", "event"];
         let pair = Pair { client, copy: copies[0], stage: stage[0], key, made_anew: |_| false };

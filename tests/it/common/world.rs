@@ -14,7 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::{FileKeys, LocalHost, SHARD, Stages, Store, Sync};
 use kassa::plan::Plan;
-use kassa::questions::{OutboxFilter, Questions, SaleHistory, Status};
+use kassa::questions::{Books, OutboxFilter, Questions, SaleHistory, Status};
 use kassa::shops::Shops;
 use kassa_bus::jwe::{ContentKey, Sealer};
 use kassa_bus::keys::{KeyError, PublicKey, ShopKeys};
@@ -144,7 +144,7 @@ impl World {
             settings: &Settings::none(),
         };
         let (accept, stages) = (wiring.accept().unwrap(), wiring.subscriptions().unwrap());
-        let questions = Box::new(Questions::new(store.books()));
+        let questions = Box::new(Questions::new(Books { clock: clock.clone(), ..store.books() }));
         Self {
             store,
             keys,
