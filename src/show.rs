@@ -10,7 +10,7 @@ use kassa_bus::amount::Amount;
 /// room beside each other, each row is told cell by cell.
 #[derive(Debug, Clone)]
 pub struct Table {
-    headings: Vec<&'static str>,
+    headings: Vec<String>,
     rows: Vec<Vec<String>>,
     /// Columns of numbers.
     right: Vec<usize>,
@@ -24,8 +24,8 @@ const PADDING: usize = 2;
 
 /// A table with these headings.
 #[must_use]
-pub fn table<const N: usize>(headings: [&'static str; N]) -> Table {
-    Table { headings: headings.to_vec(), rows: Vec::new(), right: Vec::new() }
+pub fn table<const N: usize>(headings: [&str; N]) -> Table {
+    Table { headings: headings.map(str::to_owned).into(), rows: Vec::new(), right: Vec::new() }
 }
 
 impl Table {
@@ -59,9 +59,9 @@ impl Table {
 
     /// The most of something that any line of a column has.
     fn widest(&self, of: &dyn Fn(&str) -> usize) -> Vec<usize> {
-        let column = |(n, heading): (usize, &&str)| {
+        let column = |(n, heading): (usize, &String)| {
             let cells = self.rows.iter().filter_map(|row| row.get(n)).flat_map(|cell| cell.lines());
-            cells.chain([*heading]).map(of).max().unwrap_or_default() + PADDING
+            cells.chain([heading.as_str()]).map(of).max().unwrap_or_default() + PADDING
         };
         self.headings.iter().enumerate().map(column).collect()
     }
@@ -99,10 +99,10 @@ impl Table {
     fn by_cell(&self, width: usize) -> String {
         let names = self.headings.iter().map(|heading| measure_text_width(heading)).max().unwrap_or_default();
         let room = width.saturating_sub(names + PADDING);
-        let cell = |(heading, cell): (&&str, &String)| {
+        let cell = |(heading, cell): (&String, &String)| {
             let mut text = String::new();
             for (n, line) in cell.lines().flat_map(|line| wrapped(line, room)).enumerate() {
-                text.push_str(&format!("{:names$}  {line}\n", if n == 0 { heading } else { "" }));
+                text.push_str(&format!("{:names$}  {line}\n", if n == 0 { heading.as_str() } else { "" }));
             }
             text
         };
