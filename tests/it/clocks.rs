@@ -15,7 +15,7 @@ use kassa_bus::{Clock, Metric, SaleId};
 use kassa_pipeline::row::ReadRow;
 use serde_json::{Value, json};
 
-use crate::common::world::{NOON, World, content, is};
+use crate::common::world::{NOON, World, content, is, uuid};
 
 /// Knows of no alarm and no metric.
 struct Quiet;
@@ -244,4 +244,35 @@ async fn a_shop_whose_till_is_a_day_ahead_is_not_silent() {
     // then it sells
     assert_eq!(world.measured(Metric::OverdueSales, Some("AMIS1")), Some(0.0));
     assert_eq!(world.status().await, (0, Some(world.time())));
+}
+
+#[tokio::test]
+async fn every_time_of_rfc_3339_is_recorded_and_reads_back_and_what_is_none_is_named() {
+    let world = World::open().await;
+    let sells = async |n: i64, sold_at: &str| {
+        let id = uuid(n);
+        let inside = content(&id, sold_at, &[("98", "1", "18.95")]);
+        world.posts(world.seal_for("AMIS1", "AMIS1", &id, &inside).await).await;
+        world.settle().await;
+        world.sale(&id).await.events.pop().unwrap().body
+    };
+    let forms = [
+        ("2026-11-22T11:00:00.12345678901234567890Z", "2026-11-22T11:00:00.123456789Z"),
+        ("2026-11-22t12:00:00+01:00", "2026-11-22T11:00:00Z"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59Z"),
+        ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59Z", "9999-12-30T22:00:00.999999999Z"),
+        ("9999-12-29T23:59:59.9999999999-23:59", "9999-12-30T22:00:00.999999999Z"),
+    ];
+    for (n, (sold_at, kept)) in (1..).zip(forms) {
+        assert_eq!(sells(n, sold_at).await["sold_at"], kept, "{sold_at}");
+    }
+    let rejected = sells(99, "2026-11-22T12:00:00").await;
+    assert_eq!(rejected["reason"], "invalid-sale");
+    let detail = rejected["detail"].as_str().unwrap();
+    assert!(detail.contains("sold_at must be a date and time with offset (RFC 3339)"), "{detail}");
+    // and all of it is read back
+    world.questions.rebuild(&|_, _| {}).await.unwrap();
+    let check = world.balanced().await;
+    assert_eq!((check.recorded, check.rejected), (6, 1));
 }

@@ -145,6 +145,15 @@ fn the_runbook_has_a_section_for_each_alarm_that_begins_with_its_command() {
 }
 
 #[test]
+fn many_rejected_sales_want_what_their_reason_wants() {
+    let runbook = file("docs/runbook.md");
+    let section = runbook.split("\n## rejected-share\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    for reason in kassa_bus::message::Reason::ALL {
+        assert!(section.contains(&format!("`{reason}`")), "nothing is said of {reason}");
+    }
+}
+
+#[test]
 fn the_commands_in_runbook_and_dashboards_are_ones_that_kassa_takes() {
     let mut found = kassa(&file("docs/runbook.md"));
     assert!(found.len() > 20);
