@@ -12,6 +12,8 @@ pub mod contained;
 pub mod content;
 /// Stage two: open the envelope.
 pub mod decrypt;
+/// How many envelopes of one sale's id are let in.
+pub mod envelope_limit;
 /// Whether an envelope that names no sale came before, as another.
 pub mod first_use;
 /// `accept` behind API Gateway.
@@ -58,6 +60,8 @@ pub mod group_commit;
 pub mod hold;
 /// How many sales a silent shop would have had.
 pub mod overdue;
+/// Sales that no look would find again.
+pub mod pending_rows;
 /// Which rows a sale changes, by how much; and how far a projection has come.
 pub mod posting;
 /// How far in time something has come.
@@ -66,8 +70,8 @@ pub mod progress_row;
 pub mod read_model;
 /// Its rows as questions show them.
 pub mod row;
-/// Which of a sale's envelopes came to no end.
-pub mod standing;
+/// How a sale stands: settled or pending.
+pub mod settlement;
 /// When which sales are looked at.
 pub mod sweep;
 /// When what came to no end is tried again.

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::overdue::{Selling, overdue};
 use crate::pending::Pending;
+use crate::pending_rows::PendingRows;
 use crate::read_model::ReadModel;
 use crate::row::DayRow;
 use crate::unsettled::Finder;
@@ -26,6 +27,7 @@ pub struct Watch {
     registry: Registry,
     read_model: ReadModel,
     finder: Finder,
+    rows: PendingRows,
     clock: Clock,
     metrics: Metrics,
     pending: Mutex<HashMap<ShopId, Pending>>,
@@ -41,11 +43,11 @@ impl Watch {
     pub fn new(
         registry: Registry,
         read_model: ReadModel,
-        finder: Finder,
+        (finder, rows): (Finder, PendingRows),
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
-        Self { registry, read_model, finder, clock, metrics, pending: Mutex::default() }
+        Self { registry, read_model, finder, rows, clock, metrics, pending: Mutex::default() }
     }
 
     #[must_use]
@@ -76,7 +78,7 @@ impl Watch {
         };
         // One that is listed and cannot be read has sales all the same.
         let zone = shop.map_or(TimeZone::UTC, |shop| shop.zone());
-        let looked = pending.look(&self.finder, (&id, zone), now).await.and(day);
+        let looked = pending.look((&self.finder, &self.rows), (&id, zone), now).await.and(day);
         (id, pending, looked)
     }
 

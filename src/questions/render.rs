@@ -25,8 +25,9 @@ pub fn sale(history: &SaleHistory) -> String {
         rows.add_row([event.at.strftime("%F %T%.3f").to_string(), after, event.kind.clone(), what(event)]);
         before = Some(event.at);
     }
-    let SaleHistory { sale_id, shop_id, status, .. } = history;
-    format!("Sale {sale_id} of {shop_id}: {}\n{rows}\n", status.as_str())
+    let SaleHistory { sale_id, shop_id, status, more, events: _ } = history;
+    let more = if *more { "There are more events, which are not shown.\n" } else { "" };
+    format!("Sale {sale_id} of {shop_id}: {}\n{rows}\n{more}", status.as_str())
 }
 
 fn elapsed(from: Timestamp, to: Timestamp) -> String {
