@@ -105,3 +105,35 @@ impl LastRejections {
             .map(|(_, key)| key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_thousand_rejections_are_told_again() {
+        let second = |n: i64| Timestamp::from_second(n).unwrap_or_default();
+        let rejection = |n: i64| StoredEvent {
+            key: EventKey { stream: "AMIS1#2026-11-22".into(), event: format!("{n}") },
+            kind: REJECTED.into(),
+            version: 1,
+            at: second(n / 2),
+            sale_id: kassa_bus::SaleId::new(second(0)),
+            shop_id: "AMIS1".parse().unwrap(),
+            trace: None,
+            reason: None,
+            body: String::new(),
+        };
+        let told = |times: &mut dyn Iterator<Item = i64>| {
+            let mut last = LastRejections::default();
+            times.for_each(|n| last.see(&rejection(n)));
+            assert!(last.seen.len() <= LastRejections::MOST);
+            last.taken().map(|key| key.event).collect::<Vec<_>>()
+        };
+        // given more than a thousand within a quarter of an hour, in whatever order they are read
+        let last = told(&mut (0..1_500).rev());
+        assert_eq!((last.len(), last[0].as_str(), last[999].as_str()), (1_000, "500", "1499"));
+        // and what is older than a quarter of an hour was told
+        assert_eq!(told(&mut [0, 3_000].into_iter()), ["3000"]);
+    }
+}
