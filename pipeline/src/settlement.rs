@@ -65,7 +65,7 @@ pub struct Unclear {
 }
 
 /// Envelopes of one sale that are kept at once, at most. A stranger can make more of a sale whose id is known.
-pub const MAX_ENVELOPES: usize = 1_000;
+pub const MAX_ENVELOPES: usize = 256;
 
 /// One sale's events, in the order of their keys, which may be without bodies.
 #[derive(Debug, Clone)]

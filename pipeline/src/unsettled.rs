@@ -11,7 +11,7 @@ use kassa_bus::{SaleId, ShopId};
 
 use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent};
 use crate::event_store::{Bodies, Cursor, EventStore};
-use crate::settlement::{Judged, MAX_ENVELOPES, SaleFold, Sales, Settlement, Unclear, Unjudged, unjudged};
+use crate::settlement::{Judged, SaleFold, Sales, Settlement, Unclear, Unjudged, unjudged};
 
 /// Finds what was accepted and is not settled, for whoever tells of it or publishes it again:
 /// [`accept::republished`](crate::accept::republished) makes the message of the accepted event.
@@ -19,6 +19,10 @@ use crate::settlement::{Judged, MAX_ENVELOPES, SaleFold, Sales, Settlement, Uncl
 pub struct Finder {
     pub store: EventStore,
 }
+
+/// Envelopes of one sale that are not judged, at most; the others are found once these are. As one a second is let in while
+/// none is judged, these are hours.
+const MAX_UNJUDGED: usize = 10_000;
 
 /// What a look found.
 #[derive(Debug, Default)]
@@ -94,8 +98,7 @@ impl Finder {
         }
     }
 
-    /// Reads a sale's envelopes and its rejections side by side, both in the order of the envelopes' hashes. Of those that
-    /// are not judged it gives the first thousand.
+    /// Reads a sale's envelopes and its rejections side by side, both in the order of the envelopes' hashes.
     async fn read(&self, sale: (&ShopId, &SaleId), old: bool) -> Result<Judged, TableError> {
         let recorded = self.store.has(sale, RECORDED).await?;
         let old = if old { self.judged_of_old(sale).await? } else { HashSet::new() };
@@ -111,7 +114,7 @@ impl Finder {
                 rejection = rejected.next().await?;
             }
             let is_judged = rejection.as_ref().and_then(StoredEvent::envelope).as_ref() == Some(&envelope);
-            if !is_judged && !old.contains(&envelope) && judged.unjudged.len() < MAX_ENVELOPES {
+            if !is_judged && !old.contains(&envelope) && judged.unjudged.len() < MAX_UNJUDGED {
                 judged.unjudged.push(unjudged(&event));
             }
         }
