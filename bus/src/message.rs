@@ -371,7 +371,8 @@ pub struct RejectedSale {
 impl Contract for RejectedSale {
     const TOPIC: Topic = Topic::DecryptErrors;
     fn id(&self) -> String {
-        format!("{}-{}", self.sale_id, self.origin.attempt)
+        // Each of a sale's envelopes has its own tries.
+        format!("{}-{}-{}", self.sale_id, self.envelope, self.origin.attempt)
     }
     fn attributes(&self) -> HashMap<String, String> {
         let reason = [("reason", self.reason.as_str())];

@@ -112,6 +112,41 @@ impl ShopsTable {
 }
 
 impl ShopsTable {
+    /// A partition's next rows after one, or the first, whose record type begins so: this many at most, or what a page holds.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn rows_after(
+        &self,
+        partition: &str,
+        beginning: &str,
+        after: Option<&str>,
+        limit: i32,
+    ) -> Result<Vec<Item>, TableError> {
+        let query = self
+            .client
+            .query()
+            .table_name(&*self.name)
+            .consistent_read(true)
+            .limit(limit)
+            .set_exclusive_start_key(after.map(|after| key(partition, after)))
+            .key_condition_expression("shop_id = :shop AND begins_with(record_type, :beginning)")
+            .expression_attribute_values(":shop", s(partition))
+            .expression_attribute_values(":beginning", s(beginning));
+        let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
+        Ok(page.items.unwrap_or_default())
+    }
+
+    /// Removes a row, if it is there.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn remove(&self, partition: &str, record_type: &str) -> Result<(), TableError> {
+        let delete = self.client.delete_item().table_name(&*self.name);
+        let removed = delete.set_key(Some(key(partition, record_type))).send().await;
+        removed.map(drop).map_err(TableError::unavailable("write the shops table"))
+    }
+
     /// Puts a row if this is true of what is there, and says whether it was.
     ///
     /// # Errors

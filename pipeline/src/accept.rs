@@ -10,14 +10,19 @@ use kassa_bus::{
 use serde_json::{Value, json};
 
 use crate::claim_check;
-use crate::event::{Accepted, Event, Fact};
+use crate::envelope_limit::{Entry, EnvelopeLimit};
+use crate::event::{Accepted, Event, Fact, RECORDED, envelope_hash};
 use crate::event_store::{Appended, EventStore};
 use crate::outcome::Outcome;
+use crate::pending_rows::PendingRows;
 use crate::problem::{Answer, Problem};
 use crate::rates::Rates;
 use crate::request::{self, Member, Posted, Posts};
+use crate::sweep;
+use crate::tries::Known;
 use kassa_bus::keys::{KeyError, ShopKeys};
 use kassa_bus::registry::{Registry, Shop};
+use kassa_bus::table::TableError;
 
 /// Takes a sale at the door: checks its form, keeps the closed envelope, passes it on, answers.
 ///
@@ -28,6 +33,9 @@ pub struct Accept {
     pub keys: Arc<dyn ShopKeys>,
     pub publisher: Arc<dyn Publisher>,
     pub rates: Rates,
+    pub limit: EnvelopeLimit,
+    /// Of sales whose ids are of days that nobody looks at.
+    pub pending: PendingRows,
     pub clock: Clock,
     pub metrics: Metrics,
 }
@@ -42,6 +50,12 @@ pub struct Post<'a> {
 
 /// Seconds a till may keep a public key.
 const KEY_MAX_AGE: u32 = 3600;
+
+/// A stranger posts under a sale's id, and this may be its till.
+const COME_AGAIN: Problem = Problem::TooMany {
+    retry_after: 1,
+    detail: "other envelopes came under this sale's id and are not judged yet; send it again with the same message_id",
+};
 
 const TRY_AGAIN: Problem = Problem::Unavailable {
     retry_after: 1,
@@ -79,23 +93,34 @@ impl Accept {
         }
         let _in_hand = self.rates.enter(&shop.shop_id, post.body.len())?;
         let answer = match posts {
-            Posts::One(posted) => self.one(posted, post.client, origin).await?,
-            Posts::Batch(_, members) => self.batch(members, post.client, &origin).await?,
+            Posts::One(posted) => self.one(&shop, posted, post.client, origin).await?,
+            Posts::Batch(_, members) => self.batch(&shop, members, post.client, &origin).await?,
         };
         Ok(Answer { key: shop.present_key().map(|key| key.kid.clone()), ..answer })
     }
 
-    async fn one(&self, posted: Posted, client: ClientAddress, origin: Origin) -> Result<Answer, Problem> {
-        let sale = self.take(posted, client, origin).await?;
-        let published = publish_one(&*self.publisher, Topic::ToDecrypt, claim_check::message(&sale)).await;
-        published.map_err(|error| try_again(&sale, error))?;
-        told(&sale);
-        Ok(yes(&sale))
+    async fn one(
+        &self,
+        shop: &Shop,
+        posted: Posted,
+        client: ClientAddress,
+        origin: Origin,
+    ) -> Result<Answer, Problem> {
+        let taken = self.take(shop, posted, client, origin).await?;
+        let sale = taken.sale();
+        if let Taken::New(sale) = &taken {
+            let message = claim_check::message(sale);
+            let published = publish_one(&*self.publisher, Topic::ToDecrypt, message).await;
+            published.map_err(|error| try_again(sale, error))?;
+            self.published(sale);
+        }
+        Ok(yes(sale))
     }
 
     /// Takes each sale of a batch for itself: what one is refused for is no matter of the others.
     async fn batch(
         &self,
+        shop: &Shop,
         members: Vec<Member>,
         client: ClientAddress,
         origin: &Origin,
@@ -103,17 +128,21 @@ impl Accept {
         let each = members.into_iter().map(|member| async move {
             let posted = member?;
             let id = posted.sale_id.clone();
-            self.take(posted, client, origin.clone()).await.map_err(|problem| (id, problem))
+            self.take(shop, posted, client, origin.clone()).await.map_err(|problem| (id, problem))
         });
         let taken: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
-        let messages = taken.iter().flatten().map(claim_check::message).collect();
+        let new = taken.iter().flatten().filter_map(Taken::new);
+        let messages = new.map(claim_check::message).collect();
         let mut published = self.publisher.publish(Topic::ToDecrypt, messages).await.into_iter();
-        let outcomes = taken.into_iter().map(|taken: Result<AcceptedSale, _>| {
-            let sale = taken?;
+        let outcomes = taken.into_iter().map(|taken: Result<Taken, _>| {
+            let sale = match taken? {
+                Taken::Repeated(sale) => return Ok(sale.sale_id),
+                Taken::New(sale) => sale,
+            };
             let lost = || PublishError { topic: Topic::ToDecrypt.name(), why: "no answer".into() };
             match published.next().unwrap_or_else(|| Err(lost())) {
                 Ok(()) => {
-                    told(&sale);
+                    self.published(&sale);
                     Ok(sale.sale_id)
                 }
                 Err(error) => Err((Some(sale.sale_id.clone()), try_again(&sale, error))),
@@ -134,33 +163,89 @@ impl Accept {
         shop.ok_or(Problem::UnknownShop)
     }
 
-    /// Appends the accepted event of a registered shop's sale.
+    /// Takes a sale of a registered shop, so that it is accepted. What repeats is not published again once it is on its way,
+    /// or settled.
     async fn take(
         &self,
+        shop: &Shop,
         posted: Posted,
         client: ClientAddress,
         origin: Origin,
-    ) -> Result<AcceptedSale, Problem> {
+    ) -> Result<Taken, Problem> {
         let sale_id = posted.sale_id.unwrap_or_else(|| SaleId::new(origin.accepted_at));
         let mut sale = AcceptedSale { shop_id: posted.shop_id, sale_id, envelope: posted.envelope, origin };
         trace::note("kassa.sale_id", sale.sale_id.as_str());
         self.rates.admit(&sale.shop_id, client)?;
+        let (id, envelope) = ((&sale.shop_id, &sale.sale_id), envelope_hash(&sale.envelope));
+        if self.enter(&sale, &envelope).await? == Entry::OnItsWay {
+            self.metrics.count(Metric::Duplicates, 1);
+            return Ok(Taken::Repeated(sale));
+        }
+        let failed = |error: TableError| try_again(&sale, error);
         let appended = async {
             let revocations = self.registry.tills.revocations(&sale.shop_id).await?;
             self.store.append(&accepted(&sale, revocations)).await
         };
-        match appended.await.map_err(|error| try_again(&sale, error))? {
-            Appended::New => {
+        match appended.await.inspect_err(|_| self.limit.remove(id, &envelope)) {
+            Ok(Appended::New) => {
                 let shop = &[(Dimension::Shop, sale.shop_id.as_str())];
                 self.metrics.count_of(Metric::Accepted, shop, 1);
             }
-            // When it came first is what counts, for whatever ended in between.
-            Appended::Exists(there) => {
-                sale.origin.accepted_at = there.at;
+            Ok(Appended::Exists(there)) => {
                 self.metrics.count(Metric::Duplicates, 1);
+                if self.is_settled(id, &envelope).await.map_err(failed)? {
+                    self.limit.remove(id, &envelope);
+                    return Ok(Taken::Repeated(sale));
+                }
+                // When it came first is what counts, for whatever ended in between.
+                sale.origin.accepted_at = there.at;
             }
+            Err(error) => return Err(failed(error)),
         }
-        Ok(sale)
+        self.note(shop, &sale).await.map_err(|error| try_again(&sale, error))?;
+        Ok(Taken::New(sale))
+    }
+
+    /// Has a row say that a sale is there which no look would meet.
+    async fn note(&self, shop: &Shop, sale: &AcceptedSale) -> Result<(), TableError> {
+        let AcceptedSale { shop_id, sale_id, origin, .. } = sale;
+        if sweep::meets(sale_id, self.clock.now(), &shop.zone()) {
+            return Ok(());
+        }
+        let known = Known { accepted_at: origin.accepted_at, found_at: origin.accepted_at };
+        self.pending.put(shop_id, sale_id, known).await
+    }
+
+    /// Gives the envelope a place among those of its sale.
+    async fn enter(&self, sale: &AcceptedSale, envelope: &str) -> Result<Entry, Problem> {
+        let id = (&sale.shop_id, &sale.sale_id);
+        let now = self.clock.now();
+        let mut entry = self.limit.enter(id, envelope, now);
+        if let Entry::Full(taken) = entry {
+            for other in taken {
+                let judged = self.store.is_rejected(id, &other).await;
+                if judged.map_err(|error| try_again(sale, error))? {
+                    self.limit.remove(id, &other);
+                }
+            }
+            entry = self.limit.enter(id, envelope, now);
+        }
+        match entry {
+            Entry::In | Entry::OnItsWay => Ok(entry),
+            Entry::Full(_) | Entry::ComeAgain => Err(COME_AGAIN),
+        }
+    }
+
+    /// Whether nothing is left to do for an envelope that was accepted.
+    async fn is_settled(&self, sale: (&ShopId, &SaleId), envelope: &str) -> Result<bool, TableError> {
+        Ok(self.store.has(sale, RECORDED).await? || self.store.is_rejected(sale, envelope).await?)
+    }
+
+    fn published(&self, sale: &AcceptedSale) {
+        let AcceptedSale { shop_id, sale_id, envelope, origin } = sale;
+        self.limit.published((shop_id, sale_id), &envelope_hash(envelope), self.clock.now());
+        let trace_id = origin.trace.map(|trace| tracing::field::display(trace.trace_id()));
+        tracing::debug!(%shop_id, %sale_id, trace_id, "accepted");
     }
 
     /// Answers a `GET /shop/{shop_id}/sales/{sale_id}`: what became of a sale that was accepted, with nothing of what was sold.
@@ -171,11 +256,11 @@ impl Accept {
         let told = async {
             self.shop(&shop_id).await?;
             self.rates.admit(&shop_id, client)?;
-            let events = self.store.sale_without_bodies(&shop_id, &sale_id).await.map_err(|error| {
+            let outcome = Outcome::read(&self.store, &shop_id, &sale_id).await.map_err(|error| {
                 tracing::error!(%shop_id, %sale_id, %error, "a sale's events cannot be read");
                 Problem::Unavailable { retry_after: 1, detail: "the sale's events cannot be read now" }
             })?;
-            Outcome::of(&events).ok_or(Problem::UnknownSale)
+            outcome.ok_or(Problem::UnknownSale)
         };
         match told.await {
             Ok(outcome) => Answer::json(200, &outcome.document(&sale_id)),
@@ -203,6 +288,25 @@ impl Accept {
 /// Appends of one batch at once.
 const AT_ONCE: usize = 25;
 
+/// A sale that is accepted.
+enum Taken {
+    /// It is to be published.
+    New(AcceptedSale),
+    /// It is on its way already, or settled.
+    Repeated(AcceptedSale),
+}
+
+impl Taken {
+    fn sale(&self) -> &AcceptedSale {
+        let (Self::New(sale) | Self::Repeated(sale)) = self;
+        sale
+    }
+
+    fn new(&self) -> Option<&AcceptedSale> {
+        if let Self::New(sale) = self { Some(sale) } else { None }
+    }
+}
+
 /// How a sale of a batch was answered.
 type Answered = Result<SaleId, (Option<SaleId>, Problem)>;
 
@@ -227,12 +331,6 @@ fn batch_answer(outcomes: &[Answered]) -> Result<Answer, Problem> {
     let status = if problems().next().is_none() { 202 } else { 207 };
     let retry_after = problems().filter_map(|(_, problem)| problem.retry_after()).max();
     Ok(Answer { retry_after, ..Answer::json(status, &json!({"sales": sales})) })
-}
-
-fn told(sale: &AcceptedSale) {
-    let AcceptedSale { shop_id, sale_id, origin, .. } = sale;
-    let trace_id = origin.trace.map(|trace| tracing::field::display(trace.trace_id()));
-    tracing::debug!(%shop_id, %sale_id, trace_id, "accepted");
 }
 
 fn try_again(sale: &AcceptedSale, error: impl Into<Retry>) -> Problem {

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use kassa_bus::ShopId;
 use kassa_bus::amount::{Amount, Total};
-use kassa_bus::{SaleId, ShopId};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::contained::{Changes, Contained, Later, positions};
-use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent, USED};
+use crate::event::{EventKey, StoredEvent, USED};
 use crate::event_store::{EventStore, Scan};
 use crate::last_at::Sought;
 use crate::posting::{Row, RowKey, Sums, add};
 use crate::read_model::ReadModel;
 use crate::row::{ReadRow, from_item};
+use crate::settlement::{SaleFold, Sales, Settlement};
+use crate::unsettled::Finder;
 use kassa_bus::registry::Registry;
 use kassa_bus::table::{Item, TableError, text};
 
@@ -23,9 +25,9 @@ pub struct Check {
     /// Sales with an accepted event.
     pub accepted: u64,
     pub recorded: u64,
-    /// Rejected and not recorded.
+    /// Each of its envelopes is rejected.
     pub rejected: u64,
-    /// Neither yet.
+    /// Neither.
     pub pending: u64,
     /// What does not agree, in words. Empty is what it should be.
     pub mismatches: Vec<String>,
@@ -50,6 +52,7 @@ pub async fn check(
     let mut later = Later::than(&positions(&checkpoints, changes).await?, changes).await?;
     let mut tally = Tally::default();
     rows.iter().for_each(|(shop, row)| tally.seek(shop, row));
+    let finder = Finder { store: store.clone() };
     for unreadable in registry.unreadable().await? {
         tally.mismatch(unreadable);
     }
@@ -64,7 +67,9 @@ pub async fn check(
         progress(scanned);
         page.unreadable.into_iter().for_each(|unreadable| tally.mismatch(unreadable));
         for event in &page.events {
-            tally.take(event);
+            if let Some(sale) = tally.take(event) {
+                tally.settle(&finder, sale).await?;
+            }
         }
         for event in later.contained(page.events).await? {
             tally.sum(&event);
@@ -77,7 +82,9 @@ pub async fn check(
     for event in later.settled(store).await? {
         tally.sum(&event);
     }
-    tally.end_of_sale();
+    if let Some(sale) = std::mem::take(&mut tally.sales).rest() {
+        tally.settle(&finder, sale).await?;
+    }
     compare(&mut tally, rows);
     Ok(tally.check)
 }
@@ -105,40 +112,24 @@ struct Tally {
     check: Check,
     sums: Sums,
     last_at: Sought,
-    sale: Option<(String, SaleId)>,
-    seen: Seen,
-}
-
-#[derive(Default)]
-struct Seen {
-    accepted: bool,
-    rejected: bool,
-    recorded: u32,
+    sales: Sales,
 }
 
 impl Tally {
-    fn take(&mut self, event: &StoredEvent) {
+    /// Takes the next event, and gives the sale that it shows to be complete.
+    fn take(&mut self, event: &StoredEvent) -> Option<SaleFold> {
         if let Err(error) = event.read() {
             self.mismatch(error.to_string());
         }
         if event.kind == USED {
             // An envelope's, and no sale's.
-            return;
+            return None;
         }
         let EventKey { stream, .. } = &event.key;
-        if self.sale.as_ref().is_none_or(|(s, sale)| s != stream || *sale != event.sale_id) {
-            self.end_of_sale();
-            self.sale = Some((stream.clone(), event.sale_id.clone()));
-        }
-        match event.kind.as_str() {
-            ACCEPTED => self.seen.accepted = true,
-            REJECTED => self.seen.rejected = true,
-            RECORDED => self.seen.recorded += 1,
-            _ => {}
-        }
-        if event.key.stream != EventKey::stream(&event.shop_id, event.sale_id.utc_date()) {
+        if *stream != EventKey::stream(&event.shop_id, event.sale_id.utc_date()) {
             self.mismatch(format!("{} stands in the stream {}, which is not its own", event.sale_id, stream));
         }
+        self.sales.take(event)
     }
 
     /// Notes what a day's row says of its last sale, to be looked for among its sales.
@@ -159,25 +150,26 @@ impl Tally {
         }
     }
 
-    fn end_of_sale(&mut self) {
-        let Some((_, sale)) = self.sale.take() else { return };
-        let seen = std::mem::take(&mut self.seen);
-        if matches!(seen, Seen { accepted: false, rejected: false, recorded: 0 }) {
+    async fn settle(&mut self, finder: &Finder, sale: SaleFold) -> Result<(), TableError> {
+        let (id, recorded) = (sale.sale_id.clone(), sale.recorded);
+        if (sale.accepted, sale.rejected, recorded) == (0, 0, 0) {
             // All there is of it is a message that was given up.
-            return;
+            return Ok(());
         }
-        self.check.accepted += u64::from(seen.accepted);
-        match (seen.recorded, seen.rejected) {
-            (0, false) => self.check.pending += 1,
-            (0, true) => self.check.rejected += 1,
-            _ => self.check.recorded += 1,
+        let judged = finder.judged(sale).await?;
+        self.check.accepted += u64::from(judged.accepted > 0);
+        match judged.settlement() {
+            Settlement::Recorded => self.check.recorded += 1,
+            Settlement::Rejected => self.check.rejected += 1,
+            Settlement::Pending => self.check.pending += 1,
         }
-        if !seen.accepted {
-            self.mismatch(format!("{sale} was never accepted"));
+        if judged.accepted == 0 {
+            self.mismatch(format!("{id} was never accepted"));
         }
-        if seen.recorded > 1 {
-            self.mismatch(format!("{sale} is recorded {} times", seen.recorded));
+        if recorded > 1 {
+            self.mismatch(format!("{id} is recorded {recorded} times"));
         }
+        Ok(())
     }
 
     fn mismatch(&mut self, what: String) {

@@ -72,7 +72,7 @@ pub struct Accepted {
     pub revocations: Option<u64>,
 }
 
-/// Body of `rejected#<attempt>`.
+/// Body of `rejected#<hash of the envelope>#<attempt>`; in events of before keys had the hash, of `rejected#<number>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
     pub reason: Reason,
@@ -194,7 +194,7 @@ impl Event {
     pub fn key(&self) -> EventKey {
         let event = match &self.fact {
             Fact::Accepted(accepted) => format!("{ACCEPTED}#{}", envelope_hash(&accepted.envelope)),
-            Fact::Rejected(rejected) => format!("{REJECTED}#{}", rejected.attempt),
+            Fact::Rejected(Rejected { envelope, attempt, .. }) => format!("{REJECTED}#{envelope}#{attempt}"),
             Fact::Recorded(_) => RECORDED.to_owned(),
             Fact::Dropped(Dropped { queue, message, .. }) => {
                 format!("{DROPPED}#{queue}#{}", URL64.encode(digest(&SHA256, message.as_bytes())))
@@ -297,6 +297,22 @@ impl StoredEvent {
         })
     }
 
+    /// Hash of the envelope that was accepted or rejected, as the event's key says it; of a rejection of before keys did,
+    /// as its body does, if that is there.
+    #[must_use]
+    pub fn envelope(&self) -> Option<String> {
+        let key = self.key.event.strip_prefix(self.sale_id.as_str())?;
+        let hash = match self.kind.as_str() {
+            ACCEPTED => key.strip_prefix("#accepted#"),
+            REJECTED => {
+                key.strip_prefix("#rejected#").and_then(|end| end.split_once('#')).map(|(hash, _)| hash)
+            }
+            _ => return None,
+        };
+        hash.map(str::to_owned)
+            .or_else(|| self.body::<Rejected>(REJECTED_VERSION).ok().map(|old| old.envelope))
+    }
+
     /// The stream record of this event, as `sequence` of `shard`.
     #[must_use]
     pub fn into_message(self, sequence: String, shard: &str) -> Message {
@@ -344,15 +360,6 @@ impl StoredEvent {
     fn unreadable(&self, why: String) -> Unreadable {
         Unreadable { stream: self.key.stream.clone(), event: self.key.event.clone(), why }
     }
-}
-
-/// Those of a sale's events that can be read. An envelope whose end cannot be counts as pending, and to send it on its
-/// way once more does no harm.
-#[must_use]
-pub fn readable(sale: &[StoredEvent]) -> Vec<Event> {
-    let read =
-        |event: &StoredEvent| event.read().inspect_err(|error| tracing::error!(%error, "skipped")).ok();
-    sale.iter().filter_map(read).collect()
 }
 
 /// Version 1 had neither totals nor a business date: totals follow from the lines, and the date was

@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::{SaleId, ShopId, trace};
 
-use crate::event::{Accepted, Event, EventKey, Fact, Recorded, StoredEvent};
+use crate::event::{
+    ACCEPTED, Accepted, DROPPED, Event, EventKey, Fact, RECORDED, REJECTED, Recorded, StoredEvent,
+};
 use crate::group_commit::GroupCommit;
 use crate::last_at::latest;
 use kassa_bus::table::{Item, PAGE, Readable, TableError, n, s, text};
@@ -61,6 +63,19 @@ impl Page {
         Self { events, unreadable, next }
     }
 }
+
+/// Whether a page has its events' bodies, in which are envelopes and what was sold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bodies {
+    With,
+    Without,
+}
+
+/// Events of one kind of one sale that people are shown.
+pub const SHOWN_OF_A_KIND: usize = 50;
+
+/// One more tells that there are more.
+const SHOWN: i32 = 51;
 
 pub(crate) const ABSENT: &str = "attribute_not_exists(#event)";
 
@@ -115,48 +130,55 @@ impl EventStore {
         }
     }
 
-    /// One sale's events, in the order of their keys, as far as they can be read.
+    /// One sale's events as people are shown them, in the order of their keys, as far as they can be read: of each kind the
+    /// first fifty, or what a page holds (1 MB). Whether there are more.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn sale(&self, shop: &ShopId, sale: &SaleId) -> Result<Vec<StoredEvent>, TableError> {
+    pub async fn sale(&self, shop: &ShopId, sale: &SaleId) -> Result<(Vec<StoredEvent>, bool), TableError> {
         let stream = EventKey::stream(shop, sale.utc_date());
-        let mut events = Vec::new();
-        let mut cursor = None;
-        loop {
-            let page = self.query(&stream, &format!("{sale}#"), cursor).await?;
-            events.extend(page.events);
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(events);
-            }
+        let (mut events, mut more) = (Vec::new(), false);
+        for kind in [ACCEPTED, DROPPED, RECORDED, REJECTED] {
+            let prefix = format!("{sale}#{kind}");
+            let page = self.query((&stream, &prefix), Bodies::With, SHOWN, None).await?;
+            more |= page.next.is_some();
+            events.extend(page.events.into_iter().take(SHOWN_OF_A_KIND));
         }
+        Ok((events, more))
     }
 
-    /// One sale's events, in the order of their keys and without bodies, so that nothing of what was sold is read. Of many,
-    /// what fits into a page (1 MB, which is hundreds: whoever asks is told of one sale).
+    /// A page of one sale's events whose keys begin so after its id, consistent and in their order.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn sale_without_bodies(
+    pub async fn of_sale(
         &self,
-        shop: &ShopId,
-        sale: &SaleId,
-    ) -> Result<Vec<StoredEvent>, TableError> {
-        let query = self
-            .client
-            .query()
-            .table_name(&*self.table)
-            .consistent_read(true)
-            .limit(PAGE)
-            .key_condition_expression("#stream = :stream AND begins_with(#event, :prefix)")
-            .select(Select::SpecificAttributes)
-            .projection_expression(WITHOUT_BODIES)
-            .set_expression_attribute_names(Some(without_bodies()))
-            .expression_attribute_values(":stream", s(EventKey::stream(shop, sale.utc_date())))
-            .expression_attribute_values(":prefix", s(format!("{sale}#")));
-        let page = query.send().await.map_err(TableError::unavailable("query a sale's events"))?;
-        page.items.unwrap_or_default().into_iter().map(from_item).collect()
+        (shop, sale): (&ShopId, &SaleId),
+        beginning: &str,
+        bodies: Bodies,
+        cursor: Cursor,
+    ) -> Result<Page, TableError> {
+        let stream = EventKey::stream(shop, sale.utc_date());
+        self.query((&stream, &format!("{sale}#{beginning}")), bodies, PAGE, cursor).await
+    }
+
+    /// Whether one of a sale's events has a key that begins so after its id. Reads no more than one.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn has(&self, sale: (&ShopId, &SaleId), beginning: &str) -> Result<bool, TableError> {
+        let stream = EventKey::stream(sale.0, sale.1.utc_date());
+        let prefix = format!("{}#{beginning}", sale.1);
+        let page = self.query((&stream, &prefix), Bodies::Without, 1, None).await?;
+        Ok(!(page.events.is_empty() && page.unreadable.is_empty()))
+    }
+
+    /// Whether it was said of an envelope of a sale that it is rejected, by an event whose key has its hash.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn is_rejected(&self, sale: (&ShopId, &SaleId), envelope: &str) -> Result<bool, TableError> {
+        self.has(sale, &format!("{REJECTED}#{envelope}#")).await
     }
 
     /// What is recorded of a sale, if it is.
@@ -198,7 +220,8 @@ impl EventStore {
     /// # Errors
     /// [`TableError`].
     pub async fn uses(&self, shop: &ShopId, ciphertext: &str) -> Result<Vec<StoredEvent>, TableError> {
-        Ok(self.query(&EventKey::envelope(shop, ciphertext), "", None).await?.events)
+        let stream = EventKey::envelope(shop, ciphertext);
+        Ok(self.query((&stream, ""), Bodies::With, PAGE, None).await?.events)
     }
 
     /// A page of the events of a shop's day (the UTC date of the sales' ids).
@@ -206,7 +229,7 @@ impl EventStore {
     /// # Errors
     /// [`TableError`].
     pub async fn day(&self, shop: &ShopId, date: Date, cursor: Cursor) -> Result<Page, TableError> {
-        self.query(&EventKey::stream(shop, date), "", cursor).await
+        self.query((&EventKey::stream(shop, date), ""), Bodies::With, PAGE, cursor).await
     }
 
     /// Events of a shop's day that belong to its latest sales: up to so many of sales whose ids tell the time, and
@@ -245,25 +268,36 @@ impl EventStore {
         Ok(events)
     }
 
-    async fn query(&self, stream: &str, prefix: &str, cursor: Cursor) -> Result<Page, TableError> {
+    async fn query(
+        &self,
+        (stream, prefix): (&str, &str),
+        bodies: Bodies,
+        limit: i32,
+        cursor: Cursor,
+    ) -> Result<Page, TableError> {
+        let mut names = HashMap::from([("#stream".to_owned(), "stream".to_owned())]);
         let mut query = self
             .client
             .query()
             .table_name(&*self.table)
             .consistent_read(true)
-            .limit(PAGE)
+            .limit(limit)
             .set_exclusive_start_key(cursor)
-            .expression_attribute_names("#stream", "stream")
             .expression_attribute_values(":stream", s(stream));
+        if bodies == Bodies::Without {
+            names.extend(without_bodies());
+            query = query.select(Select::SpecificAttributes).projection_expression(WITHOUT_BODIES);
+        }
         query = if prefix.is_empty() {
             query.key_condition_expression("#stream = :stream")
         } else {
+            names.insert("#event".into(), "event".into());
             query
                 .key_condition_expression("#stream = :stream AND begins_with(#event, :prefix)")
-                .expression_attribute_names("#event", "event")
                 .expression_attribute_values(":prefix", s(prefix))
         };
-        let page = query.send().await.map_err(TableError::unavailable("query events"))?;
+        let page = query.set_expression_attribute_names(Some(names)).send().await;
+        let page = page.map_err(TableError::unavailable("query events"))?;
         Ok(Page::of(page.items, page.last_evaluated_key))
     }
 

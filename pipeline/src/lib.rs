@@ -14,6 +14,8 @@ pub mod contained;
 pub mod content;
 /// Stage two: open the envelope.
 pub mod decrypt;
+/// How many envelopes of one sale's id are let in.
+pub mod envelope_limit;
 /// Whether an envelope that names no sale came before, as another.
 pub mod first_use;
 /// `accept` behind API Gateway.
@@ -64,6 +66,8 @@ pub mod hold;
 pub mod last_at;
 /// How many sales a silent shop would have had.
 pub mod overdue;
+/// Sales that no look would find again.
+pub mod pending_rows;
 /// Which rows a sale changes, by how much; and how far a projection has come.
 pub mod posting;
 /// How far in time something has come.
@@ -72,8 +76,8 @@ pub mod progress_row;
 pub mod read_model;
 /// Its rows as questions show them.
 pub mod row;
-/// Which of a sale's envelopes came to no end.
-pub mod standing;
+/// How a sale stands: settled or pending.
+pub mod settlement;
 /// When which sales are looked at.
 pub mod sweep;
 /// When what came to no end is tried again.

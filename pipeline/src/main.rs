@@ -13,10 +13,12 @@ use kassa_bus::sns::Sns;
 use kassa_bus::{Publisher, SettingError, Topic};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
+use kassa_pipeline::envelope_limit::EnvelopeLimit;
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::first_use::FirstUse;
 use kassa_pipeline::gateway;
 use kassa_pipeline::opener::Opener;
+use kassa_pipeline::pending_rows::PendingRows;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use kassa_pipeline::rates::Rates;
@@ -61,10 +63,12 @@ impl Parts {
         let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
         Ok(Accept {
             store: self.events(&dynamodb)?,
+            pending: PendingRows::new(self.shops(&dynamodb)?),
             registry: self.registry(dynamodb)?,
             keys: self.keys()?,
             publisher: self.publisher(&[(Topic::ToDecrypt, "TO_DECRYPT_TOPIC")])?,
             rates: Rates::told(&self.function.settings)?,
+            limit: EnvelopeLimit::default(),
             clock: self.function.clock.clone(),
             metrics: self.function.metrics.clone(),
         })
@@ -113,17 +117,23 @@ impl Parts {
         let Function { metrics, clock, .. } = &self.function;
         let finder = Finder { store: self.events(&dynamodb)? };
         let read_model = ReadModel::new(dynamodb.clone(), self.table("SHOPS_TABLE")?);
-        Ok(Watch::new(self.registry(dynamodb)?, read_model, finder, clock.clone(), metrics.clone()))
+        let pending = PendingRows::new(self.shops(&dynamodb)?);
+        Ok(Watch::new(
+            self.registry(dynamodb)?,
+            read_model,
+            (finder, pending),
+            clock.clone(),
+            metrics.clone(),
+        ))
     }
 
     fn reconcile(&self) -> Result<Reconcile, SettingError> {
         let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
         let Function { metrics, clock, settings, .. } = &self.function;
-        let table = ShopsTable::new(dynamodb.clone(), self.table("SHOPS_TABLE")?);
         Reconcile::told(
             settings,
             Finder { store: self.events(&dynamodb)? },
-            table,
+            self.shops(&dynamodb)?,
             self.publisher(&[(Topic::ToDecrypt, "TO_DECRYPT_TOPIC")])?,
             (clock.clone(), metrics.clone()),
         )
@@ -131,6 +141,10 @@ impl Parts {
 
     fn table(&self, name: &'static str) -> Result<&str, SettingError> {
         self.function.settings.table(name)
+    }
+
+    fn shops(&self, dynamodb: &aws_sdk_dynamodb::Client) -> Result<ShopsTable, SettingError> {
+        Ok(ShopsTable::new(dynamodb.clone(), self.table("SHOPS_TABLE")?))
     }
 
     fn events(&self, dynamodb: &aws_sdk_dynamodb::Client) -> Result<EventStore, SettingError> {

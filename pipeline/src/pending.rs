@@ -1,4 +1,7 @@
-use std::collections::BTreeMap;
+//! One shop's pending sales, from one minute to the next: what looks find and what rows say is known until a look finds it settled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::civil::Date;
@@ -7,18 +10,26 @@ use jiff::{SignedDuration, Timestamp};
 use kassa_bus::table::TableError;
 use kassa_bus::{SaleId, ShopId};
 
-use crate::standing::Unsettled;
+use crate::pending_rows::PendingRows;
+use crate::settlement::Unjudged;
 use crate::sweep::{SURELY_SETTLED, Sweeps};
+use crate::tries::Known;
 use crate::unsettled::Finder;
 
-/// One shop's pending sales, from one minute to the next.
+/// One shop's pending sales.
 ///
-/// What a look finds is known until another look finds it settled. A process that begins anew looks back for six hours,
-/// and at today's classic ids; what has been pending for longer it finds when its time is looked at again.
+/// A process that begins anew looks back for six hours, and at today's classic ids. What was given up before, and what is of days
+/// that nobody looks at, has [a row](PendingRows).
 pub struct Pending {
     sweeps: Sweeps,
     classics: Option<ClassicsLook>,
     known: BTreeMap<SaleId, Known>,
+    /// Those of them that have a row.
+    rows: BTreeSet<SaleId>,
+    /// Where the next rows begin.
+    rows_from: Option<SaleId>,
+    /// Those whose rows are needed no more.
+    settled: Vec<SaleId>,
     /// Where looking again at many goes on.
     again: Timestamp,
 }
@@ -31,14 +42,6 @@ struct ClassicsLook {
     hour: (Date, i8),
     /// Events that were read of that day.
     events: usize,
-}
-
-/// A pending sale, as far as is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
-    /// When it was accepted; or found, if a clock that was ahead says that this is still to come.
-    pub accepted_at: Timestamp,
-    pub found_at: Timestamp,
 }
 
 /// Events that one look reads, more or less: more than a shop has in a minute. The rest is left to the next minute.
@@ -62,7 +65,15 @@ const YESTERDAY: i8 = 6;
 impl Pending {
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { sweeps: Sweeps::new(now), classics: None, known: BTreeMap::new(), again: Timestamp::MIN }
+        Self {
+            sweeps: Sweeps::new(now),
+            classics: None,
+            known: BTreeMap::new(),
+            rows: BTreeSet::new(),
+            rows_from: None,
+            settled: Vec::new(),
+            again: Timestamp::MIN,
+        }
     }
 
     /// How many have been pending for as long as no sale should, and for how long the first of them has.
@@ -79,18 +90,51 @@ impl Pending {
         self.known.iter().map(|(sale, known)| (sale, *known))
     }
 
+    /// Those of these that have no row get one.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn keep(
+        &mut self,
+        rows: &PendingRows,
+        shop: &ShopId,
+        sales: &[(SaleId, Known)],
+    ) -> Result<(), TableError> {
+        for (sale, known) in sales {
+            if !self.rows.contains(sale) {
+                rows.put(shop, sale, *known).await?;
+                self.rows.insert(sale.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes rows that are needed no more.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn clear(&mut self, rows: &PendingRows, shop: &ShopId) -> Result<(), TableError> {
+        // What fails is found again among the rows.
+        let settled = std::mem::take(&mut self.settled).into_iter();
+        let removals = settled.map(|sale| async move { rows.remove(shop, &sale).await });
+        stream::iter(removals).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
     /// Looks at what is due.
     ///
     /// # Errors
     /// [`TableError`]; what was not looked at is still due.
     pub async fn look(
         &mut self,
-        finder: &Finder,
+        (finder, rows): (&Finder, &PendingRows),
         (id, zone): (&ShopId, TimeZone),
         now: Timestamp,
     ) -> Result<(), TableError> {
-        if self.known.len() <= FEW {
-            self.look_again(finder, id, now).await?;
+        self.look_at_rows((finder, rows), id, now).await?;
+        let others: Vec<SaleId> =
+            self.known.keys().filter(|sale| !self.rows.contains(*sale)).cloned().collect();
+        if others.len() <= FEW {
+            self.look_again(finder, id, others, now).await?;
         } else {
             self.look_again_at_many(finder, id, now).await?;
         }
@@ -104,7 +148,8 @@ impl Pending {
         for date in classic_ids_due(hour, now, self.classics) {
             let found = finder.of_classic_ids(id, date).await?;
             events.get_or_insert(found.events);
-            self.note(|known| known.instant().is_none() && known.utc_date() == date, found.unsettled, now);
+            let of_date = |known: &SaleId| known.instant().is_none() && known.utc_date() == date;
+            self.note(of_date, found.unsettled, now);
         }
         self.classics = events.map(|events| ClassicsLook { at: now, hour, events }).or(self.classics);
         Ok(())
@@ -129,15 +174,48 @@ impl Pending {
         Ok(upto)
     }
 
-    async fn look_again(&mut self, finder: &Finder, shop: &ShopId, now: Timestamp) -> Result<(), TableError> {
-        let known: Vec<SaleId> = self.known.keys().cloned().collect();
-        let looks = known.into_iter().map(|sale| async move {
+    /// Looks at the next sales that have rows, and at those that had one.
+    async fn look_at_rows(
+        &mut self,
+        (finder, rows): (&Finder, &PendingRows),
+        shop: &ShopId,
+        now: Timestamp,
+    ) -> Result<(), TableError> {
+        let (page, last) = rows.after(shop, self.rows_from.as_ref()).await?;
+        let from = self.rows_from.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let to = last.as_ref().map_or(Bound::Unbounded, Bound::Included);
+        let mut sales: BTreeSet<SaleId> = self.rows.range((from, to)).cloned().collect();
+        for (sale, Known { accepted_at, found_at }) in page {
+            // Of one that was accepted a moment ago a look may not see the event yet.
+            if now.duration_since(accepted_at).abs() >= SURELY_SETTLED && self.known.len() < MANY {
+                let known = Known { accepted_at: accepted_at.min(now), found_at: found_at.min(now) };
+                self.known.entry(sale.clone()).or_insert(known);
+                self.rows.insert(sale.clone());
+                sales.insert(sale);
+            }
+        }
+        self.rows_from = last;
+        self.look_again(finder, shop, sales, now).await
+    }
+
+    async fn look_again(
+        &mut self,
+        finder: &Finder,
+        shop: &ShopId,
+        sales: impl IntoIterator<Item = SaleId>,
+        now: Timestamp,
+    ) -> Result<(), TableError> {
+        let looks = sales.into_iter().map(|sale| async move {
             let found = finder.again(shop, &sale).await?;
             Ok::<_, TableError>((sale, found.unsettled))
         });
         let looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
         for (sale, unsettled) in looks {
-            self.note(|known| *known == sale, unsettled, now);
+            let before = self.known.remove_entry(&sale).into_iter().collect();
+            self.learn(&before, unsettled, now);
+            if !self.known.contains_key(&sale) && self.rows.remove(&sale) {
+                self.settled.push(sale);
+            }
         }
         Ok(())
     }
@@ -149,7 +227,8 @@ impl Pending {
         shop: &ShopId,
         now: Timestamp,
     ) -> Result<(), TableError> {
-        let first = self.known.keys().filter_map(SaleId::instant).min();
+        let others = self.known.keys().filter(|sale| !self.rows.contains(*sale));
+        let first = others.filter_map(SaleId::instant).min();
         let to = now - SURELY_SETTLED;
         let Some(from) = first.map(|first| first.max(self.again)).filter(|from| *from < to) else {
             self.again = Timestamp::MIN;
@@ -161,10 +240,13 @@ impl Pending {
     }
 
     /// What was found takes the place of what was known of the same sales.
-    fn note(&mut self, looked_at: impl Fn(&SaleId) -> bool, found: Vec<Unsettled>, now: Timestamp) {
-        let before: BTreeMap<_, _> = self.known.extract_if(.., |sale, _| looked_at(sale)).collect();
-        // Another envelope of a recorded sale is most likely a repeat, and pending for nobody.
-        for Unsettled { sale_id, accepted_at, .. } in found.into_iter().filter(|found| !found.recorded) {
+    fn note(&mut self, looked_at: impl Fn(&SaleId) -> bool, found: Vec<Unjudged>, now: Timestamp) {
+        let before = self.known.extract_if(.., |sale, _| looked_at(sale)).collect();
+        self.learn(&before, found, now);
+    }
+
+    fn learn(&mut self, before: &BTreeMap<SaleId, Known>, found: Vec<Unjudged>, now: Timestamp) {
+        for Unjudged { sale_id, accepted_at, .. } in found {
             if self.known.len() < MANY {
                 // What was found at a time still to come was found by a clock that has been set right since.
                 let before = before.get(&sale_id).copied().filter(|known| known.found_at <= now);

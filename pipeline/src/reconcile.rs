@@ -1,9 +1,11 @@
+//! What is pending is sent on its way again, once a minute; and all of it, when a shop opens or somebody asks for it.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::registry::Registry;
@@ -19,9 +21,10 @@ use crate::claim_check;
 use crate::event::StoredEvent;
 use crate::event_store::Scan;
 use crate::pending::Pending;
+use crate::pending_rows::PendingRows;
 use crate::progress_row::ProgressRow;
-use crate::standing::{Sales, Unsettled};
-use crate::tries::Tries;
+use crate::settlement::{SaleFold, Sales, Unjudged};
+use crate::tries::{Known, Tries};
 use crate::unsettled::Finder;
 
 /// Sends accepted sales that came to no end on their way again, once a minute, the oldest first.
@@ -31,6 +34,7 @@ use crate::unsettled::Finder;
 pub struct Reconcile {
     registry: Registry,
     finder: Finder,
+    rows: PendingRows,
     reached: ProgressRow,
     publisher: Arc<dyn Publisher>,
     clock: Clock,
@@ -85,6 +89,7 @@ impl Reconcile {
         Ok(Self {
             registry: Registry::of(shops.clone()),
             finder,
+            rows: PendingRows::new(shops.clone()),
             reached: ProgressRow { table: shops, name: "#reconcile" },
             publisher,
             clock,
@@ -109,44 +114,72 @@ impl Reconcile {
         }
     }
 
-    /// Brings up to date what is known to be pending.
+    /// Brings up to date what is known to be pending. What fails with one shop stops no other.
     async fn look(&self, known: &mut HashMap<ShopId, Pending>, now: Timestamp) -> Result<(), Retry> {
         let looks = self.registry.shops().await?.into_iter().map(|id| {
             let mut pending = known.remove(&id).unwrap_or_else(|| Pending::new(now));
             async move {
-                // One that is listed and cannot be read has sales all the same.
-                let looked = match self.registry.readable_shop(&id).await {
-                    Ok(shop) => {
-                        let zone = shop.map_or(TimeZone::UTC, |shop| shop.zone());
-                        pending.look(&self.finder, (&id, zone), now).await
-                    }
-                    Err(error) => Err(error),
+                let looked = async {
+                    // One that is listed and cannot be read has sales all the same.
+                    let shop = self.registry.readable_shop(&id).await?;
+                    let zone = shop.map_or(TimeZone::UTC, |shop| shop.zone());
+                    pending.look((&self.finder, &self.rows), (&id, zone), now).await?;
+                    pending.clear(&self.rows, &id).await
                 };
+                let looked = looked.await;
                 (id, pending, looked)
             }
         });
         let looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
         let mut outcome = Ok(());
         for (id, pending, looked) in looks {
-            known.insert(id, pending);
-            outcome = outcome.and(looked);
+            known.insert(id.clone(), pending);
+            outcome = outcome.and(looked.inspect_err(|error| {
+                tracing::error!(shop_id = %id, %error, "what is pending is not known in full");
+            }));
         }
         Ok(outcome?)
     }
 
-    async fn publish(&self, Due { shop, sale, .. }: &Due) -> Result<(), Retry> {
-        let found = self.finder.again(shop, sale).await?;
-        let unsettled = found.unsettled.into_iter().filter(|found| !found.recorded);
-        publish(&self.finder, (&*self.publisher, &self.metrics), shop, unsettled).await.map(drop)
+    /// What is due of the sales that are known, the oldest first, and up to when that is all.
+    fn due(
+        &self,
+        known: &HashMap<ShopId, Pending>,
+        from: Timestamp,
+        now: Timestamp,
+    ) -> (Vec<Due>, Timestamp) {
+        let mut due: Vec<Due> = Vec::new();
+        for (shop, pending) in known {
+            due.extend(pending.known().filter_map(|(sale, known)| {
+                let at = self.tries.due(known, from, now)?;
+                Some(Due { at, shop: shop.clone(), sale: sale.clone() })
+            }));
+        }
+        due.sort_by(|a, b| (a.at, &a.sale).cmp(&(b.at, &b.sale)));
+        let upto = bound(&mut due, self.most, now);
+        (due, upto)
     }
 
-    /// How many were tried for the last time and have still come to no end.
-    #[expect(clippy::cast_precision_loss, reason = "there are a hundred thousand, at most")]
-    fn tell_given_up(&self, known: &HashMap<ShopId, Pending>, now: Timestamp) {
-        let over =
-            |pending: &Pending| pending.known().filter(|(_, known)| self.tries.are_over(*known, now)).count();
-        let count: usize = known.values().map(over).sum();
+    async fn publish(&self, Due { shop, sale, .. }: &Due) -> Result<(), Retry> {
+        let found = self.finder.again(shop, sale).await?;
+        publish(&self.finder, (&*self.publisher, &self.metrics), shop, found.unsettled).await.map(drop)
+    }
+
+    /// Says how many were tried for the last time and are still pending. Each has a row from then on, as the process that
+    /// begins anew would not look back so far.
+    async fn give_up(&self, known: &mut HashMap<ShopId, Pending>, now: Timestamp) -> Result<(), Retry> {
+        let (mut count, mut outcome) = (0, Ok(()));
+        for (shop, pending) in known {
+            let over = |(sale, known): (&SaleId, Known)| {
+                self.tries.are_over(known, now).then(|| (sale.clone(), known))
+            };
+            let over: Vec<_> = pending.known().filter_map(over).collect();
+            count += over.len();
+            outcome = outcome.and(pending.keep(&self.rows, shop, &over).await);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "there are a hundred thousand, at most")]
         self.metrics.observe(Metric::GivenUp, &[], count as f64);
+        Ok(outcome?)
     }
 }
 
@@ -159,27 +192,18 @@ impl Subscriber for Reconcile {
     async fn tick(&self) -> Result<(), Retry> {
         let now = self.clock.now();
         let mut known = self.pending.lock().await;
-        self.look(&mut known, now).await?;
+        let looked = self.look(&mut known, now).await;
         let reached = self.reached.read().await?;
         // What is still to come was reached by a clock that was ahead, and has been set right since.
         let from = reached.upto.filter(|reached| *reached <= now + APART).unwrap_or(now - BACK);
-        let mut due: Vec<Due> = Vec::new();
-        for (shop, pending) in known.iter() {
-            due.extend(pending.known().filter_map(|(sale, known)| {
-                let at = self.tries.due(known, from, now)?;
-                Some(Due { at, shop: shop.clone(), sale: sale.clone() })
-            }));
-        }
-        due.sort_by(|a, b| (a.at, &a.sale).cmp(&(b.at, &b.sale)));
-        let upto = bound(&mut due, self.most, now);
-        // What was published by then when one fails is published again, which does no harm.
-        stream::iter(&due)
-            .map(|due| Ok(self.publish(due)))
-            .try_for_each_concurrent(AT_ONCE, |sent| sent)
-            .await?;
-        self.reached.write(reached, upto).await?;
-        self.tell_given_up(&known, now);
-        Ok(())
+        let (due, upto) = self.due(&known, from, now);
+        // One that fails stops no other. What was published by then is published again with it, which does no harm.
+        let sends = due.into_iter().map(|due| async move { self.publish(&due).await });
+        let sent: Vec<_> = stream::iter(sends).buffer_unordered(AT_ONCE).collect().await;
+        let sent: Result<(), Retry> = sent.into_iter().collect();
+        let given_up = self.give_up(&mut known, now).await;
+        looked.and(sent).and(given_up)?;
+        Ok(self.reached.write(reached, upto).await?)
     }
 }
 
@@ -192,36 +216,43 @@ fn bound(due: &mut Vec<Due>, most: usize, now: Timestamp) -> Timestamp {
     last
 }
 
+/// Envelopes that are in hand at once: each may have 320 KB.
+const IN_HAND: usize = 8;
+
 async fn publish(
     finder: &Finder,
     (publisher, metrics): Way<'_>,
     shop: &ShopId,
-    unsettled: impl IntoIterator<Item = Unsettled>,
+    unsettled: Vec<Unjudged>,
 ) -> Result<u64, Retry> {
     let keys: Vec<_> = unsettled.into_iter().map(|found| found.key).collect();
-    let mut messages = Vec::new();
-    for event in finder.store.get(&keys).await? {
-        match event.and_then(|event| Ok(event.read()?)) {
-            Ok(event) => {
-                messages.extend(accept::republished(event, 1).map(|sale| claim_check::message(&sale)));
+    let mut count = 0;
+    for keys in keys.chunks(IN_HAND) {
+        let mut messages = Vec::new();
+        for event in finder.store.get(keys).await? {
+            match event.and_then(|event| Ok(event.read()?)) {
+                Ok(event) => {
+                    messages.extend(accept::republished(event, 1).map(|sale| claim_check::message(&sale)));
+                }
+                // It keeps no other from going its way; the sale stays pending.
+                Err(error) if error.is_unreadable() => {
+                    tracing::error!(%error, "cannot be sent on its way again");
+                    metrics.count(Metric::UnreadableEvents, 1);
+                }
+                Err(error) => return Err(error.into()),
             }
-            // It keeps no other from going its way; the sale stays pending.
-            Err(error) if error.is_unreadable() => {
-                tracing::error!(%error, "cannot be sent on its way again");
-                metrics.count(Metric::UnreadableEvents, 1);
-            }
-            Err(error) => return Err(error.into()),
         }
+        let sent = messages.len() as u64;
+        for published in publisher.publish(Topic::ToDecrypt, messages).await {
+            published?;
+        }
+        metrics.count_of(Metric::Republished, &[(Dimension::Shop, shop.as_str())], sent);
+        count += sent;
     }
-    let count = messages.len() as u64;
-    for published in publisher.publish(Topic::ToDecrypt, messages).await {
-        published?;
-    }
-    metrics.count_of(Metric::Republished, &[(Dimension::Shop, shop.as_str())], count);
     Ok(count)
 }
 
-/// Every sale that came to no end, whenever it was accepted and however often it was tried: what a shop that opens, or
+/// Every envelope that was accepted and is not judged, whenever it came and however often it was tried: what a shop that opens, or
 /// somebody who has mended something, sends on its way. Reads the whole table, and shows each event to `see`.
 ///
 /// With no way to send them, it only says how many there are.
@@ -236,27 +267,31 @@ pub async fn reconcile_all(
 ) -> Result<u64, Retry> {
     let scan = Scan { without_bodies: true, ..Scan::default() };
     let (mut count, mut sales, mut cursor) = (0, Sales::default(), None);
-    let settle = async |sale: &[StoredEvent]| -> Result<u64, Retry> {
-        let Some(shop) = sale.first().map(|event| &event.shop_id).filter(|shop| meant(shop)) else {
+    let settle = async |sale: SaleFold| -> Result<u64, Retry> {
+        let shop = sale.shop_id.clone();
+        if !meant(&shop) {
             return Ok(0);
-        };
-        let unsettled = finder.of(sale).await?;
+        }
+        let unjudged = finder.unjudged(sale).await?;
         match way {
-            Some(way) => publish(finder, way, shop, unsettled).await,
-            None => Ok(unsettled.len() as u64),
+            Some(way) => publish(finder, way, &shop, unjudged).await,
+            None => Ok(unjudged.len() as u64),
         }
     };
     loop {
         let page = finder.store.scan(scan, cursor).await?;
         for event in page.events {
             see(&event);
-            if let Some(sale) = sales.take(event) {
-                count += settle(&sale).await?;
+            if let Some(sale) = sales.take(&event) {
+                count += settle(sale).await?;
             }
         }
         cursor = page.next;
         if cursor.is_none() {
-            return Ok(count + settle(&sales.rest()).await?);
+            return match sales.rest() {
+                Some(sale) => Ok(count + settle(sale).await?),
+                None => Ok(count),
+            };
         }
     }
 }

@@ -4,7 +4,7 @@ use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic, trace};
 
-use crate::event::{Event, Fact, Rejected, envelope_hash};
+use crate::event::{Accepted, Event, Fact, Rejected};
 use crate::event_store::{Appended, EventStore};
 
 /// Why a sale can never be recorded as it is: a fact, not an error.
@@ -56,37 +56,29 @@ impl Reject {
 
     async fn rejected(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
         let rejected_at = self.clock.now();
-        let mut attempt = sale.origin.attempt;
-        loop {
-            let event = Event {
-                shop_id: sale.shop_id.clone(),
-                sale_id: sale.sale_id.clone(),
-                at: rejected_at,
-                trace: sale.origin.trace,
-                fact: Fact::Rejected(Rejected {
-                    reason: rejection.reason,
-                    detail: rejection.detail.clone(),
-                    sealed_with: rejection.sealed_with.clone(),
-                    envelope: sale.envelope.to_owned(),
-                    attempt,
-                }),
-            };
-            match self.store.append(&event).await? {
-                Appended::New => {
-                    let labels = [
-                        (Dimension::Shop, sale.shop_id.as_str()),
-                        (Dimension::Reason, rejection.reason.as_str()),
-                    ];
-                    self.metrics.count_of(Metric::Rejected, &labels, 1);
-                    break;
-                }
-                Appended::Exists(there) if rejects(&there.read()?, sale.envelope) => {
-                    self.metrics.count(Metric::Duplicates, 1);
-                    break;
-                }
-                // Another envelope of the same sale was rejected under this number.
-                Appended::Exists(_) => attempt += 1,
+        let attempt = sale.origin.attempt;
+        let event = Event {
+            shop_id: sale.shop_id.clone(),
+            sale_id: sale.sale_id.clone(),
+            at: rejected_at,
+            trace: sale.origin.trace,
+            fact: Fact::Rejected(Rejected {
+                reason: rejection.reason,
+                detail: rejection.detail.clone(),
+                sealed_with: rejection.sealed_with.clone(),
+                envelope: sale.envelope.to_owned(),
+                attempt,
+            }),
+        };
+        match self.store.append(&event).await? {
+            Appended::New => {
+                let labels = [
+                    (Dimension::Shop, sale.shop_id.as_str()),
+                    (Dimension::Reason, rejection.reason.as_str()),
+                ];
+                self.metrics.count_of(Metric::Rejected, &labels, 1);
             }
+            Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
         }
         let waited = rejected_at.duration_since(sale.origin.accepted_at).as_millis();
         tracing::info!(
@@ -113,29 +105,26 @@ impl Reject {
     }
 }
 
-/// The message that a rejection stands for, from its sale's events: what to publish again if it was lost on
-/// its way.
+/// The message that a rejection stands for, from its event and the accepted one of its envelope: what to publish again if it was
+/// lost on its way.
 #[must_use]
-pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
-    let Fact::Rejected(rejected) = &rejection.fact else { return None };
-    let (accepted, at) = sale.iter().find_map(|event| match &event.fact {
-        Fact::Accepted(accepted) if envelope_hash(&accepted.envelope) == rejected.envelope => {
-            Some((accepted, event.at))
-        }
-        _ => None,
-    })?;
+pub fn republished(accepted: Event, rejection: Event) -> Option<RejectedSale> {
+    let (Fact::Accepted(envelope), Fact::Rejected(rejected)) = (accepted.fact, rejection.fact) else {
+        return None;
+    };
+    let Accepted { envelope: closed, source, .. } = envelope;
     Some(RejectedSale {
-        shop_id: rejection.shop_id.clone(),
-        sale_id: rejection.sale_id.clone(),
+        shop_id: rejection.shop_id,
+        sale_id: rejection.sale_id,
         reason: rejected.reason,
-        detail: rejected.detail.clone(),
-        sealed_with: rejected.sealed_with.clone(),
-        envelope: rejected.envelope.clone(),
-        closed: Some(&accepted.envelope).filter(|closed| told(rejected.reason, closed)).cloned(),
+        detail: rejected.detail,
+        sealed_with: rejected.sealed_with,
+        envelope: rejected.envelope,
+        closed: Some(closed).filter(|closed| told(rejected.reason, closed)),
         rejected_at: rejection.at,
         origin: Origin {
-            source: accepted.source,
-            accepted_at: at,
+            source,
+            accepted_at: accepted.at,
             attempt: rejected.attempt,
             trace: rejection.trace,
         },
@@ -145,8 +134,4 @@ pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
 /// Whether the envelope is told as well: a message has to have room for it.
 fn told(reason: Reason, closed: &Envelope) -> bool {
     reason == Reason::WrongKey && closed.is_inline()
-}
-
-fn rejects(event: &Event, envelope: &str) -> bool {
-    matches!(&event.fact, Fact::Rejected(rejected) if rejected.envelope == envelope)
 }

@@ -1,4 +1,8 @@
+//! When which sales are looked at, as far as their ids tell when they were made; and which sales no look would meet.
+
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use kassa_bus::SaleId;
 
 /// A look at the sales whose ids were made so long ago.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +29,19 @@ const LOOKS: [Look; 4] = [look(1, 0, 20), look(20, 5, 360), look(360, 15, 375), 
 
 /// How long after its acceptance a sale is surely settled, if nothing is wrong.
 pub const SURELY_SETTLED: SignedDuration = LOOKS[0].lag;
+
+/// Whether a look will meet a sale that is accepted now: one whose id is of a time that is yet to be looked at, or a classic one
+/// of the shop's day. Of any other a row says that it is there, until it is settled.
+#[must_use]
+pub fn meets(sale: &SaleId, now: Timestamp, zone: &TimeZone) -> bool {
+    // The last look is due within an hour, and what is of a time to come is met once that has come.
+    const BACK: SignedDuration = SignedDuration::from_hours(47);
+    const AHEAD: SignedDuration = SignedDuration::from_hours(1);
+    match sale.instant() {
+        Some(made) => now - BACK < made && made < now + AHEAD,
+        None => sale.utc_date() == now.to_zoned(zone.clone()).date(),
+    }
+}
 
 /// How far each look has come with one shop's sales.
 #[derive(Debug, Clone)]

@@ -1,6 +1,14 @@
+//! When a pending sale is sent on its way again.
+
 use jiff::{SignedDuration, Timestamp};
 
-use crate::pending::Known;
+/// A pending sale, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// When it was accepted; or found, if a clock that was ahead says that this is still to come.
+    pub accepted_at: Timestamp,
+    pub found_at: Timestamp,
+}
 
 /// When a sale that came to no end is sent on its way again: so long after it was accepted, twice as long, and so on.
 ///

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use crate::last_at::believed;
 use crate::overdue::{Selling, overdue};
 use crate::pending::Pending;
+use crate::pending_rows::PendingRows;
 use crate::read_model::ReadModel;
 use crate::row::DayRow;
 use crate::unsettled::Finder;
@@ -28,6 +29,7 @@ pub struct Watch {
     registry: Registry,
     read_model: ReadModel,
     finder: Finder,
+    rows: PendingRows,
     clock: Clock,
     metrics: Metrics,
     pending: Mutex<HashMap<ShopId, Pending>>,
@@ -43,11 +45,11 @@ impl Watch {
     pub fn new(
         registry: Registry,
         read_model: ReadModel,
-        finder: Finder,
+        (finder, rows): (Finder, PendingRows),
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
-        Self { registry, read_model, finder, clock, metrics, pending: Mutex::default() }
+        Self { registry, read_model, finder, rows, clock, metrics, pending: Mutex::default() }
     }
 
     #[must_use]
@@ -78,7 +80,7 @@ impl Watch {
         };
         // One that is listed and cannot be read has sales all the same.
         let zone = shop.map_or(TimeZone::UTC, |shop| shop.zone());
-        let looked = pending.look(&self.finder, (&id, zone), now).await.and(day);
+        let looked = pending.look((&self.finder, &self.rows), (&id, zone), now).await.and(day);
         (id, pending, looked)
     }
 

@@ -38,7 +38,7 @@ pub(super) async fn show(
 }
 
 async fn found(console: &Console, history: &SaleHistory) -> Markup {
-    let SaleHistory { sale_id, shop_id, status, events } = history;
+    let SaleHistory { sale_id, shop_id, status, events, more } = history;
     let shops = console.shops().await;
     let shop = super::sales::by_id(&shops).remove(shop_id);
     let zone = shop.as_ref().map_or(TimeZone::UTC, |shop| shop.zone());
@@ -65,7 +65,9 @@ async fn found(console: &Console, history: &SaleHistory) -> Markup {
         @if let Some(event) = recorded {
             section aria-labelledby="lines" { h2 #lines { "What was sold" } (lines(&event.body, &items)) }
         }
-        section aria-labelledby="events" { h2 #events { "Events" } (table(events, &zone)) }
+        section aria-labelledby="events" { h2 #events { "Events" } (table(events, &zone))
+            @if *more { p.empty { "There are more events, which are not shown." } }
+        }
     }
 }
 

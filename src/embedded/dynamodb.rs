@@ -87,6 +87,9 @@ impl Tables {
     }
 }
 
+/// Events that one page has, at most.
+const EVENTS_A_PAGE: usize = 64;
+
 /// `DynamoDB` in this process: answers the AWS SDK's requests with dynoxide, no socket in between.
 ///
 /// It also keeps the event store's stream. dynoxide has streams of its own, but they cost a lookup per
@@ -202,14 +205,27 @@ impl Inner {
             "BatchGetItem" => call(body, |request| db.batch_get_item(request)),
             "UpdateItem" => call(body, |request| db.update_item(request)),
             "DeleteItem" => call(body, |request| db.delete_item(request)),
-            "Query" => call(body, |request| db.query(request)),
-            "Scan" => call(body, |request| db.scan(request)),
+            "Query" => call(body, |mut request: dynoxide::actions::query::QueryRequest| {
+                self.bound(&request.table_name, &mut request.limit);
+                db.query(request)
+            }),
+            "Scan" => call(body, |mut request: dynoxide::actions::scan::ScanRequest| {
+                self.bound(&request.table_name, &mut request.limit);
+                db.scan(request)
+            }),
             "CreateTable" => call(body, |request| db.create_table(request)),
             "ListTables" => call(body, |request| db.list_tables(request)),
             "DescribeTable" => call(body, |request| db.describe_table(request)),
             other => Err(DynoxideError::ValidationException(format!(
                 "{other} is not offered by the embedded table"
             ))),
+        }
+    }
+
+    /// dynoxide loads a page's rows whole before it looks how much they are, and an event may have 320 KB.
+    fn bound(&self, table: &str, limit: &mut Option<usize>) {
+        if table == self.tables.events {
+            *limit = limit.map(|limit| limit.min(EVENTS_A_PAGE));
         }
     }
 

@@ -6,8 +6,10 @@ use kassa_bus::keys::ShopKeys;
 use kassa_bus::{Clock, Metrics, Publisher, SettingError, Settings, Subscription};
 use kassa_pipeline::accept::Accept;
 use kassa_pipeline::decrypt::Decrypt;
+use kassa_pipeline::envelope_limit::EnvelopeLimit;
 use kassa_pipeline::first_use::FirstUse;
 use kassa_pipeline::opener::Opener;
+use kassa_pipeline::pending_rows::PendingRows;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::project::Project;
 use kassa_pipeline::rates::Rates;
@@ -36,6 +38,8 @@ impl Stages<'_> {
     pub fn accept(&self) -> Result<Accept, SettingError> {
         Ok(Accept {
             rates: Rates::told(self.settings)?,
+            limit: EnvelopeLimit::default(),
+            pending: PendingRows::new(self.store.shops()),
             store: self.store.events.clone(),
             registry: self.store.registry.clone(),
             keys: self.keys.clone(),
@@ -80,7 +84,7 @@ impl Stages<'_> {
         let watch = Watch::new(
             self.store.registry.clone(),
             self.store.read_model.clone(),
-            Finder { store: self.store.events.clone() },
+            (Finder { store: self.store.events.clone() }, PendingRows::new(self.store.shops())),
             self.clock.clone(),
             self.metrics.clone(),
         );

@@ -1,14 +1,12 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Reason};
-use kassa_bus::table::TableError;
 use kassa_bus::{Message, SaleId, ShopId, TraceContext};
 use kassa_pipeline::claim_check;
 use kassa_pipeline::decrypt::Decrypt;
-use kassa_pipeline::event::{Dropped, Event, Fact, Rejected, readable};
-use kassa_pipeline::event_store::Appended;
+use kassa_pipeline::event::{Dropped, Event, Fact, Rejected};
 use kassa_pipeline::process::Process;
-use kassa_pipeline::standing::unsettled;
+use kassa_pipeline::unsettled::Finder;
 use serde::{Deserialize, Serialize};
 
 use super::{Progress, QuestionError, Questions};
@@ -129,22 +127,10 @@ impl Questions {
         let (shop_id, sale_id) = whose(&held.letter)?;
         let trace = held.message.trace();
         let event = Event { shop_id, sale_id, at: now, trace, fact: Fact::Dropped(dropped) };
-        let Some(mut end) = self.ends(queue, &held.message, why, now).await? else {
-            self.books.events.append(&event).await?;
-            return Ok(());
-        };
-        // Another of the sale's envelopes may have been rejected under this number.
-        loop {
-            let appended = self.books.events.append(&end).await?;
-            let Fact::Rejected(rejected) = &mut end.fact else { return Ok(()) };
-            match appended {
-                Appended::New => return Ok(()),
-                Appended::Exists(there) => match there.read().map_err(TableError::from)?.fact {
-                    Fact::Rejected(other) if other.envelope == rejected.envelope => return Ok(()),
-                    _ => rejected.attempt += 1,
-                },
-            }
-        }
+        let event = self.ends(queue, &held.message, why, now).await?.unwrap_or(event);
+        // If it is there, it was dropped before.
+        self.books.events.append(&event).await?;
+        Ok(())
     }
 
     /// The end of the sale, if it came to none because of this message.
@@ -156,9 +142,8 @@ impl Questions {
         now: Timestamp,
     ) -> Result<Option<Event>, QuestionError> {
         let Some(stuck) = Stuck::of(queue, message) else { return Ok(None) };
-        let events = self.books.events.sale(&stuck.shop_id, &stuck.sale_id).await?;
-        let open = unsettled(&readable(&events));
-        if !open.iter().any(|open| open.key.event.ends_with(&format!("#{}", stuck.envelope))) {
+        let finder = Finder { store: self.books.events.clone() };
+        if !finder.is_unjudged((&stuck.shop_id, &stuck.sale_id), &stuck.envelope).await? {
             return Ok(None);
         }
         let rejected = Rejected {

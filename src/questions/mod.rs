@@ -40,11 +40,13 @@ use kassa_bus::tills::EnrolError;
 use kassa_bus::{Clock, Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::contained::Changes;
-use kassa_pipeline::event::{RECORDED, REJECTED, StoredEvent, USED};
+use kassa_pipeline::event::{StoredEvent, USED};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::{Rebuilt, rebuild};
 use kassa_pipeline::row::ReadRow;
+use kassa_pipeline::settlement::{SaleFold, Settlement};
+use kassa_pipeline::unsettled::Finder;
 use kassa_subscribers::warehouse_webhook::{self, WebhookState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -228,6 +230,9 @@ pub struct SaleHistory {
     pub shop_id: ShopId,
     pub status: Status,
     pub events: Vec<ShownEvent>,
+    /// There are more events, which are left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 impl SaleHistory {
@@ -242,22 +247,15 @@ impl SaleHistory {
         let text = |name: &str| again.body[name].as_str().unwrap_or_default().to_owned();
         Some(format!("{}: {}", text("reason"), text("detail")))
     }
+}
 
-    fn of(sale_id: &SaleId, shop_id: &ShopId, events: Vec<StoredEvent>) -> Option<Self> {
-        let kinds = |kind| events.iter().any(|event| event.kind == kind);
-        let status = match (kinds(RECORDED), kinds(REJECTED)) {
-            (true, _) => Status::Recorded,
-            (false, true) => Status::Rejected,
-            (false, false) => Status::Pending,
-        };
-        let mut events: Vec<ShownEvent> = events.into_iter().map(ShownEvent::from).collect();
-        events.sort_by_key(|event| event.at);
-        (!events.is_empty()).then(|| Self {
-            sale_id: sale_id.clone(),
-            shop_id: shop_id.clone(),
-            status,
-            events,
-        })
+impl From<Settlement> for Status {
+    fn from(settlement: Settlement) -> Self {
+        match settlement {
+            Settlement::Pending => Self::Pending,
+            Settlement::Recorded => Self::Recorded,
+            Settlement::Rejected => Self::Rejected,
+        }
     }
 }
 
@@ -286,7 +284,7 @@ impl Questions {
         let id: SaleId = sale_id.parse().map_err(|e| QuestionError::NotASaleId(sale_id.to_owned(), e))?;
         let mut found = Vec::new();
         for shop in self.shops(shop).await? {
-            found.extend(SaleHistory::of(&id, &shop, self.books.events.sale(&shop, &id).await?));
+            found.extend(self.history(shop, &id).await?);
         }
         match (found.pop(), found.is_empty()) {
             (None, _) => Err(QuestionError::NoSuchSale(id)),
@@ -296,6 +294,23 @@ impl Questions {
                 Err(QuestionError::Ambiguous(id, names(&shops)))
             }
         }
+    }
+
+    async fn history(&self, shop_id: ShopId, sale: &SaleId) -> Result<Option<SaleHistory>, QuestionError> {
+        let (events, more) = self.books.events.sale(&shop_id, sale).await?;
+        let Some(first) = events.first() else { return Ok(None) };
+        let mut fold = SaleFold::new(first);
+        events.iter().skip(1).for_each(|event| fold.take(event));
+        let status = if more {
+            let finder = Finder { store: self.books.events.clone() };
+            finder.settlement(&shop_id, sale).await?
+        } else {
+            fold.judged().ok().filter(|judged| judged.accepted > 0).map(|judged| judged.settlement())
+        };
+        let status = status.map_or(Status::Pending, Status::from);
+        let mut events: Vec<ShownEvent> = events.into_iter().map(ShownEvent::from).collect();
+        events.sort_by_key(|event| event.at);
+        Ok(Some(SaleHistory { sale_id: sale.clone(), shop_id, status, events, more }))
     }
 
     /// The rows of stock and turnover.

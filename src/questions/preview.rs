@@ -15,7 +15,7 @@ use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::row::ReadRow;
 use serde::{Deserialize, Serialize};
 
-use super::rejected::{Again, ShownRejection};
+use super::rejected::ShownRejection;
 
 /// What would become of rejected sales if they were put through again now. Holds sales in plaintext, for whoever asked
 /// to see them; cannot be printed otherwise.
@@ -69,14 +69,15 @@ pub struct RowChange {
 }
 
 pub(super) async fn preview(
-    again: Vec<Again>,
+    again: Vec<ShownRejection>,
     opener: &Opener,
     (store, read_model): (&EventStore, &ReadModel),
     now: Timestamp,
 ) -> Result<Preview, TableError> {
     let (mut sales, mut sums) = (Vec::new(), Sums::new());
     let mut recorded: HashMap<(ShopId, SaleId), String> = HashMap::new();
-    for (rejected, sale) in again {
+    for rejected in again {
+        let Some(sale) = rejected.again(store).await? else { continue };
         let inside = match opener.open(&sale).await {
             Ok(inside) => usable(store, &sale.envelope, &inside).await.map(|()| inside),
             closed => closed,

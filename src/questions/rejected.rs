@@ -1,15 +1,17 @@
-use std::collections::BTreeSet;
+//! Rejected sales, and putting them through again. However large their envelopes are, one is in hand at once.
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::message::{AcceptedSale, Reason, SealedWith};
 use kassa_bus::publish::publish_one;
+use kassa_bus::table::TableError;
 use kassa_bus::{Metrics, Network, Publisher, SaleId, ShopId, Topic};
-use kassa_pipeline::event::{Accepted, Fact, REJECTED, Rejected, readable};
-use kassa_pipeline::event_store::Scan;
+use kassa_pipeline::event::{Accepted, Event, EventKey, Fact, RECORDED, REJECTED, Rejected, StoredEvent};
+use kassa_pipeline::event_store::{Bodies, EventStore, Scan};
 use kassa_pipeline::opener::Opener;
-use kassa_pipeline::standing::{RejectedEnvelope, rejected};
 use kassa_pipeline::{accept, claim_check};
 use serde::{Deserialize, Serialize};
 
@@ -46,30 +48,49 @@ pub struct ShownRejection {
 }
 
 impl ShownRejection {
-    fn of(envelope: &RejectedEnvelope) -> Option<Self> {
+    fn of(rejection: Event, accepted: Event) -> Option<Self> {
         let Fact::Rejected(Rejected { reason, detail, sealed_with, envelope: hash, attempt }) =
-            &envelope.rejected.fact
+            rejection.fact
         else {
             return None;
         };
-        let Fact::Accepted(Accepted { source, .. }) = &envelope.accepted.fact else { return None };
+        let Fact::Accepted(Accepted { source, .. }) = accepted.fact else { return None };
         Some(Self {
-            shop_id: envelope.rejected.shop_id.clone(),
-            sale_id: envelope.rejected.sale_id.clone(),
-            reason: *reason,
-            detail: detail.clone(),
-            sealed_with: sealed_with.clone(),
-            attempt: *attempt,
-            hash: hash.clone(),
-            source: *source,
-            accepted_at: envelope.accepted.at,
-            rejected_at: envelope.rejected.at,
+            shop_id: rejection.shop_id,
+            sale_id: rejection.sale_id,
+            reason,
+            detail,
+            sealed_with,
+            attempt,
+            hash,
+            source,
+            accepted_at: accepted.at,
+            rejected_at: rejection.at,
         })
+    }
+
+    /// The message that puts it through again, if its envelope can be read.
+    pub(super) async fn again(&self, events: &EventStore) -> Result<Option<AcceptedSale>, TableError> {
+        let accepted = accepted(events, (&self.shop_id, &self.sale_id), &self.hash).await?;
+        Ok(accepted.and_then(|accepted| accept::republished(accepted, self.attempt + 1)))
     }
 }
 
-/// A rejection as it is shown, and the message that puts it through again.
-pub(super) type Again = (ShownRejection, AcceptedSale);
+/// The event that keeps an envelope, if it can be read.
+async fn accepted(
+    events: &EventStore,
+    (shop, sale): (&ShopId, &SaleId),
+    envelope: &str,
+) -> Result<Option<Event>, TableError> {
+    let event = events.get(&[EventKey::accepted(shop, sale, envelope)]).await?.pop();
+    match event.map(|event| event.and_then(|event| Ok(event.read()?))).transpose() {
+        Err(error) if error.is_unreadable() => {
+            tracing::error!(%error, "skipped");
+            Ok(None)
+        }
+        event => event,
+    }
+}
 
 impl Questions {
     /// The envelopes that are rejected, the first rejected first. Reads the whole table, unless a sale is named.
@@ -81,7 +102,52 @@ impl Questions {
         filter: &RejectedFilter,
         progress: Progress<'_>,
     ) -> Result<Vec<ShownRejection>, QuestionError> {
-        Ok(self.again(filter, progress).await?.into_iter().map(|(shown, _)| shown).collect())
+        let shops = self.shops_rejected(filter).await?;
+        let mut found = Vec::new();
+        for (shop, sale) in self.sales_rejected(filter, shops.as_deref(), progress).await? {
+            found.extend(self.rejected_envelopes(&shop, &sale).await?);
+        }
+        found.retain(|shown| filter.reason.is_none_or(|reason| reason == shown.reason));
+        found.sort_by(|a, b| (a.rejected_at, &a.sale_id).cmp(&(b.rejected_at, &b.sale_id)));
+        Ok(found)
+    }
+
+    /// The envelopes of a sale that were rejected and may be put through again, each with its last rejection. Of a recorded sale
+    /// there are none. Envelopes are read one by one.
+    async fn rejected_envelopes(
+        &self,
+        shop: &ShopId,
+        sale: &SaleId,
+    ) -> Result<Vec<ShownRejection>, QuestionError> {
+        let events = &self.books.events;
+        if events.has((shop, sale), RECORDED).await? {
+            return Ok(Vec::new());
+        }
+        let (mut last, mut cursor) = (BTreeMap::<String, Event>::new(), None);
+        loop {
+            let page = events.of_sale((shop, sale), REJECTED, Bodies::With, cursor).await?;
+            let read = |event: StoredEvent| {
+                event.read().inspect_err(|error| tracing::error!(%error, "skipped")).ok()
+            };
+            for event in page.events.into_iter().filter_map(read) {
+                let Fact::Rejected(rejected) = &event.fact else { continue };
+                let before = last.get(&rejected.envelope);
+                let is_later = |before: &Event| tried(before) < rejected.attempt;
+                if before.is_none_or(is_later) {
+                    last.insert(rejected.envelope.clone(), event);
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let mut found = Vec::with_capacity(last.len());
+        for (envelope, rejection) in last {
+            let accepted = accepted(events, (shop, sale), &envelope).await?;
+            found.extend(accepted.and_then(|accepted| ShownRejection::of(rejection, accepted)));
+        }
+        Ok(found)
     }
 
     /// Puts them through again, and says which. What becomes of them, their histories tell.
@@ -95,9 +161,11 @@ impl Questions {
         progress: Progress<'_>,
     ) -> Result<Vec<ShownRejection>, QuestionError> {
         let mut sent = Vec::new();
-        for (shown, sale) in self.again(filter, progress).await? {
-            publish_one(publisher, Topic::ToDecrypt, claim_check::message(&sale)).await?;
-            sent.push(shown);
+        for shown in self.rejected(filter, progress).await? {
+            if let Some(sale) = shown.again(&self.books.events).await? {
+                publish_one(publisher, Topic::ToDecrypt, claim_check::message(&sale)).await?;
+                sent.push(shown);
+            }
         }
         Ok(sent)
     }
@@ -119,28 +187,9 @@ impl Questions {
         progress: Progress<'_>,
         now: Timestamp,
     ) -> Result<Preview, QuestionError> {
-        let again = self.again(filter, progress).await?;
+        let again = self.rejected(filter, progress).await?;
         let Books { events, read_model, .. } = &self.books;
         Ok(preview(again, opener, (events, read_model), now).await?)
-    }
-
-    async fn again(
-        &self,
-        filter: &RejectedFilter,
-        progress: Progress<'_>,
-    ) -> Result<Vec<Again>, QuestionError> {
-        let shops = self.shops_rejected(filter).await?;
-        let mut found = Vec::new();
-        for (shop, sale) in self.sales_rejected(filter, shops.as_deref(), progress).await? {
-            for envelope in rejected(&readable(&self.books.events.sale(&shop, &sale).await?)) {
-                let shown = ShownRejection::of(&envelope);
-                let again = accept::republished(envelope.accepted, envelope.attempt + 1);
-                found.extend(shown.zip(again));
-            }
-        }
-        found.retain(|(shown, _)| filter.reason.is_none_or(|reason| reason == shown.reason));
-        found.sort_by(|(a, _), (b, _)| (a.rejected_at, &a.sale_id).cmp(&(b.rejected_at, &b.sale_id)));
-        Ok(found)
     }
 
     /// Which shops are meant; nothing where all are, because a sale may have come for one that is not registered.
@@ -178,4 +227,9 @@ impl Questions {
             }
         }
     }
+}
+
+/// How often a rejected envelope was tried.
+fn tried(rejection: &Event) -> u32 {
+    if let Fact::Rejected(rejected) = &rejection.fact { rejected.attempt } else { 0 }
 }

@@ -30,8 +30,9 @@ pub fn sale(history: &SaleHistory, zones: &Zones) -> String {
         rows.add_row([at, after, event.kind.clone(), what(event)]);
         before = Some(event.at);
     }
-    let SaleHistory { sale_id, shop_id, status, .. } = history;
-    format!("Sale {sale_id} of {shop_id}: {}\n{rows}\n", status.as_str())
+    let SaleHistory { sale_id, shop_id, status, more, events: _ } = history;
+    let more = if *more { "There are more events, which are not shown.\n" } else { "" };
+    format!("Sale {sale_id} of {shop_id}: {}\n{rows}\n{more}", status.as_str())
 }
 
 fn elapsed(from: Timestamp, to: Timestamp) -> String {

@@ -79,15 +79,15 @@ async fn what_is_wrong_with_one_is_said_of_it_and_the_others_are_taken() {
 async fn what_cannot_be_passed_on_is_not_said_to_be_taken() {
     let world = World::open().await;
     let sales = members(&world, 0..3).await;
-    // given a bus that loses one, and then all
+    // given a bus that loses all, and then one
+    world.post.refuse.store(3, Ordering::SeqCst);
+    let answer = world.posts(json!({"shop_id": "AMIS1", "sales": sales}).to_string()).await;
+    assert_eq!((answer.status, answer.retry_after.is_some()), (503, true));
     world.post.refuse.store(1, Ordering::SeqCst);
     let (status, said) = posts(&world, &sales).await;
     let statuses: Vec<_> =
         said["sales"].as_array().unwrap().iter().map(|sale| sale["status"].as_str().unwrap()).collect();
     assert_eq!((status, statuses), (207, vec!["unavailable", "accepted", "accepted"]));
-    world.post.refuse.store(3, Ordering::SeqCst);
-    let answer = world.posts(json!({"shop_id": "AMIS1", "sales": sales}).to_string()).await;
-    assert_eq!((answer.status, answer.retry_after.is_some()), (503, true));
     // when the till sends them again
     assert_eq!(posts(&world, &sales).await.0, 202);
     world.settle().await;

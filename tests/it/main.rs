@@ -12,6 +12,7 @@ mod common;
 mod again; // what was left behind is sent on its way again, what was rejected is put through
 mod batch; // many sales in one request: each is answered for itself
 mod counted; // what is counted, is counted once
+mod envelopes; // any number of envelopes under one sale's id, and sales that nobody looks for
 mod outcome; // what a till is told of what became of its sale
 mod replayed; // an envelope that names no sale is one sale, under whatever ids it comes
 mod rotation; // a shop gets another key while its tills go on selling

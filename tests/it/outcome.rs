@@ -48,7 +48,7 @@ async fn a_rejection_of_before_reasons_stood_beside_bodies_is_told_without() {
     world.posts(world.seal_for("AMIS1", "AMIS2", &id, "x").await).await;
     world.settle().await;
     let (shop, sale) = ("AMIS1".parse().unwrap(), id.parse().unwrap());
-    let events = world.store.events.sale(&shop, &sale).await.unwrap();
+    let (events, _) = world.store.events.sale(&shop, &sale).await.unwrap();
     let rejected = events.into_iter().find(|event| event.reason == Some(Reason::WrongKey)).unwrap();
     let old = to_item(StoredEvent { reason: None, ..rejected });
     let put = Put::builder().table_name(&world.store.tables.events).set_item(Some(old)).build().unwrap();

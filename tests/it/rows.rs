@@ -461,7 +461,8 @@ async fn an_event_that_cannot_be_read_stops_nothing_else_and_is_named() {
             put.push(with(key, &[("body", s("{"))]));
         }
     }
-    let broken = world.store.events.sale(&"AMIS1".parse().unwrap(), &uuid(1).parse().unwrap()).await.unwrap();
+    let (broken, _) =
+        world.store.events.sale(&"AMIS1".parse().unwrap(), &uuid(1).parse().unwrap()).await.unwrap();
     let mut recorded = broken.into_iter().find(|event| event.kind == "recorded").unwrap();
     recorded.body = "{".into();
     recorded.sale_id = uuid(9).parse().unwrap();
@@ -625,7 +626,7 @@ async fn a_rebuild_within_a_sale_of_many_steps_counts_what_the_checkpoint_says_a
     world.pass_on().await;
     let before = world.stream(0, 50).await;
     let books = world.store.books();
-    let event = books.events.sale(&"AMIS1".parse().unwrap(), &uuid(2).parse().unwrap()).await.unwrap();
+    let (event, _) = books.events.sale(&"AMIS1".parse().unwrap(), &uuid(2).parse().unwrap()).await.unwrap();
     let recorded = event.iter().find(|event| event.kind == "recorded").unwrap();
     let postings =
         kassa_pipeline::posting::postings(&recorded.shop_id, recorded.at, &recorded.recorded().unwrap());

@@ -153,6 +153,7 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
                 // No event's body, in which is what was sold.
                 "dynamodb:Query EventsTable.Arn if {\"ForAllValues:StringEquals\":{\"dynamodb:Attributes\":[\"stream\",\"event\",\"kind\",\"version\",\"at\",\"sale_id\",\"shop_id\",\"reason\"]},\"StringEqualsIfExists\":{\"dynamodb:Select\":\"SPECIFIC_ATTRIBUTES\"}}",
                 "dynamodb:GetItem ShopsTable.Arn",
+                "dynamodb:PutItem ShopsTable.Arn if {\"ForAllValues:StringEquals\":{\"dynamodb:LeadingKeys\":[\"#pending\"]}}",
                 "sns:Publish ToDecryptTopic",
                 &get,
                 &get_as_emulated,
@@ -214,7 +215,8 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
                 "dynamodb:BatchGetItem EventsTable.Arn",
                 "dynamodb:GetItem ShopsTable.Arn",
                 "dynamodb:Query ShopsTable.Arn",
-                "dynamodb:PutItem ShopsTable.Arn if {\"ForAllValues:StringEquals\":{\"dynamodb:LeadingKeys\":[\"#reconcile\"]}}",
+                "dynamodb:PutItem ShopsTable.Arn if {\"ForAllValues:StringEquals\":{\"dynamodb:LeadingKeys\":[\"#reconcile\",\"#pending\"]}}",
+                "dynamodb:DeleteItem ShopsTable.Arn if {\"ForAllValues:StringEquals\":{\"dynamodb:LeadingKeys\":[\"#pending\"]}}",
                 "sns:Publish ToDecryptTopic",
             ],
         );
