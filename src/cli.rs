@@ -10,6 +10,8 @@ mod key;
 mod restore;
 /// A till that sells.
 mod sell;
+/// What is left, and what was earned.
+mod stock;
 /// Tills, their keys and their journals.
 mod till;
 /// Those that watch: `status` and `console`.
@@ -109,11 +111,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print(&if ask.json { format!("{}\n", json!(history)) } else { render::sale(&history) });
             Ok(ExitCode::SUCCESS)
         }
-        Command::Stock(ShopArgs { shop, ask }) => {
-            let rows = read(ask.shop.ask().await?.stock(shop).await?);
-            print(&if ask.json { format!("{}\n", json!(rows)) } else { render::stock(&rows) });
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Stock(args) => stock::stock(args).await,
         Command::Events(EventsArgs { shop, day, at, json: _ }) => {
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
             let asked = at.ask().await?;

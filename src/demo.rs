@@ -10,6 +10,7 @@ use kassa_pipeline::check::Check;
 use serde_json::Value;
 
 use crate::questions::ask::Ask;
+use crate::questions::stock::StockFilter;
 use crate::questions::{DayFilter, Status, render};
 use crate::shops::Shops;
 use crate::show::table;
@@ -121,7 +122,7 @@ pub async fn run() -> Result<ExitCode, Failure> {
     let ask = Ask::at(&data).await?;
     let check = settled(&ask).await?;
     say("\nStock and turnover, from the events:\n");
-    say(&render::stock(&ask.stock(None).await?.rows));
+    say(&render::stock(&ask.stock(&StockFilter::default()).await?.rows.rows));
     say("Rejected, and why:\n");
     say(&rejected(&ask).await?);
     let last = last.ok_or("no sale was accepted")?;

@@ -58,6 +58,8 @@ pub mod group_commit;
 pub mod hold;
 /// How many sales a silent shop would have had.
 pub mod overdue;
+/// Which items have rows of their own.
+pub mod own_rows;
 /// Which rows a sale changes, by how much; and how far a projection has come.
 pub mod posting;
 /// How far in time something has come.

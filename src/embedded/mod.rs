@@ -18,6 +18,8 @@ mod http;
 mod key_file;
 /// RSA keys in files.
 mod keys;
+/// Answers of many lines, as they come about.
+mod ndjson;
 /// What subscribers do every minute.
 mod minutes;
 /// `kassa up`: from a data folder to an open shop, and back.

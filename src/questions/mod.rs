@@ -22,6 +22,8 @@ mod remote;
 pub mod render;
 /// Answers about what is to go its way again, as people read them.
 pub mod render_again;
+/// Stock and turnover.
+pub mod stock;
 /// Which tills may sign.
 pub mod tills;
 
@@ -33,7 +35,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::notify::Notice;
 use kassa_bus::registry::Registry;
-use kassa_bus::table::{Readable, TableError};
+use kassa_bus::table::TableError;
 use kassa_bus::tills::EnrolError;
 use kassa_bus::{Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
@@ -42,7 +44,6 @@ use kassa_pipeline::event::{RECORDED, REJECTED, StoredEvent, USED};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::{Rebuilt, rebuild};
-use kassa_pipeline::row::ReadRow;
 use kassa_subscribers::warehouse_webhook::{self, WebhookState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -277,18 +278,6 @@ impl Questions {
                 Err(QuestionError::Ambiguous(id, names(&shops)))
             }
         }
-    }
-
-    /// The rows of stock and turnover.
-    ///
-    /// # Errors
-    /// [`QuestionError`].
-    pub async fn stock(&self, shop: Option<&str>) -> Result<Readable<ReadRow>, QuestionError> {
-        let mut rows = Readable::default();
-        for shop in self.shops(shop).await? {
-            rows.append(self.books.read_model.rows(&shop).await?);
-        }
-        Ok(rows)
     }
 
     /// A shop's events, of one day (the UTC date of the sales' ids) or of all, one by one. Ends early
