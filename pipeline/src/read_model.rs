@@ -1,11 +1,15 @@
 //! Stock and turnover, rows of the shops table: reading them, adding sales to them, making them anew.
 
+/// What a declaration writes.
+mod declare;
+/// Checkpoints.
+mod positions;
 /// What a rebuild writes.
 mod replace;
 /// The row that items share.
 pub mod shared;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -16,12 +20,12 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::amount::Amount;
 use kassa_bus::shops_table::{ShopsTable, key};
-use kassa_bus::table::{Item, Readable, TableError, n, s, text};
+use kassa_bus::table::{Item, Readable, TableError, n, s};
 use kassa_bus::{ItemNo, ShopId, trace};
 use serde::Serialize;
 
-use self::shared::{Guard, Revision};
-use crate::checkpoint::{self, Checkpoint, PROJECTION};
+use self::shared::Guard;
+use crate::checkpoint::Checkpoint;
 use crate::hold::Holds;
 use crate::posting::{Position, Row, RowKey, Sum, Sums};
 use crate::row::{DayRow, ReadRow, from_item};
@@ -154,38 +158,6 @@ impl ReadModel {
         Ok(items.iter().filter_map(|item| day(shop, item)).collect())
     }
 
-    /// How far a shard of the event stream has come.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn checkpoint(&self, shard: &str) -> Result<Checkpoint, TableError> {
-        let row = self.table.row(PROJECTION, &checkpoint::row_of(shard)).await?;
-        Ok(row.as_ref().and_then(Checkpoint::from_item).map(|(_, checkpoint)| checkpoint).unwrap_or_default())
-    }
-
-    /// How far each shard has come that has come anywhere.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn checkpoints(&self) -> Result<BTreeMap<String, Checkpoint>, TableError> {
-        Ok(self.table.rows(PROJECTION).await?.iter().filter_map(Checkpoint::from_item).collect())
-    }
-
-    /// Forgets how far each shard has come, and that a rebuild was going on: in a table that was restored beside another
-    /// stream, they are of shards that there are none of. Says how many rows that were.
-    ///
-    /// # Errors
-    /// [`TableError`]; some may be forgotten.
-    pub async fn forget_positions(&self) -> Result<usize, TableError> {
-        let rows = self.table.rows(PROJECTION).await?;
-        for row in &rows {
-            let row = key(PROJECTION, text(row, "record_type").unwrap_or_default());
-            let delete = self.table.client.delete_item().table_name(&*self.table.name).set_key(Some(row));
-            delete.send().await.map_err(TableError::unavailable("forget a position"))?;
-        }
-        Ok(rows.len())
-    }
-
     /// Adds sums to their rows and moves the shard's checkpoint, all or nothing; but for rows that cannot take theirs,
     /// because they hold no numbers or the sum would be more than an [`Amount`] can be. Those stay as they are, and are
     /// answered.
@@ -262,31 +234,6 @@ impl ReadModel {
         }
     }
 
-    fn move_checkpoint(
-        &self,
-        shard: &str,
-        from: &Checkpoint,
-        to: &Position,
-    ) -> Result<TransactWriteItem, TableError> {
-        let (condition, values) = from.unchanged();
-        let mut update = Update::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(PROJECTION, &checkpoint::row_of(shard))))
-            .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()))
-            .condition_expression(condition)
-            .expression_attribute_names("#sequence", "sequence")
-            .expression_attribute_names("#partial", "partial");
-        update = match to.partial {
-            None => update.update_expression("SET #sequence = :sequence REMOVE #partial"),
-            Some(posting) => update
-                .update_expression("SET #sequence = :sequence, #partial = :partial")
-                .expression_attribute_values(":partial", n(posting)),
-        };
-        update = update.expression_attribute_values(":sequence", s(&to.sequence.0));
-        let update = update.build().map_err(TableError::unavailable("move the checkpoint"))?;
-        Ok(TransactWriteItem::builder().update(update).build())
-    }
-
     /// Adds to a row that can take it; nothing, if none can.
     fn add(&self, at: &RowKey, sum: &Sum) -> Result<Option<TransactWriteItem>, TableError> {
         let (Some(number), Some(turnover), Some(sold)) =
@@ -313,81 +260,6 @@ impl ReadModel {
             .set_expression_attribute_values(Some(values));
         let update = update.build().map_err(TableError::unavailable("add to a row"))?;
         Ok(Some(TransactWriteItem::builder().update(update).build()))
-    }
-
-    /// Whether a rebuild began and did not end, a checkpoint cannot be read, or one of these shops' items was declared that
-    /// shared a row until then, so that only a rebuild makes it right.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn needs_rebuild(&self, shops: &[ShopId]) -> Result<bool, TableError> {
-        let unreadable = |checkpoint: &Checkpoint| checkpoint.position().is_err();
-        if self.holds.is_held().await? || self.checkpoints().await?.values().any(unreadable) {
-            return Ok(true);
-        }
-        for shop in shops {
-            if self.other(shop).await?.as_ref().is_some_and(shared::needs_rebuild) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Declares an item: description, price, and the stock the shop opened with. Sales counted so far
-    /// stay counted, also if the opening stock changes. Answers whether they stay in the row that items share until a
-    /// rebuild, because that is where the item's were.
-    ///
-    /// # Errors
-    /// [`TableError`]; [`TableError::Unreadable`] if what was counted is no number that can be gone on from.
-    pub async fn declare(&self, shop: &ShopId, item: &DeclaredItem) -> Result<bool, TableError> {
-        for _ in 0..TRIES {
-            let other = self.other(shop).await?;
-            let is = self.table.row(shop.as_str(), &Row::Item(item.item_no).to_string()).await?;
-            let is_new = is.is_none_or(|row| !row.contains_key("item_description"));
-            let shared = is_new && shared::above(other.as_ref()).is_some_and(|above| item.item_no > above);
-            let mut writes = vec![self.declaration(shop, item)?];
-            if is_new {
-                writes.push(self.declares(shop, &Revision::from_item(other.as_ref()), shared)?);
-            }
-            let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
-            let Err(error) = write.send().await else { return Ok(shared) };
-            match refused(&error).first() {
-                Some(0) => {
-                    let row = format!("{shop} {}", Row::Item(item.item_no));
-                    return Err(TableError::Attribute { row, attribute: "gross_number" });
-                }
-                // Which items have rows changed meanwhile.
-                Some(_) => {}
-                None => return Err(TableError::unavailable("declare an item")(error)),
-            }
-        }
-        let why = std::io::Error::other("which items have rows of their own changes all the time");
-        Err(TableError::unavailable("declare an item")(why))
-    }
-
-    fn declaration(&self, shop: &ShopId, item: &DeclaredItem) -> Result<TransactWriteItem, TableError> {
-        let record_type = Row::Item(item.item_no).to_string();
-        let (least, most) = room(-item.opening_stock);
-        let update = Update::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(shop.as_str(), &record_type)))
-            .update_expression(
-                "SET item_description = :description, selling_price = :price, opening_stock = :opening, \
-                 stock = :opening - if_not_exists(gross_number, :none), \
-                 gross_number = if_not_exists(gross_number, :none), \
-                 gross_turnover = if_not_exists(gross_turnover, :none)",
-            )
-            .condition_expression(
-                "attribute_not_exists(gross_number) OR gross_number BETWEEN :least AND :most",
-            )
-            .expression_attribute_values(":description", s(&item.description))
-            .expression_attribute_values(":price", n(item.price))
-            .expression_attribute_values(":opening", n(item.opening_stock))
-            .expression_attribute_values(":least", n(least))
-            .expression_attribute_values(":most", n(most))
-            .expression_attribute_values(":none", n(0));
-        let update = update.build().map_err(TableError::unavailable("declare an item"))?;
-        Ok(TransactWriteItem::builder().update(update).build())
     }
 }
 

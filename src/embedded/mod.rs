@@ -18,10 +18,10 @@ mod http;
 mod key_file;
 /// RSA keys in files.
 mod keys;
-/// Answers of many lines, as they come about.
-mod ndjson;
 /// What subscribers do every minute.
 mod minutes;
+/// Answers of many lines, as they come about.
+mod ndjson;
 /// `kassa up`: from a data folder to an open shop, and back.
 mod open;
 /// The shop's listener for questions.

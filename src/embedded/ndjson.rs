@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 
-
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, header};
 use futures::Stream;

@@ -128,7 +128,7 @@ fn json_of(args: &[&str]) -> Value {
     serde_json::from_slice(&kassa(args).stdout).unwrap()
 }
 
-fn page(up: &Up, path: &str) -> (u16, String) {
+pub fn page(up: &Up, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(up.url.strip_prefix("http://").unwrap()).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
