@@ -155,9 +155,10 @@ impl Reading {
                 }
             }
         }
-        let meanwhile = match differing.is_empty() {
-            true => Some(HashMap::new()),
-            false => self.meanwhile(store, changes, &differing).await?,
+        let meanwhile = if differing.is_empty() {
+            Some(HashMap::new())
+        } else {
+            self.meanwhile(store, changes, &differing).await?
         };
         let Some(meanwhile) = meanwhile else {
             check.mismatch(too_fast(differing.len()));

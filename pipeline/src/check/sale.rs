@@ -18,7 +18,8 @@ use serde_json::value::RawValue;
 
 use super::Check;
 use crate::event::{
-    ACCEPTED, Event, EventKey, Fact, Recorded, StoredEvent, USED, content_hash, content_hash_of_json,
+    ACCEPTED, Event, EventKey, Fact, RECORDED, Recorded, StoredEvent, USED, content_hash,
+    content_hash_of_json,
 };
 
 /// Takes events that come sale by sale.
@@ -66,13 +67,11 @@ impl<'a> SaleCheck<'a> {
         if let Some(envelope) = name.rsplit('#').next().filter(|_| event.kind == ACCEPTED) {
             self.seen.accepted.insert(envelope.to_owned(), event.at);
         }
-        match read {
-            Ok(read) => self.compare(event, &read, check).await,
-            Err(_) => {
-                self.seen.recorded += u32::from(event.kind == crate::event::RECORDED);
-                Ok(())
-            }
+        if let Ok(read) = read {
+            return self.compare(event, &read, check).await;
         }
+        self.seen.recorded += u32::from(event.kind == RECORDED);
+        Ok(())
     }
 
     async fn compare(

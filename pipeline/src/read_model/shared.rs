@@ -117,23 +117,20 @@ impl ReadModel {
         let next = guard.admits.then(|| guard.revision.next().0).flatten();
         let adds = *sum != Sum::default();
         let wrong = || TableError::unavailable("add to the shared row");
-        let without = match &next {
-            Some(next) => {
-                let values = values.clone().into_iter().chain([(":next".to_owned(), next.clone())]).collect();
-                let update = self.of_other(shop).update_expression("SET revision = :next");
-                let update = update.condition_expression(&condition);
-                let update = update.set_expression_attribute_values(Some(values)).build().map_err(wrong())?;
-                TransactWriteItem::builder().update(update).build()
-            }
-            None => {
-                let check = ConditionCheck::builder()
-                    .table_name(&*self.table.name)
-                    .set_key(Some(key(shop.as_str(), OTHER)))
-                    .condition_expression(&condition)
-                    .set_expression_attribute_values(Some(values.clone()).filter(|values| !values.is_empty()))
-                    .build();
-                TransactWriteItem::builder().condition_check(check.map_err(wrong())?).build()
-            }
+        let without = if let Some(next) = &next {
+            let values = values.clone().into_iter().chain([(":next".to_owned(), next.clone())]).collect();
+            let update = self.of_other(shop).update_expression("SET revision = :next");
+            let update = update.condition_expression(&condition);
+            let update = update.set_expression_attribute_values(Some(values)).build().map_err(wrong())?;
+            TransactWriteItem::builder().update(update).build()
+        } else {
+            let check = ConditionCheck::builder()
+                .table_name(&*self.table.name)
+                .set_key(Some(key(shop.as_str(), OTHER)))
+                .condition_expression(&condition)
+                .set_expression_attribute_values(Some(values.clone()).filter(|values| !values.is_empty()))
+                .build();
+            TransactWriteItem::builder().condition_check(check.map_err(wrong())?).build()
         };
         let mut ways = vec![Way { write: without, leaves_out: adds }];
         if let Some((mut expression, mut conditions, mut more)) = adds.then(|| figures(sum)).flatten() {
