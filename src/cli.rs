@@ -10,6 +10,8 @@ mod key;
 mod restore;
 /// A till that sells.
 mod sell;
+/// What is left, and what was earned.
+mod stock;
 /// Tills, their keys and their journals.
 mod till;
 /// Those that watch: `status` and `console`.
@@ -138,11 +140,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             })?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Stock(ShopArgs { shop, ask }) => {
-            let rows = read(ask.shop.ask().await?.stock(shop).await?);
-            print(&if ask.json { format!("{}\n", json!(rows)) } else { render::stock(&rows) })?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Stock(args) => stock::stock(args).await,
         Command::Events(EventsArgs { shop, day, misdated, at, json: _ }) => {
             let asked = at.ask().await?;
             let mut lines = Lines::stdout();

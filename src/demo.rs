@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::output::{OutputError, print};
 use crate::questions::ask::Ask;
+use crate::questions::stock::StockFilter;
 use crate::questions::{EventFilter, Status, render};
 use crate::shops::Shops;
 use crate::show::table;
@@ -125,7 +126,7 @@ pub async fn run() -> Result<ExitCode, Failure> {
     let ask = Ask::at(&data).await?;
     let check = settled(&ask).await?;
     tell("\nStock and turnover, from the events:\n")?;
-    tell(render::stock(&ask.stock(None).await?.rows))?;
+    tell(render::stock(&ask.stock(&StockFilter::default()).await?.rows.rows))?;
     tell("Rejected, and why:\n")?;
     tell(&rejected(&ask).await?)?;
     let last = last.ok_or("no sale was accepted")?;

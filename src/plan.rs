@@ -1,5 +1,6 @@
 //! What must change for the shops to be as `shops.toml` declares them.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use kassa_bus::tills::Unsigned;
 use kassa_bus::{ShopId, Thumbprint};
 use kassa_pipeline::posting::Row;
 use kassa_pipeline::read_model::{DeclaredItem, ReadModel};
-use kassa_pipeline::row::ReadRow;
+use kassa_pipeline::row::{ItemRow, ReadRow};
 use serde::Serialize;
 
 use crate::custody::{self, CustodyError, KeepKeys};
@@ -150,7 +151,7 @@ impl Plan {
                 changes.push(Change::RegisterKey { shop_id: shop.id.clone(), kid });
             }
             // An item whose row cannot be read is declared anew, which may put it right.
-            let rows = read_model.rows(&shop.id).await?.rows;
+            let rows = declared_rows(read_model, &shop.id, &shops.items).await?;
             changes.extend(shops.items.iter().filter_map(|item| item_change(&shop.id, item, &rows)));
         }
         let declared = |id: &ShopId| shops.shops.iter().any(|shop| shop.id == *id);
@@ -192,12 +193,38 @@ impl Plan {
                 Change::AddItem { shop_id, item } | Change::ChangeItem { shop_id, item, .. } => {
                     match read_model.declare(shop_id, item).await {
                         Err(error) if error.is_unreadable() => refused.push(error.to_string()),
-                        declared => declared?,
+                        Ok(true) => refused.push(format!(
+                            "{shop_id} {}: what was sold of it until now is among the other items; kassa rebuild \
+                             gives it its own",
+                            Row::Item(item.item_no)
+                        )),
+                        declared => drop(declared?),
                     }
                 }
             }
         }
         Ok(refused)
+    }
+}
+
+/// The rows of these items.
+async fn declared_rows(
+    read_model: &ReadModel,
+    shop: &ShopId,
+    items: &[DeclaredItem],
+) -> Result<HashMap<String, ItemRow>, TableError> {
+    let wanted: HashSet<String> = items.iter().map(|item| Row::Item(item.item_no).to_string()).collect();
+    let (mut rows, mut cursor) = (HashMap::new(), None);
+    loop {
+        let (page, next) = read_model.page(shop, "s-", cursor).await?;
+        rows.extend(page.rows.into_iter().filter_map(|row| match row {
+            ReadRow::Item(row) if wanted.contains(&row.record_type) => Some((row.record_type.clone(), row)),
+            _ => None,
+        }));
+        cursor = next;
+        if cursor.is_none() {
+            return Ok(rows);
+        }
     }
 }
 
@@ -264,15 +291,13 @@ fn shop_change(shop: &DeclaredShop, is: Option<&Shop>) -> Option<Change> {
     (!differs.is_empty()).then(|| Change::ChangeShop { shop: shop.clone(), differs })
 }
 
-fn item_change(shop_id: &ShopId, item: &DeclaredItem, rows: &[ReadRow]) -> Option<Change> {
+fn item_change(shop_id: &ShopId, item: &DeclaredItem, rows: &HashMap<String, ItemRow>) -> Option<Change> {
     let (shop_id, item) = (shop_id.clone(), item.clone());
-    let name = Row::Item(item.item_no).to_string();
-    let declared = rows.iter().find_map(|row| match row {
-        // A row without an opening stock is of an item that was sold before it was declared.
-        ReadRow::Item(row) if row.record_type == name && row.opening_stock.is_some() => Some(row),
-        _ => None,
-    });
-    let Some(is) = declared else { return Some(Change::AddItem { shop_id, item }) };
+    let row = rows.get(&Row::Item(item.item_no).to_string());
+    // A row without an opening stock is of an item that was sold before it was declared.
+    let Some(is) = row.filter(|row| row.opening_stock.is_some()) else {
+        return Some(Change::AddItem { shop_id, item });
+    };
     // 14.9 and 14.90 are the same amount.
     let amount = |is: Option<Amount>, becomes: Amount| match is {
         Some(is) if is == becomes => becomes.to_string(),

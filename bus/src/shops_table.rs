@@ -61,26 +61,57 @@ impl ShopsTable {
     }
 
     async fn query(&self, condition: &str, values: HashMap<&str, &str>) -> Result<Vec<Item>, TableError> {
-        let values: Item = values.into_iter().map(|(name, value)| (name.to_owned(), s(value))).collect();
         let mut rows = Vec::new();
         let mut cursor = None;
         loop {
-            let query = self
-                .client
-                .query()
-                .table_name(&*self.name)
-                .consistent_read(true)
-                .limit(PAGE)
-                .set_exclusive_start_key(cursor)
-                .key_condition_expression(condition)
-                .set_expression_attribute_values(Some(values.clone()));
-            let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
-            rows.extend(page.items.unwrap_or_default());
-            cursor = page.last_evaluated_key;
+            let (page, next) = self.query_page(condition, &values, cursor).await?;
+            rows.extend(page);
+            cursor = next;
             if cursor.is_none() {
                 return Ok(rows);
             }
         }
+    }
+
+    /// A page of a partition's rows whose record type begins so, by record type, and where the next begins.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn page(
+        &self,
+        shop: &str,
+        beginning: &str,
+        cursor: Option<Item>,
+    ) -> Result<(Vec<Item>, Option<Item>), TableError> {
+        // None begins with nothing.
+        let (condition, values) = match beginning {
+            "" => ("shop_id = :shop", [(":shop", shop)].into()),
+            _ => (
+                "shop_id = :shop AND begins_with(record_type, :beginning)",
+                [(":shop", shop), (":beginning", beginning)].into(),
+            ),
+        };
+        self.query_page(condition, &values, cursor).await
+    }
+
+    async fn query_page(
+        &self,
+        condition: &str,
+        values: &HashMap<&str, &str>,
+        cursor: Option<Item>,
+    ) -> Result<(Vec<Item>, Option<Item>), TableError> {
+        let values: Item = values.iter().map(|(name, value)| ((*name).to_owned(), s(*value))).collect();
+        let query = self
+            .client
+            .query()
+            .table_name(&*self.name)
+            .consistent_read(true)
+            .limit(PAGE)
+            .set_exclusive_start_key(cursor)
+            .key_condition_expression(condition)
+            .set_expression_attribute_values(Some(values));
+        let page = query.send().await.map_err(TableError::unavailable("read the shops table"))?;
+        Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 }
 

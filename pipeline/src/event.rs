@@ -391,8 +391,12 @@ pub fn content_hash(
     seq: Option<u64>,
     sold_at: Option<Timestamp>,
 ) -> String {
-    let canonical = serde_json::to_vec(&(lines, till, seq, sold_at)).unwrap_or_default();
-    URL64.encode(digest(&SHA256, &canonical))
+    content_hash_of_json(&serde_json::to_string(&(lines, till, seq, sold_at)).unwrap_or_default())
+}
+
+/// The same of an array of these as it was written.
+pub(crate) fn content_hash_of_json(canonical: &str) -> String {
+    URL64.encode(digest(&SHA256, canonical.as_bytes()))
 }
 
 #[cfg(test)]

@@ -66,6 +66,8 @@ pub mod hold;
 pub mod last_at;
 /// How many sales a silent shop would have had.
 pub mod overdue;
+/// Which items have rows of their own.
+pub mod own_rows;
 /// Sales that no look would find again.
 pub mod pending_rows;
 /// Which rows a sale changes, by how much; and how far a projection has come.

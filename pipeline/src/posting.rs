@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Add;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -16,18 +17,24 @@ pub struct RowKey {
     pub row: Row,
 }
 
-/// Its sort key: `s-00098` for an item's stock, `d-2026-11-22` for a day's turnover.
+/// Its sort key: `s-00098` for an item's stock, `s-other` for that of the items that share a row (see
+/// [`own_rows`](crate::own_rows)), `d-2026-11-22` for a day's turnover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Row {
     Day(Date),
     Item(ItemNo),
+    Other,
 }
+
+/// The sort key of the row that items share.
+pub const OTHER: &str = "s-other";
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Day(date) => write!(f, "d-{date}"),
             Self::Item(item) => write!(f, "s-{item:05}"),
+            Self::Other => f.write_str(OTHER),
         }
     }
 }
@@ -37,6 +44,7 @@ impl Row {
     #[must_use]
     pub fn parse(record_type: &str) -> Option<Self> {
         let row = match record_type.split_at_checked(2)? {
+            _ if record_type == OTHER => Some(Self::Other),
             ("d-", date) => date.parse().ok().map(Self::Day),
             ("s-", item) => item.parse().ok().map(Self::Item),
             _ => None,
@@ -57,6 +65,18 @@ pub struct Sum {
     pub turnover: Total,
     /// For a day: when its last sale was recorded, in whole milliseconds.
     pub last_at: Option<Timestamp>,
+}
+
+impl Add for Sum {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            number: self.number + more.number,
+            turnover: self.turnover + more.turnover,
+            last_at: self.last_at.max(more.last_at),
+        }
+    }
 }
 
 /// Sums by row: what the read models are, when it comes from all events.
@@ -83,11 +103,7 @@ pub fn postings(shop: &ShopId, at: Timestamp, sale: &Recorded) -> Vec<(RowKey, S
 pub fn add(sums: &mut Sums, postings: impl IntoIterator<Item = (RowKey, Sum)>) {
     for (row, more) in postings {
         let sum = sums.entry(row).or_default();
-        *sum = Sum {
-            number: sum.number + more.number,
-            turnover: sum.turnover + more.turnover,
-            last_at: sum.last_at.max(more.last_at),
-        };
+        *sum = *sum + more;
     }
 }
 
@@ -148,6 +164,7 @@ mod tests {
         for (row, name) in [
             (Row::Item("98".parse().unwrap()), "s-00098"),
             (Row::Item("1234567".parse().unwrap()), "s-1234567"),
+            (Row::Other, "s-other"),
             (Row::Day("2026-11-22".parse().unwrap()), "d-2026-11-22"),
         ] {
             assert_eq!(row.to_string(), name);

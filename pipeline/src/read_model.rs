@@ -1,13 +1,19 @@
 //! Stock and turnover, rows of the shops table: reading them, adding sales to them, making them anew.
 
+/// What a declaration writes.
+mod declare;
+/// Checkpoints.
+mod positions;
 /// What a rebuild writes.
 mod replace;
+/// The row that items share.
+pub mod shared;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use jiff::Timestamp;
@@ -15,11 +21,12 @@ use jiff::civil::Date;
 use kassa_bus::amount::Amount;
 use kassa_bus::business_date::last_bookable;
 use kassa_bus::shops_table::{ShopsTable, key};
-use kassa_bus::table::{Item, Readable, TableError, n, s, text};
+use kassa_bus::table::{Item, Readable, TableError, n, s};
 use kassa_bus::{ItemNo, ShopId, trace};
 use serde::Serialize;
 
-use crate::checkpoint::{self, Checkpoint, PROJECTION};
+use self::shared::Guard;
+use crate::checkpoint::Checkpoint;
 use crate::hold::Holds;
 use crate::last_at::latest;
 use crate::posting::{Position, Row, RowKey, Sum, Sums};
@@ -34,6 +41,9 @@ pub enum StepError {
     /// A rebuild is writing the rows: wait for it.
     #[error("a rebuild holds the read models")]
     Held,
+    /// Which items have rows is not what it was: read it anew.
+    #[error("which items have rows of their own changed meanwhile")]
+    Stale,
     #[error(transparent)]
     Table(#[from] TableError),
 }
@@ -58,13 +68,37 @@ pub struct ReadModel {
 /// A step's writes before those of its rows: the hold and the checkpoint.
 const BEFORE_ROWS: usize = 2;
 
+/// Where a page of rows begins.
+pub type Cursor = Option<Item>;
+
+/// How often a write is tried whose condition others take away.
+pub(crate) const TRIES: u32 = 10;
+
 /// Rows one step may change: a transaction takes 100 writes.
 pub const STEP_ROWS: usize = 100 - BEFORE_ROWS;
 
 /// A row that is to be written, and in what ways: the last is tried first, and the next if the row refuses it.
 struct Writes {
     key: RowKey,
-    ways: Vec<TransactWriteItem>,
+    ways: Vec<Way>,
+}
+
+struct Way {
+    write: TransactWriteItem,
+    /// Whether this leaves the row as it is.
+    leaves_out: bool,
+}
+
+impl From<TransactWriteItem> for Way {
+    fn from(write: TransactWriteItem) -> Self {
+        Self { write, leaves_out: false }
+    }
+}
+
+/// Why a transaction was not written: a place of what must go before the rows refused, or a row that items share moved.
+enum NotWritten {
+    Before(usize),
+    Stale,
 }
 
 impl ReadModel {
@@ -74,18 +108,37 @@ impl ReadModel {
         Self { holds: Holds { table: table.clone() }, table }
     }
 
-    /// All of a shop's rows, by record type.
+    /// A page of a shop's rows whose record type begins so, by record type, and where the next begins.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn rows(&self, shop: &ShopId) -> Result<Readable<ReadRow>, TableError> {
-        let items = self.items(shop).await?;
-        Ok(items.iter().filter_map(|item| from_item(shop, item).transpose()).collect())
+    pub async fn page(
+        &self,
+        shop: &ShopId,
+        beginning: &str,
+        cursor: Cursor,
+    ) -> Result<(Readable<ReadRow>, Cursor), TableError> {
+        let (items, next) = self.items(shop, beginning, cursor).await?;
+        Ok((items.iter().filter_map(|item| from_item(shop, item).transpose()).collect(), next))
     }
 
-    /// All rows that a shop has, the registry's as well.
-    pub(crate) async fn items(&self, shop: &ShopId) -> Result<Vec<Item>, TableError> {
-        self.table.rows(shop.as_str()).await
+    /// The same as the table has them, the registry's as well.
+    pub(crate) async fn items(
+        &self,
+        shop: &ShopId,
+        beginning: &str,
+        cursor: Cursor,
+    ) -> Result<(Vec<Item>, Cursor), TableError> {
+        self.table.page(shop.as_str(), beginning, cursor).await
+    }
+
+    /// One row, if it is there.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn row(&self, key: &RowKey) -> Result<Option<ReadRow>, TableError> {
+        let item = self.table.row(key.shop_id.as_str(), &key.row.to_string()).await?;
+        item.map_or(Ok(None), |item| from_item(&key.shop_id, &item))
     }
 
     /// A shop's days from one to another, both included, as far as they had sales.
@@ -116,133 +169,81 @@ impl ReadModel {
         Ok(items.iter().filter_map(|item| day(shop, item)).collect())
     }
 
-    /// Whether somebody declared the item.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn is_declared(&self, key: &RowKey) -> Result<bool, TableError> {
-        let row = self.table.row(key.shop_id.as_str(), &key.row.to_string()).await?;
-        Ok(row.is_some_and(|row| row.contains_key("item_description")))
-    }
-
-    /// How far a shard of the event stream has come.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn checkpoint(&self, shard: &str) -> Result<Checkpoint, TableError> {
-        let row = self.table.row(PROJECTION, &checkpoint::row_of(shard)).await?;
-        Ok(row.as_ref().and_then(Checkpoint::from_item).map(|(_, checkpoint)| checkpoint).unwrap_or_default())
-    }
-
-    /// How far each shard has come that has come anywhere.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn checkpoints(&self) -> Result<BTreeMap<String, Checkpoint>, TableError> {
-        Ok(self.table.rows(PROJECTION).await?.iter().filter_map(Checkpoint::from_item).collect())
-    }
-
-    /// Forgets how far each shard has come, and that a rebuild was going on: in a table that was restored beside another
-    /// stream, they are of shards that there are none of. Says how many rows that were.
-    ///
-    /// # Errors
-    /// [`TableError`]; some may be forgotten.
-    pub async fn forget_positions(&self) -> Result<usize, TableError> {
-        let rows = self.table.rows(PROJECTION).await?;
-        for row in &rows {
-            let row = key(PROJECTION, text(row, "record_type").unwrap_or_default());
-            let delete = self.table.client.delete_item().table_name(&*self.table.name).set_key(Some(row));
-            delete.send().await.map_err(TableError::unavailable("forget a position"))?;
-        }
-        Ok(rows.len())
-    }
-
     /// Adds sums to their rows and moves the shard's checkpoint, all or nothing; but for rows that cannot take theirs,
     /// because they hold no numbers or the sum would be more than an [`Amount`] can be. Those stay as they are, and are
     /// answered.
     ///
     /// A row's `last_at` only grows, but for one that is still to come: on the rare occasion that another shard, or an earlier
-    /// batch, brought a later one, the step is written again without it.
+    /// batch, brought a later one, the step is written again without it. What undeclared items have is added as of a revision
+    /// of the shop's [`shared`] row, which then goes with the step.
     ///
     /// # Errors
     /// [`StepError`]; nothing was changed.
     pub async fn step(
         &self,
         shard: &str,
-        from: &Checkpoint,
-        to: &Position,
+        (from, to): (&Checkpoint, &Position),
         sums: &Sums,
+        guards: &HashMap<ShopId, Guard>,
         now: Timestamp,
     ) -> Result<Vec<RowKey>, StepError> {
         let before = [self.holds.unless_held()?, self.move_checkpoint(shard, from, to)?];
         let mut rows = Vec::with_capacity(sums.len());
         for (key, sum) in sums {
-            let mut ways = Vec::from_iter(self.add(key, &Sum { last_at: None, ..*sum }, now)?);
-            if sum.last_at.is_some() {
-                ways.extend(self.add(key, sum, now)?);
-            }
+            let ways = match key.row {
+                Row::Other => self.add_to_other(&key.shop_id, sum, guards.get(&key.shop_id))?,
+                Row::Day(_) | Row::Item(_) => {
+                    let mut ways = Vec::from_iter(self.add(key, &Sum { last_at: None, ..*sum }, now)?);
+                    if sum.last_at.is_some() {
+                        ways.extend(self.add(key, sum, now)?);
+                    }
+                    ways.into_iter().map(Way::from).collect()
+                }
+            };
             rows.push(Writes { key: key.clone(), ways });
         }
         loop {
             match self.write(&before, &mut rows).await? {
                 Ok(skipped) => return Ok(skipped),
-                Err(0) if self.holds.end_if_over().await? => {}
-                Err(0) => return Err(StepError::Held),
-                Err(_) => return Err(StepError::Moved),
+                Err(NotWritten::Before(0)) if self.holds.end_if_over().await? => {}
+                Err(NotWritten::Before(0)) => return Err(StepError::Held),
+                Err(NotWritten::Before(_)) => return Err(StepError::Moved),
+                Err(NotWritten::Stale) => return Err(StepError::Stale),
             }
         }
     }
 
     /// Writes rows in one transaction with what must go before them, but for those whose every way is refused, which are
-    /// answered; or the place of what goes before them, if that is refused.
+    /// answered; or why not, if that is refused which must go before them, or the row that items share moved.
     async fn write(
         &self,
         before: &[TransactWriteItem],
         rows: &mut Vec<Writes>,
-    ) -> Result<Result<Vec<RowKey>, usize>, TableError> {
+    ) -> Result<Result<Vec<RowKey>, NotWritten>, TableError> {
         let mut skipped = Vec::new();
         loop {
             skipped.extend(rows.extract_if(.., |row| row.ways.is_empty()).map(|row| row.key));
-            let writes =
-                before.iter().chain(rows.iter().filter_map(|row| row.ways.last())).cloned().collect();
+            if skipped.iter().any(|key| key.row == Row::Other) {
+                return Ok(Err(NotWritten::Stale));
+            }
+            let ways = || rows.iter().filter_map(|row| Some((&row.key, row.ways.last()?)));
+            let writes = before.iter().chain(ways().map(|(_, way)| &way.write)).cloned().collect();
             let write = self.table.client.transact_write_items().set_transact_items(Some(writes));
             let span = trace::table("TransactWriteItems", &self.table.name);
-            let Err(error) = write.send().await else { return Ok(Ok(skipped)) };
+            let Err(error) = write.send().await else {
+                skipped.extend(ways().filter(|(_, way)| way.leaves_out).map(|(key, _)| key.clone()));
+                return Ok(Ok(skipped));
+            };
             let refused = refused(&error);
             match refused.first() {
                 None => return span.ends("table", Err(TableError::unavailable("write rows")(error))),
-                Some(place) if *place < before.len() => return Ok(Err(*place)),
+                Some(place) if *place < before.len() => return Ok(Err(NotWritten::Before(*place))),
                 Some(_) => {}
             }
             for place in refused {
                 rows.get_mut(place - before.len()).and_then(|row| row.ways.pop());
             }
         }
-    }
-
-    fn move_checkpoint(
-        &self,
-        shard: &str,
-        from: &Checkpoint,
-        to: &Position,
-    ) -> Result<TransactWriteItem, TableError> {
-        let (condition, values) = from.unchanged();
-        let mut update = Update::builder()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(PROJECTION, &checkpoint::row_of(shard))))
-            .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()))
-            .condition_expression(condition)
-            .expression_attribute_names("#sequence", "sequence")
-            .expression_attribute_names("#partial", "partial");
-        update = match to.partial {
-            None => update.update_expression("SET #sequence = :sequence REMOVE #partial"),
-            Some(posting) => update
-                .update_expression("SET #sequence = :sequence, #partial = :partial")
-                .expression_attribute_values(":partial", n(posting)),
-        };
-        update = update.expression_attribute_values(":sequence", s(&to.sequence.0));
-        let update = update.build().map_err(TableError::unavailable("move the checkpoint"))?;
-        Ok(TransactWriteItem::builder().update(update).build())
     }
 
     /// Adds to a row that can take it; nothing, if none can.
@@ -252,25 +253,11 @@ impl ReadModel {
         else {
             return Ok(None);
         };
-        let mut values = Item::new();
-        let mut conditions = Vec::new();
-        let mut adds = |attribute: &str, more: Amount| {
-            let (least, most) = room(more);
-            let names = [("add", more), ("least", least), ("most", most)];
-            values.extend(names.map(|(name, amount)| (format!(":{name}_{attribute}"), n(amount))));
-            conditions.push(format!(
-                "(attribute_not_exists({attribute}) OR {attribute} BETWEEN :least_{attribute} AND :most_{attribute})"
-            ));
-            format!("{attribute} :add_{attribute}")
-        };
-        let mut update = match at.row {
-            Row::Day(_) => format!("ADD {}, {}", adds("sales", number), adds("turnover", turnover)),
-            Row::Item(_) => format!(
-                "ADD {}, {}, {}",
-                adds("gross_number", number),
-                adds("gross_turnover", turnover),
-                adds("stock", sold)
-            ),
+        let (mut update, mut conditions, mut values) = match at.row {
+            Row::Day(_) => adding([("sales", number), ("turnover", turnover)]),
+            Row::Item(_) | Row::Other => {
+                adding([("gross_number", number), ("gross_turnover", turnover), ("stock", sold)])
+            }
         };
         if let Some(last_at) = sum.last_at {
             update.push_str(" SET last_at = :last_at");
@@ -288,55 +275,21 @@ impl ReadModel {
         let update = update.build().map_err(TableError::unavailable("add to a row"))?;
         Ok(Some(TransactWriteItem::builder().update(update).build()))
     }
+}
 
-    /// Whether a rebuild began and did not end, or a checkpoint cannot be read, so that only a rebuild makes it right.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn needs_rebuild(&self) -> Result<bool, TableError> {
-        let unreadable = |checkpoint: &Checkpoint| checkpoint.position().is_err();
-        Ok(self.holds.is_held().await? || self.checkpoints().await?.values().any(unreadable))
-    }
-
-    /// Declares an item: description, price, and the stock the shop opened with. Sales counted so far
-    /// stay counted, also if the opening stock changes.
-    ///
-    /// # Errors
-    /// [`TableError`]; [`TableError::Unreadable`] if what was counted is no number that can be gone on from.
-    pub async fn declare(&self, shop: &ShopId, item: &DeclaredItem) -> Result<(), TableError> {
-        let record_type = Row::Item(item.item_no).to_string();
-        let (least, most) = room(-item.opening_stock);
-        let update = self
-            .table
-            .client
-            .update_item()
-            .table_name(&*self.table.name)
-            .set_key(Some(key(shop.as_str(), &record_type)))
-            .update_expression(
-                "SET item_description = :description, selling_price = :price, opening_stock = :opening, \
-                 stock = :opening - if_not_exists(gross_number, :none), \
-                 gross_number = if_not_exists(gross_number, :none), \
-                 gross_turnover = if_not_exists(gross_turnover, :none)",
-            )
-            .condition_expression(
-                "attribute_not_exists(gross_number) OR gross_number BETWEEN :least AND :most",
-            )
-            .expression_attribute_values(":description", s(&item.description))
-            .expression_attribute_values(":price", n(item.price))
-            .expression_attribute_values(":opening", n(item.opening_stock))
-            .expression_attribute_values(":least", n(least))
-            .expression_attribute_values(":most", n(most))
-            .expression_attribute_values(":none", n(0));
-        let Err(error) = update.send().await else { return Ok(()) };
-        let refused = error.as_service_error().is_some_and(|error| {
-            error.is_conditional_check_failed_exception() || error.code() == Some("ValidationException")
-        });
-        Err(if refused {
-            TableError::Attribute { row: format!("{shop} {record_type}"), attribute: "gross_number" }
-        } else {
-            TableError::unavailable("declare an item")(error)
-        })
-    }
+/// The expression that adds to attributes, on what conditions they have room for it, and the values that takes.
+fn adding<const N: usize>(more: [(&str, Amount); N]) -> (String, Vec<String>, Item) {
+    let (mut conditions, mut values) = (Vec::new(), Item::new());
+    let adds = more.map(|(attribute, more)| {
+        let (least, most) = room(more);
+        let named = [("add", more), ("least", least), ("most", most)];
+        values.extend(named.map(|(name, amount)| (format!(":{name}_{attribute}"), n(amount))));
+        conditions.push(format!(
+            "(attribute_not_exists({attribute}) OR {attribute} BETWEEN :least_{attribute} AND :most_{attribute})"
+        ));
+        format!("{attribute} :add_{attribute}")
+    });
+    (format!("ADD {}", adds.join(", ")), conditions, values)
 }
 
 /// Between which amounts one must be for this to be added to it.

@@ -1,5 +1,6 @@
 //! Stock and turnover anew from the events, exactly, while sales go on.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::try_join_all;
@@ -11,7 +12,8 @@ use crate::contained::{Changes, Contained, Later, end, positions};
 use crate::event_store::{EventStore, Scan};
 use crate::hold::Hold;
 use crate::last_at::believe;
-use crate::posting::{Position, Sums, add};
+use crate::own_rows::RowSums;
+use crate::posting::Position;
 use crate::read_model::ReadModel;
 use kassa_bus::registry::Registry;
 use kassa_bus::table::TableError;
@@ -51,24 +53,35 @@ pub async fn rebuild(
     let scanned = AtomicU64::new(0);
     let work = Box::pin(async {
         begin_where_unknown(read_model, &hold, changes).await?;
+        let mut shops = BTreeMap::new();
+        for shop in registry.shops().await? {
+            let sharing = read_model.sharing(&shop).await?;
+            shops.insert(shop, (sharing.own.declared, sharing.revision));
+        }
+        let declared = || shops.iter().map(|(shop, (declared, _))| (shop.clone(), declared.clone()));
         let positions = positions(&read_model.checkpoints().await?, changes).await?;
         let later = Mutex::new(Later::than(&positions, changes).await?);
         let folds = (0..segments).map(|segment| {
             let scan = Scan { segment, segments, ..Scan::default() };
-            fold(store, scan, &later, (&scanned, progress), now)
+            let folded = Folded { rows: RowSums::new(declared()), ..Folded::default() };
+            fold(store, scan, &later, folded, (&scanned, progress), now)
         });
-        let mut total = Folded::default();
+        let mut total = Folded { rows: RowSums::new(declared()), ..Folded::default() };
         for folded in try_join_all(folds).await? {
-            add(&mut total.sums, folded.sums);
+            total.rows.merge(folded.rows);
             total.sales += folded.sales;
             total.skipped.extend(folded.skipped);
         }
         for event in later.into_inner().settled(store).await? {
             total.take(&event, now);
         }
-        let Folded { sums, sales, mut skipped } = total;
-        skipped.extend(read_model.replace(&hold, &registry.shops().await?, &sums).await?);
-        Ok(Rebuilt { events: scanned.load(Ordering::Relaxed), sales, rows: sums.len() as u64, skipped })
+        let Folded { rows, sales, mut skipped } = total;
+        for shop in rows.own.keys() {
+            let revision = shops.remove(shop).map(|(_, revision)| revision).unwrap_or_default();
+            skipped.extend(read_model.replace(&hold, (shop, &revision), &rows).await?);
+        }
+        let events = scanned.load(Ordering::Relaxed);
+        Ok(Rebuilt { events, sales, rows: rows.sums.len() as u64, skipped })
     });
     let outcome = tokio::select! {
         outcome = work => outcome,
@@ -102,7 +115,7 @@ async fn begin_where_unknown(
 /// What sales add up to.
 #[derive(Default)]
 struct Folded {
-    sums: Sums,
+    rows: RowSums,
     sales: u64,
     skipped: Vec<String>,
 }
@@ -112,7 +125,7 @@ impl Folded {
         match event.postings() {
             Ok(mut postings) => {
                 believe(&mut postings, now);
-                add(&mut self.sums, postings);
+                self.rows.add(postings);
                 self.sales += 1;
             }
             Err(error) => self.skipped.push(error.to_string()),
@@ -124,10 +137,10 @@ async fn fold(
     store: &EventStore,
     scan: Scan,
     later: &Mutex<Later<'_>>,
+    mut folded: Folded,
     (scanned, progress): (&AtomicU64, &(dyn Fn(u64) + Sync)),
     now: Timestamp,
 ) -> Result<Folded, TableError> {
-    let mut folded = Folded::default();
     let mut cursor = None;
     loop {
         let page = store.scan(scan, cursor).await?;

@@ -4,7 +4,7 @@ use kassa_bus::ShopId;
 use kassa_bus::amount::{Amount, InvalidAmount};
 use serde::{Deserialize, Serialize};
 
-use crate::posting::{Row, RowKey};
+use crate::posting::{OTHER, Row, RowKey};
 use kassa_bus::table::{Item, TableError, text};
 
 /// An item's row as questions show it: the table's attributes.
@@ -35,12 +35,20 @@ pub struct DayRow {
     pub last_at: Option<Timestamp>,
 }
 
+impl ItemRow {
+    /// Whether it is that of the items that share one.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.record_type == OTHER
+    }
+}
+
 impl DayRow {
     #[must_use]
     pub fn date(&self) -> Option<Date> {
         match Row::parse(&self.record_type)? {
             Row::Day(date) => Some(date),
-            Row::Item(_) => None,
+            Row::Item(_) | Row::Other => None,
         }
     }
 }
@@ -55,6 +63,14 @@ pub enum ReadRow {
 
 impl ReadRow {
     #[must_use]
+    pub fn shop_id(&self) -> &ShopId {
+        match self {
+            Self::Item(row) => &row.shop_id,
+            Self::Day(row) => &row.shop_id,
+        }
+    }
+
+    #[must_use]
     pub fn key(&self) -> Option<RowKey> {
         let (shop_id, record_type) = match self {
             Self::Item(row) => (&row.shop_id, &row.record_type),
@@ -68,7 +84,7 @@ impl ReadRow {
 #[must_use]
 pub fn is_made_by_rebuild(item: &Item) -> bool {
     match text(item, "record_type").and_then(Row::parse) {
-        Some(Row::Day(_)) => true,
+        Some(Row::Day(_) | Row::Other) => true,
         Some(Row::Item(_)) => !item.contains_key("item_description"),
         None => false,
     }
@@ -89,9 +105,11 @@ pub(crate) fn from_item(shop: &ShopId, item: &Item) -> Result<Option<ReadRow>, T
     let required = |attribute| optional(attribute)?.ok_or_else(|| wrong(attribute));
     let shop_id = shop.clone();
     Ok(match Row::parse(&record_type) {
+        // It also says which items share it, from when there are none.
+        Some(Row::Other) if !item.contains_key("gross_number") && !item.contains_key("above") => None,
         None if Row::is_meant_by(&record_type) => return Err(wrong("record_type")),
         None => None,
-        Some(Row::Item(_)) => Some(ReadRow::Item(ItemRow {
+        Some(Row::Item(_) | Row::Other) => Some(ReadRow::Item(ItemRow {
             shop_id,
             item_description: text(item, "item_description").map(str::to_owned),
             selling_price: optional("selling_price")?,

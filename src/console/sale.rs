@@ -6,8 +6,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use kassa_bus::ShopId;
 use kassa_pipeline::event::{ACCEPTED, RECORDED, REJECTED};
-use kassa_pipeline::row::ReadRow;
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ async fn found(console: &Console, history: &SaleHistory) -> Markup {
     let zone = shop.as_ref().map_or(TimeZone::UTC, |shop| shop.zone());
     let recorded = events.iter().find(|event| event.kind == RECORDED);
     let items = match recorded {
-        Some(_) => descriptions(console, shop_id.as_str()).await,
+        Some(event) => descriptions(console, shop_id, &event.body).await,
         None => HashMap::new(),
     };
     let tone = match status {
@@ -71,14 +71,12 @@ async fn found(console: &Console, history: &SaleHistory) -> Markup {
     }
 }
 
-/// What the shop sells, by number. Without it numbers must do.
-async fn descriptions(console: &Console, shop: &str) -> HashMap<String, String> {
-    let rows = console.sight.questions.stock(Some(shop)).await.unwrap_or_default().rows;
-    let item = |row| match row {
-        ReadRow::Item(item) => Some((super::stock::number(&item), item.item_description?)),
-        ReadRow::Day(_) => None,
-    };
-    rows.into_iter().filter_map(item).collect()
+/// What the items shown are called. Without it numbers must do.
+async fn descriptions(console: &Console, shop: &ShopId, body: &Value) -> HashMap<String, String> {
+    let lines = body["lines"].as_array().into_iter().flatten().take(LINES);
+    let items = lines.filter_map(|line| text(line, "item_no")?.parse().ok()).collect();
+    let described = console.sight.questions.descriptions(shop, items).await.unwrap_or_default();
+    described.into_iter().map(|(item, description)| (item.to_string(), description)).collect()
 }
 
 fn text<'v>(body: &'v Value, name: &str) -> Option<&'v str> {

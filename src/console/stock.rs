@@ -8,13 +8,14 @@ use jiff::tz::TimeZone;
 use kassa_bus::registry::Shop;
 use kassa_bus::table::Readable;
 use kassa_pipeline::posting::Row;
-use kassa_pipeline::row::{DayRow, ItemRow, ReadRow};
+use kassa_pipeline::row::{DayRow, ItemRow};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::Console;
 use super::page::{self, Page, Place};
 use super::text::{amount, money, outside, plain};
+use crate::questions::QuestionError;
 
 /// `?q=`
 #[derive(Debug, Default, Deserialize)]
@@ -59,10 +60,10 @@ pub(super) async fn show(
     let all: Vec<&Shop> = shops.iter().flatten().map(|facts| &*facts.shop).collect();
     let zone = all.iter().find(|of| of.shop_id.as_str() == shop).map_or(TimeZone::UTC, |of| of.zone());
     let today = sight.clock.now().to_zoned(zone).date();
-    let (status, answer) = match read(&console, &shop, today).await {
-        Ok(Rows { items, days, unreadable }) => {
+    let (status, answer) = match read(&console, &shop, &search.q, today).await {
+        Ok((found, days, unreadable)) => {
             let skipped = page::skipped(unreadable.iter());
-            (StatusCode::OK, html! { (skipped) (found(&items, &days, &search.q, &shop)) })
+            (StatusCode::OK, html! { (skipped) (shown(&found, &days, &shop)) })
         }
         Err(error) => page::unanswered(&error),
     };
@@ -80,33 +81,61 @@ pub(super) async fn show(
     page.with_status(status, sight.monitor.stack(), &health)
 }
 
-struct Rows {
+/// What was looked for, and what of it is shown: no more of the rows is kept than that.
+struct Found {
+    search: String,
+    matching: usize,
     items: Vec<ItemRow>,
-    days: Vec<DayRow>,
-    /// Those of them that cannot be read.
-    unreadable: Vec<String>,
 }
 
-async fn read(console: &Console, shop: &str, today: Date) -> Result<Rows, crate::questions::QuestionError> {
+impl Found {
+    fn take(&mut self, item: ItemRow, words: &[&str]) {
+        if !matches(&item, words) {
+            return;
+        }
+        self.matching += 1;
+        self.items.push(item);
+        if self.items.len() >= SHOWN * 2 {
+            self.cut();
+        }
+    }
+
+    /// Those that are declared come first, by name; the one that others share comes last.
+    fn cut(&mut self) {
+        self.items.sort_by_cached_key(|item| {
+            (item.is_shared(), item.item_description.is_none(), item.item_description.clone())
+        });
+        self.items.truncate(SHOWN);
+    }
+}
+
+async fn read(
+    console: &Console,
+    shop: &str,
+    search: &str,
+    today: Date,
+) -> Result<(Found, Vec<DayRow>, Vec<String>), QuestionError> {
     let questions = &console.sight.questions;
-    let Readable { rows, unreadable } = questions.stock(Some(shop)).await?;
-    let items = rows.into_iter().filter_map(|row| match row {
-        ReadRow::Item(item) => Some(item),
-        ReadRow::Day(_) => None,
-    });
-    let mut items: Vec<ItemRow> = items.collect();
-    items.sort_by_cached_key(|item| (item.item_description.is_none(), item.item_description.clone()));
+    let search: String = search.chars().take(SEARCHED).collect();
+    let lower = search.to_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().collect();
+    let mut found = Found { search, matching: 0, items: Vec::new() };
+    let mut unreadable = questions.items(shop, |item| found.take(item, &words)).await?;
+    found.cut();
     let days = match shop.parse() {
-        Ok(shop) => questions.last_days(&shop, today, DAYS).await?.rows,
-        Err(_) => Vec::new(),
+        Ok(shop) => questions.last_days(&shop, today, DAYS).await?,
+        Err(_) => Readable::default(),
     };
-    Ok(Rows { items, days, unreadable })
+    unreadable.extend(days.unreadable);
+    unreadable.truncate(SHOWN);
+    Ok((found, days.rows, unreadable))
 }
 
 /// An item's number as tills and `shops.toml` have it.
-pub(super) fn number(item: &ItemRow) -> String {
+fn number(item: &ItemRow) -> String {
     match Row::parse(&item.record_type) {
         Some(Row::Item(number)) => number.to_string(),
+        Some(Row::Other) => "other".to_owned(),
         _ => item.record_type.clone(),
     }
 }
@@ -118,26 +147,22 @@ fn matches(item: &ItemRow, words: &[&str]) -> bool {
     words.iter().all(|word| told.contains(word))
 }
 
-fn found(items: &[ItemRow], days: &[DayRow], search: &str, shop: &str) -> Markup {
-    let search: String = search.chars().take(SEARCHED).collect();
-    let lower = search.to_lowercase();
-    let words: Vec<&str> = lower.split_whitespace().collect();
-    let matching: Vec<&ItemRow> = items.iter().filter(|item| matches(item, &words)).collect();
+fn shown(Found { search, matching, items }: &Found, days: &[DayRow], shop: &str) -> Markup {
     html! {
         form.search method="get" action={ "/stock/" (shop) } role="search" {
             label for="q" { "Item" }
-            input #q name="q" type="search" value=(plain(&search)) maxlength=(SEARCHED) autocomplete="off" placeholder="Number or description";
+            input #q name="q" type="search" value=(plain(search)) maxlength=(SEARCHED) autocomplete="off" placeholder="Number or description";
             button type="submit" { "Search" }
             @if !search.is_empty() { a href={ "/stock/" (shop) } { "Show all" } }
         }
-        p.count role="status" { (matching.len()) @if matching.len() == 1 { " item" } @else { " items" }
-            @if matching.len() > SHOWN { ", the first " (SHOWN) " are shown: search for the others" } }
-        @if !matching.is_empty() { section aria-labelledby="items" { h2.unseen #items { "Items" } (table(&matching)) } }
+        p.count role="status" { (matching) @if *matching == 1 { " item" } @else { " items" }
+            @if *matching > SHOWN { ", the first " (SHOWN) " are shown: search for the others" } }
+        @if !items.is_empty() { section aria-labelledby="items" { h2.unseen #items { "Items" } (table(items)) } }
         section aria-labelledby="days" { h2 #days { "Turnover a day" } (turnover(days)) }
     }
 }
 
-fn table(items: &[&ItemRow]) -> Markup {
+fn table(items: &[ItemRow]) -> Markup {
     html! {
         table {
             thead { tr {
@@ -145,10 +170,11 @@ fn table(items: &[&ItemRow]) -> Markup {
                 th.number scope="col" { "Stock" } th.number scope="col" { "Sold" }
                 th.number.wide scope="col" { "Turnover" }
             } }
-            tbody { @for item in items.iter().take(SHOWN) { tr data-key=(item.record_type) {
+            tbody { @for item in items { tr data-key=(item.record_type) {
                 td.id.wide { (outside(&number(item))) }
                 td { @match &item.item_description {
                     Some(description) => (outside(description)),
+                    None if item.is_shared() => { span.none { "all other items that are not declared" } },
                     None => { span.none { "not declared" } },
                 } span.aside.narrow { (outside(&number(item))) } }
                 td.number.wide { (item.selling_price.map_or_else(String::new, money)) }

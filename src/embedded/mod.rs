@@ -20,6 +20,8 @@ mod key_file;
 mod keys;
 /// What subscribers do every minute.
 mod minutes;
+/// Answers of many lines, as they come about.
+mod ndjson;
 /// `kassa up`: from a data folder to an open shop, and back.
 mod open;
 /// The shop's listener for questions.

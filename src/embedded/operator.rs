@@ -7,22 +7,22 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures::Stream;
 use kassa_bus::error::chain;
 use kassa_bus::tills::EnrolError;
 use kassa_bus::{Clock, Publisher};
 use kassa_pipeline::problem::Answer;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::keys::FileKeys;
+use super::ndjson::{lines, lines_while_read};
 use crate::listener::{refused, response};
 use crate::monitor::{DataRequest, Monitor, MonitorError};
 use crate::questions::audit::AuditFilter;
 use crate::questions::dead_letters::LetterFilter;
 use crate::questions::reconcile::ReconcileFilter;
 use crate::questions::rejected::RejectedFilter;
+use crate::questions::stock::StockFilter;
 use crate::questions::tills::{Enrolment, Revocation};
 use crate::questions::{EventFilter, OutboxFilter, QuestionError, Questions, ShopFilter};
 use crate::rotation::{Retirement, Rotation};
@@ -121,8 +121,8 @@ async fn sale(
     answer(questions.sale(&sale_id, filter.shop.as_deref()).await)
 }
 
-async fn stock(State(questions): State<Arc<Questions>>, Query(filter): Query<ShopFilter>) -> Response<Body> {
-    answer(questions.stock(filter.shop.as_deref()).await)
+async fn stock(State(questions): State<Arc<Questions>>, Query(filter): Query<StockFilter>) -> Response<Body> {
+    answer(questions.stock_page(&filter).await)
 }
 
 async fn zones(State(questions): State<Arc<Questions>>) -> Response<Body> {
@@ -223,7 +223,7 @@ async fn events(
     State(questions): State<Arc<Questions>>,
     Query(filter): Query<EventFilter>,
 ) -> Response<Body> {
-    lines(move |line| async move {
+    lines_while_read(move |line| async move {
         let told = line.clone();
         let each = move |event: Value| {
             let told = told.clone();
@@ -236,7 +236,7 @@ async fn events(
 }
 
 async fn check(State(questions): State<Arc<Questions>>) -> Response<Body> {
-    lines(move |line| async move {
+    lines_while_read(move |line| async move {
         let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
         let end = done(questions.check(&progress).await);
         let _ = line.send(end).await;
@@ -281,7 +281,7 @@ struct Again {
 }
 
 async fn rejected(State(again): State<Again>, Query(filter): Query<RejectedFilter>) -> Response<Body> {
-    lines(move |line| async move {
+    lines_while_read(move |line| async move {
         let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
         let end = done(again.questions.rejected(&filter, &progress).await);
         let _ = line.send(end).await;
@@ -289,7 +289,7 @@ async fn rejected(State(again): State<Again>, Query(filter): Query<RejectedFilte
 }
 
 async fn preview(State(again): State<Again>, Query(filter): Query<RejectedFilter>) -> Response<Body> {
-    lines(move |line| async move {
+    lines_while_read(move |line| async move {
         let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
         let opener = again.questions.opener(again.keys);
         let now = again.clock.now();
@@ -331,22 +331,4 @@ fn done<T: Serialize>(result: Result<T, QuestionError>) -> Value {
         Ok(value) => json!({"done": value}),
         Err(error) => json!({"error": chain(&error)}),
     }
-}
-
-/// NDJSON, written as it comes about. Whoever reads slowly slows the writer down, not the memory up.
-fn lines<F: Future<Output = ()> + Send + 'static>(
-    write: impl FnOnce(mpsc::Sender<Value>) -> F,
-) -> Response<Body> {
-    let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(write(sender));
-    let mut response = Response::new(Body::from_stream(stream(receiver)));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    response
-}
-
-fn stream(receiver: mpsc::Receiver<Value>) -> impl Stream<Item = Result<String, std::convert::Infallible>> {
-    futures::stream::unfold(receiver, |mut receiver| async move {
-        let line = receiver.recv().await?;
-        Some((Ok(format!("{line}\n")), receiver))
-    })
 }

@@ -24,7 +24,8 @@ const SURELY_PUBLISHED: SignedDuration = SignedDuration::from_mins(15);
 
 /// What an earlier process did not finish.
 pub(super) async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<LocalBus>, metrics: Metrics) {
-    match store.read_model.needs_rebuild().await {
+    let due = async { store.read_model.needs_rebuild(&store.registry.shops().await?).await };
+    match due.await {
         Ok(false) if !store.rows_are_lost() => {}
         Ok(_) => match questions.rebuild(&|_, _| {}).await {
             Ok(rebuilt) => tracing::info!(sales = rebuilt.sales, "rebuilt stock and turnover, as was due"),

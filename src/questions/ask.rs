@@ -7,7 +7,6 @@ use kassa_bus::table::Readable;
 use kassa_bus::tills::EnrolledTill;
 use kassa_pipeline::check::Check;
 use kassa_pipeline::rebuild::Rebuilt;
-use kassa_pipeline::row::ReadRow;
 use kassa_subscribers::bad_key_auditor::Audit;
 use kassa_subscribers::warehouse_webhook::WebhookState;
 use reqwest::Method;
@@ -19,6 +18,7 @@ use super::preview::Preview;
 use super::reconcile::{ReconcileFilter, Reconciled};
 use super::rejected::{RejectedFilter, ShownRejection};
 use super::remote::Remote;
+use super::stock::{StockFilter, StockPage};
 use super::tills::{Enrolment, Revocation};
 use super::zones::Zones;
 use super::{EventFilter, OutboxFilter, Progress, QuestionError, Questions, SaleHistory, Sent, ShopFilter};
@@ -137,12 +137,12 @@ impl Ask {
 
     /// # Errors
     /// [`AskError`].
-    pub async fn stock(&self, shop: Option<String>) -> Result<Readable<ReadRow>, AskError> {
+    pub async fn stock(&self, filter: &StockFilter) -> Result<StockPage, AskError> {
         match self {
             Self::Closed(questions, _) | Self::Deployed(questions, _) => {
-                Ok(questions.stock(shop.as_deref()).await?)
+                Ok(questions.stock_page(filter).await?)
             }
-            Self::Open(remote) => remote.get(&["stock"], &ShopFilter { shop }).await,
+            Self::Open(remote) => remote.get(&["stock"], filter).await,
         }
     }
 

@@ -22,6 +22,8 @@ mod remote;
 pub mod render;
 /// Answers about what is to go its way again, as people read them.
 pub mod render_again;
+/// Stock and turnover.
+pub mod stock;
 /// Which tills may sign.
 pub mod tills;
 /// Whose time is told.
@@ -35,16 +37,15 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use kassa_bus::notify::Notice;
 use kassa_bus::registry::Registry;
-use kassa_bus::table::{Readable, TableError};
+use kassa_bus::table::TableError;
 use kassa_bus::tills::EnrolError;
 use kassa_bus::{Clock, Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::contained::Changes;
-use kassa_pipeline::event::{StoredEvent, USED};
+use kassa_pipeline::event::{RECORDED, StoredEvent, USED};
 use kassa_pipeline::event_store::{EventStore, Page, Scan};
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::rebuild::{Rebuilt, rebuild};
-use kassa_pipeline::row::ReadRow;
 use kassa_pipeline::settlement::{SaleFold, Settlement};
 use kassa_pipeline::unsettled::Finder;
 use kassa_subscribers::warehouse_webhook::{self, WebhookState};
@@ -311,18 +312,6 @@ impl Questions {
         let mut events: Vec<ShownEvent> = events.into_iter().map(ShownEvent::from).collect();
         events.sort_by_key(|event| event.at);
         Ok(Some(SaleHistory { sale_id: sale.clone(), shop_id, status, events, more }))
-    }
-
-    /// The rows of stock and turnover.
-    ///
-    /// # Errors
-    /// [`QuestionError`].
-    pub async fn stock(&self, shop: Option<&str>) -> Result<Readable<ReadRow>, QuestionError> {
-        let mut rows = Readable::default();
-        for shop in self.shops(shop).await? {
-            rows.append(self.books.read_model.rows(&shop).await?);
-        }
-        Ok(rows)
     }
 
     /// Events of a shop or of all, of one day (the UTC date of the sales' ids) or of all, one by one. Ends early once `each`

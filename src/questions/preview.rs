@@ -9,7 +9,8 @@ use kassa_bus::{Line, SaleId, ShopId, TillId, Totals};
 use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::first_use::usable;
 use kassa_pipeline::opener::{Closed, Opener};
-use kassa_pipeline::posting::{Row, Sums, add, postings};
+use kassa_pipeline::own_rows::OwnRows;
+use kassa_pipeline::posting::{Row, RowKey, Sums, add, postings};
 use kassa_pipeline::process::record;
 use kassa_pipeline::read_model::ReadModel;
 use kassa_pipeline::row::ReadRow;
@@ -122,21 +123,34 @@ pub(super) async fn preview(
 }
 
 async fn changes(read_model: &ReadModel, sums: &Sums) -> Result<Vec<RowChange>, TableError> {
-    let mut rows: HashMap<ShopId, Vec<ReadRow>> = HashMap::new();
-    let mut changes = Vec::new();
-    for (key, sum) in sums {
-        if !rows.contains_key(&key.shop_id) {
-            rows.insert(key.shop_id.clone(), read_model.rows(&key.shop_id).await?.logged());
+    let mut own: HashMap<&ShopId, OwnRows> = HashMap::new();
+    let mut by_row = Sums::new();
+    for (RowKey { shop_id, row }, sum) in sums {
+        if !own.contains_key(shop_id) {
+            own.insert(shop_id, read_model.sharing(shop_id).await?.own);
         }
-        let of = rows.get(&key.shop_id).into_iter().flatten();
-        let is = of.into_iter().find(|row| row.key().as_ref() == Some(key));
+        let row = match (row, own.get_mut(shop_id)) {
+            (Row::Item(item), Some(own)) => {
+                own.admit(*item);
+                own.row_of(*item)
+            }
+            (row, _) => *row,
+        };
+        add(&mut by_row, [(RowKey { shop_id: shop_id.clone(), row }, *sum)]);
+    }
+    let mut changes = Vec::new();
+    for (key, sum) in &by_row {
+        let is = match read_model.row(key).await {
+            Err(error) if error.is_unreadable() => None,
+            is => is?,
+        };
         let (number, turnover) = match is {
             Some(ReadRow::Item(row)) => (row.stock, row.gross_turnover),
             Some(ReadRow::Day(row)) => (row.sales, row.turnover),
             None => (Amount::default(), Amount::default()),
         };
         // What is sold is no longer in stock.
-        let more = if matches!(key.row, Row::Item(_)) { -sum.number } else { sum.number };
+        let more = if matches!(key.row, Row::Day(_)) { sum.number } else { -sum.number };
         let afterwards = |is: Amount, more: Total| (Total::from(is) + more).amount();
         // What a row cannot hold leaves it as it is.
         let (after, turnover_after) =

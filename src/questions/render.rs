@@ -153,7 +153,7 @@ pub fn stock(rows: &[ReadRow]) -> String {
         for item in items {
             stock.add_row([
                 item.record_type.trim_start_matches("s-").to_owned(),
-                item.item_description.clone().unwrap_or_else(|| "(not declared)".into()),
+                item.item_description.clone().unwrap_or_else(|| undeclared(item).into()),
                 item.selling_price.map_or(String::new(), money),
                 item.stock.to_string(),
                 item.gross_number.to_string(),
@@ -171,6 +171,10 @@ pub fn stock(rows: &[ReadRow]) -> String {
         }
     }
     text
+}
+
+fn undeclared(item: &ItemRow) -> &'static str {
+    if item.is_shared() { "(all other items)" } else { "(not declared)" }
 }
 
 /// The balance in two lines, and each mismatch on one of its own.

@@ -84,8 +84,11 @@ mod template; // the compiled template: what the emulator ignores
 // Whatever breaks all of that.
 mod chaos; // rounds in which everything fails that can
 mod kill; // kill -9 at any moment
-mod properties;
-mod rows; // amounts at their ends, rows and events nobody can read, rebuilds that fail // any interleaving, repetition, loss, retry and crash
+mod own_rows; // how many items have rows of their own, and what check does while sales flow
+mod properties; // any interleaving, repetition, loss, retry and crash
+mod rebuilds; // rebuilds that fail, die, or come in the midst of a sale
+mod rows; // amounts at their ends, rows and events nobody can read
+mod tampered; // events that somebody changed
 
 // The project.
 mod fourth; // a fourth subscriber touches its own folder only

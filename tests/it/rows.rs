@@ -1,35 +1,26 @@
-//! Nothing that was sold or written bricks a shop: amounts at their ends, rows and events that cannot be read, and
-//! rebuilds that fail or die.
+//! Nothing that was sold or written bricks a shop: amounts at their ends, rows and events that cannot be read.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
-use jiff::{SignedDuration, Timestamp};
-use kassa::embedded::{SHARD, Store, Sync};
+use jiff::SignedDuration;
+use kassa::embedded::{Store, Sync};
 use kassa::plan::Plan;
 use kassa::questions::reconcile::ReconcileFilter;
-use kassa::questions::{Books, Questions};
 use kassa::shops::Shops;
 use kassa::status::{View, look};
 use kassa_bus::Metric;
-use kassa_bus::table::{Item, TableError};
-use kassa_pipeline::contained::Changes;
-use kassa_pipeline::event::EventKey;
-use kassa_pipeline::hold::LEASE;
-use kassa_pipeline::posting::Sequence;
+use kassa_bus::table::Item;
 use serde_json::{Value, json};
 
 use crate::common::process::{Up, accepted, json, kassa};
 use crate::common::world::{World, uuid};
 
-fn s(text: &str) -> AttributeValue {
+pub fn s(text: &str) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
@@ -38,7 +29,7 @@ fn n(number: &str) -> AttributeValue {
 }
 
 /// Sets an attribute of a row by hand, or takes it away.
-async fn tampers(store: &Store, row: (&str, &str), attribute: &str, value: Option<AttributeValue>) {
+pub async fn tampers(store: &Store, row: (&str, &str), attribute: &str, value: Option<AttributeValue>) {
     let update = store.client.update_item().table_name(&store.tables.shops);
     let update = update.key("shop_id", s(row.0)).key("record_type", s(row.1));
     let update = update.expression_attribute_names("#a", attribute);
@@ -50,7 +41,7 @@ async fn tampers(store: &Store, row: (&str, &str), attribute: &str, value: Optio
 }
 
 impl World {
-    async fn sells_in(&self, shop: &str, id: i64, lines: &[(&str, &str, &str)]) {
+    pub async fn sells_in(&self, shop: &str, id: i64, lines: &[(&str, &str, &str)]) {
         let content = crate::common::world::content(&uuid(id), crate::common::world::NOON, lines);
         let sealed = self.seal_for(shop, shop, &uuid(id), &content).await;
         assert_eq!(self.posts(sealed).await.status, 202);
@@ -137,7 +128,7 @@ fn json_of(args: &[&str]) -> Value {
     serde_json::from_slice(&kassa(args).stdout).unwrap()
 }
 
-fn page(up: &Up, path: &str) -> (u16, String) {
+pub fn page(up: &Up, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(up.url.strip_prefix("http://").unwrap()).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -504,145 +495,4 @@ async fn an_event_that_cannot_be_read_stops_nothing_else_and_is_named() {
     names(&rebuilt.skipped, &format!("{}#recorded", uuid(9)));
     names(&rebuilt.skipped, "#late: attribute at");
     assert_eq!((rebuilt.sales, world.stock("AMIS1", "s-00098").await.1), (2, "1".into()));
-}
-
-// ---- rebuilds ----
-
-/// The stream, which fails or hangs after so many questions.
-struct Faulty {
-    inner: Arc<dyn Changes>,
-    left: AtomicU32,
-    hangs: bool,
-}
-
-#[async_trait]
-impl Changes for Faulty {
-    async fn shards(&self) -> Result<Vec<String>, TableError> {
-        self.inner.shards().await
-    }
-
-    async fn after(
-        &self,
-        shard: &str,
-        from: Option<&Sequence>,
-    ) -> Result<(Vec<EventKey>, Option<Sequence>), TableError> {
-        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
-            if self.hangs {
-                std::future::pending::<()>().await;
-            }
-            return Err(TableError::unavailable("read the stream")(std::io::Error::other("by the test")));
-        }
-        self.inner.after(shard, from).await
-    }
-
-    async fn at(&self, shard: &str, place: &Sequence) -> Result<Option<EventKey>, TableError> {
-        self.inner.at(shard, place).await
-    }
-
-    fn lag(&self) -> SignedDuration {
-        // So that it asks again and again.
-        SignedDuration::from_millis(1)
-    }
-}
-
-fn faulty(world: &World, left: u32, hangs: bool) -> Questions {
-    let books = world.store.books();
-    let changes = Arc::new(Faulty { inner: books.changes.clone(), left: left.into(), hangs });
-    Questions::new(Books { changes, ..books })
-}
-
-/// The time a hold lasts is over.
-async fn expires(world: &World) {
-    let over = (Timestamp::now() - SignedDuration::from_secs(1)).to_string();
-    tampers(&world.store, ("#projection", "rebuild"), "until", Some(s(&over))).await;
-}
-
-#[tokio::test]
-async fn a_rebuild_that_fails_holds_nothing_and_sales_are_projected() {
-    for left in 0..2 {
-        let world = World::open().await;
-        world.sells_in("AMIS1", 1, &[("98", "1", "18.95")]).await;
-        // when a rebuild fails in the midst of it
-        let failed = faulty(&world, left, false).rebuild(&|_, _| {}).await;
-        assert!(failed.is_err(), "after {left}");
-        // then the next sale is projected as ever
-        assert!(!world.store.read_model.needs_rebuild().await.unwrap());
-        world.sells_in("AMIS1", 2, &[("98", "1", "18.95")]).await;
-        assert_eq!(world.stock("AMIS1", "s-00098").await.1, "2");
-        world.balanced().await;
-    }
-}
-
-#[tokio::test]
-async fn a_rebuild_that_dies_holds_for_as_long_as_its_lease_and_projecting_goes_on_by_itself() {
-    // given a rebuild that is dropped in the midst of it, as by a kill
-    let world = World::open().await;
-    world.sells_in("AMIS1", 1, &[("98", "1", "18.95")]).await;
-    let hangs = faulty(&world, 1, true);
-    assert!(tokio::time::timeout(Duration::from_millis(200), hangs.rebuild(&|_, _| {})).await.is_err());
-    assert!(world.store.read_model.needs_rebuild().await.unwrap());
-
-    // when something is sold, then it waits
-    world.posts(world.sealed(&uuid(2), &[("98", "1", "18.95")]).await).await;
-    world.pass_on().await;
-    let batch = world.stream(0, 50).await;
-    assert!(world.project_batch(&batch).await.iter().all(Result::is_err));
-    assert_eq!(LEASE, SignedDuration::from_mins(1));
-
-    // and once the lease is over it is projected
-    expires(&world).await;
-    world.project().await;
-    assert_eq!(world.stock("AMIS1", "s-00098").await.1, "2");
-    assert!(!world.store.read_model.needs_rebuild().await.unwrap());
-    world.balanced().await;
-}
-
-#[tokio::test]
-async fn a_rebuild_whose_lease_ran_out_while_it_lived_gives_up_and_writes_nothing_more() {
-    // given a rebuild that holds, and was thought dead
-    let world = World::open().await;
-    world.sells_in("AMIS1", 1, &[("98", "1", "18.95")]).await;
-    let read_model = &world.store.read_model;
-    let hold = read_model.holds.hold().await.unwrap();
-    expires(&world).await;
-    world.sells_in("AMIS1", 2, &[("98", "1", "18.95")]).await;
-    // when it goes on to write what it had added up
-    let shops = [("AMIS1".parse().unwrap())];
-    let written = read_model.replace(&hold, &shops, &kassa_pipeline::posting::Sums::new()).await;
-    // then it cannot
-    assert!(written.is_err());
-    assert_eq!(world.stock("AMIS1", "s-00098").await.1, "2");
-    world.balanced().await;
-}
-
-#[tokio::test]
-async fn a_rebuild_within_a_sale_of_many_steps_counts_what_the_checkpoint_says_and_the_rest_comes() {
-    // given a sale of more rows than a step takes, of which the first step was written
-    let world = World::open().await;
-    let items: Vec<String> = (1000..1250).map(|item| item.to_string()).collect();
-    let lines: Vec<(&str, &str, &str)> = items.iter().map(|item| (item.as_str(), "1", "1")).collect();
-    world.sells_in("AMIS1", 1, &[("98", "1", "18.95")]).await;
-    world.posts(world.sealed(&uuid(2), &lines).await).await;
-    world.pass_on().await;
-    let before = world.stream(0, 50).await;
-    let books = world.store.books();
-    let (event, _) = books.events.sale(&"AMIS1".parse().unwrap(), &uuid(2).parse().unwrap()).await.unwrap();
-    let recorded = event.iter().find(|event| event.kind == "recorded").unwrap();
-    let postings =
-        kassa_pipeline::posting::postings(&recorded.shop_id, recorded.at, &recorded.recorded().unwrap());
-    let mut sums = kassa_pipeline::posting::Sums::new();
-    kassa_pipeline::posting::add(&mut sums, postings[..50].to_vec());
-    let from = world.store.read_model.checkpoint(SHARD).await.unwrap();
-    let sequence = Sequence(before.last().unwrap().id.clone());
-    let to = kassa_pipeline::posting::Position { sequence, partial: Some(49) };
-    world.store.read_model.step(SHARD, &from, &to, &sums, recorded.at).await.unwrap();
-
-    // then check finds nothing wrong, nor after a rebuild, nor once the rest was projected
-    world.balanced().await;
-    world.questions.rebuild(&|_, _| {}).await.unwrap();
-    world.balanced().await;
-    assert_eq!(world.store.read_model.checkpoint(SHARD).await.unwrap().position().unwrap(), Some(to));
-    world.project().await;
-    assert_eq!(world.stock("AMIS1", "s-01249").await.1, "1");
-    world.balanced().await;
 }

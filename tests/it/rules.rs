@@ -2,12 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL64;
 use kassa::questions::Status;
-use kassa_bus::message::{AcceptedSale, Carried, Reason};
+use kassa_bus::message::{AcceptedSale, Carried, Envelope, Reason};
 use kassa_bus::registry::{Shop, ShopKey};
 use kassa_bus::{Metric, ShopId, Topic};
-use kassa_pipeline::event::{EventKey, StoredEvent};
+use kassa_pipeline::event::{EventKey, StoredEvent, envelope_hash};
 use kassa_pipeline::event_store::to_item;
 use serde_json::{Value, json};
 
@@ -458,13 +461,13 @@ async fn events_of_an_older_version_count_as_they_did() {
         reason: None,
         body: body.to_string(),
     };
+    let envelope = envelope_hash(&Envelope::Sealed { sealed: "…".into() });
+    let lines = sales(&[("98", "2", "37.90"), ("12345", "1", "2.49")]);
+    let content = URL64.encode(digest(&SHA256, format!("[{lines},null,null,null]").as_bytes()));
+    let accepted = json!({"format": "sealed", "sealed": "…", "source": "192.0.2.1"});
     let rows = [
-        row("accepted#h", "accepted", json!({"format": "sealed", "sealed": "…", "source": "192.0.2.1"})),
-        row(
-            "recorded",
-            "recorded",
-            json!({"lines": sales(&[("98", "2", "37.90"), ("12345", "1", "2.49")]), "content": "c", "envelope": "h"}),
-        ),
+        row(&format!("accepted#{envelope}"), "accepted", accepted),
+        row("recorded", "recorded", json!({"lines": lines, "content": content, "envelope": envelope})),
     ];
     let puts = rows.map(|row| {
         let put = Put::builder()

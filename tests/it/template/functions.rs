@@ -190,6 +190,7 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
             Project::NAME,
             &[
                 "dynamodb:GetItem ShopsTable.Arn",
+                "dynamodb:Query ShopsTable.Arn",
                 "dynamodb:UpdateItem ShopsTable.Arn",
                 "dynamodb:ConditionCheckItem ShopsTable.Arn",
                 "dynamodb:DeleteItem ShopsTable.Arn",
