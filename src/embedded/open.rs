@@ -186,7 +186,10 @@ impl OpenShop {
         };
         let console = sight.access.address(&occupant.url);
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
-        let places = Places::new(Limits::default());
+        let limits = Limits::default();
+        // Each takes twice as much memory by TLS.
+        let connections = limits.connections / if tls.is_some() { 2 } else { 1 };
+        let places = Places::new(Limits { connections, ..limits });
         let door = Door {
             accept,
             bus: bus.clone(),
