@@ -186,10 +186,7 @@ impl OpenShop {
         };
         let console = sight.access.address(&occupant.url);
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
-        let limits = Limits::default();
-        // Each takes twice as much memory by TLS.
-        let connections = limits.connections / if tls.is_some() { 2 } else { 1 };
-        let places = Places::new(Limits { connections, ..limits });
+        let places = places(tls.is_some());
         let door = Door {
             accept,
             bus: bus.clone(),
@@ -209,8 +206,8 @@ impl OpenShop {
             &occupant.token,
         );
         // Questions may stream for minutes, so these are cut off at the end.
-        let places = Places::new(Limits { connections: OPERATORS, ..Limits::default() });
-        tokio::spawn(serve(operators, None, answers, places, closed));
+        let few = Places::new(Limits { connections: OPERATORS, ..Limits::default() });
+        tokio::spawn(serve(operators, None, answers, few, closed));
         folder.announce(&occupant)?;
 
         let exporting = tokio::spawn(tracer.clone().run());
@@ -339,6 +336,12 @@ fn watching(host: &LocalHost, bus: &Arc<LocalBus>) -> Result<Parts, UpError> {
         documents: host.store.documents(MONITOR, host.clock.clone()),
         clock: host.clock.clone(),
     })
+}
+
+/// For tills, browsers and strangers. By TLS a connection takes twice as much memory.
+fn places(tls: bool) -> Arc<Places> {
+    let limits = Limits::default();
+    Places::new(if tls { Limits { connections: limits.connections / 2, ..limits } } else { limits })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), UpError> {
