@@ -39,8 +39,9 @@ pub use names::Names;
 pub use places::{Limits, Places, Received, Unread};
 pub use refusal::{refused, response};
 
-/// Bytes of a request's headers, and how many there may be. More is answered 431.
-const HEADER_BYTES: usize = 16 * 1024;
+/// Bytes of a request's headers, and how many there may be. More is answered 431. Each connection may hold as much, and as much
+/// again of a body.
+const HEADER_BYTES: usize = 8 * 1024;
 const HEADERS: usize = 64;
 
 /// How long to wait before accepting again where the system refuses, which is when it is out of descriptors.

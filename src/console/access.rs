@@ -23,7 +23,7 @@ pub enum Access {
 
 /// What a browser must bring, and the cookie it brings it in: browsers do not tell cookies apart by port.
 pub struct Token {
-    token: String,
+    secret: String,
     cookie: String,
     /// Whether browsers are to send it over TLS only.
     secure: bool,
@@ -47,9 +47,9 @@ impl Access {
         if address.ip().to_canonical().is_loopback() {
             return Self::Loopback;
         }
-        let token = uuid::Uuid::new_v4().simple().to_string();
+        let secret = uuid::Uuid::new_v4().simple().to_string();
         let cookie = format!("kassa-console-{}", address.port());
-        Self::Token(Arc::new(Token { token, cookie, secure }))
+        Self::Token(Arc::new(Token { secret, cookie, secure }))
     }
 
     /// The console's address for whoever may look.
@@ -57,7 +57,7 @@ impl Access {
     pub fn address(&self, url: &str) -> String {
         match self {
             Self::Loopback => format!("{url}/"),
-            Self::Token(token) => format!("{url}/?token={}", token.token),
+            Self::Token(token) => format!("{url}/?token={}", token.secret),
         }
     }
 
@@ -100,13 +100,13 @@ impl Token {
     }
 
     fn is(&self, text: &str) -> bool {
-        verify_slices_are_equal(text.as_bytes(), self.token.as_bytes()).is_ok()
+        verify_slices_are_equal(text.as_bytes(), self.secret.as_bytes()).is_ok()
     }
 
     /// Not for scripts, not from other sites, gone with the browser's session.
     fn set_cookie(&self) -> String {
         let secure = if self.secure { "; Secure" } else { "" };
-        format!("{}={}; Path=/; HttpOnly; SameSite=Strict{secure}", self.cookie, self.token)
+        format!("{}={}; Path=/; HttpOnly; SameSite=Strict{secure}", self.cookie, self.secret)
     }
 }
 

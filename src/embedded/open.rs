@@ -188,7 +188,7 @@ impl OpenShop {
         };
         let console = sight.access.address(&occupant.url);
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
-        let places = Places::new(Limits::default());
+        let places = places(tls.is_some());
         let door = Door {
             accept,
             bus: bus.clone(),
@@ -211,8 +211,8 @@ impl OpenShop {
             &occupant.token,
         );
         // Questions may stream for minutes, so these are cut off at the end.
-        let places = Places::new(Limits { connections: OPERATORS, ..Limits::default() });
-        tokio::spawn(serve(operators, None, answers, places, closed));
+        let few = Places::new(Limits { connections: OPERATORS, ..Limits::default() });
+        tokio::spawn(serve(operators, None, answers, few, closed));
 
         let exporting = tokio::spawn(tracer.clone().run());
         let resuming = tokio::spawn(recover::resume(questions, store.clone(), bus.clone(), metrics.clone()));
@@ -340,6 +340,12 @@ fn watching(host: &LocalHost, bus: &Arc<LocalBus>) -> Result<Parts, UpError> {
         documents: host.store.documents(MONITOR, host.clock.clone()),
         clock: host.clock.clone(),
     })
+}
+
+/// For tills, browsers and strangers. By TLS a connection takes twice as much memory.
+fn places(tls: bool) -> Arc<Places> {
+    let limits = Limits::default();
+    Places::new(if tls { Limits { connections: limits.connections / 2, ..limits } } else { limits })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), UpError> {

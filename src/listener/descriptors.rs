@@ -12,7 +12,7 @@ pub fn for_connections() -> usize {
     let wanted = limit.maximum.map_or(WANTED, |most| most.min(WANTED));
     if limit.current.is_some_and(|current| current < wanted) {
         let raised = rustix::process::Rlimit { current: Some(wanted), ..limit };
-        match setrlimit(Resource::Nofile, raised.clone()) {
+        match setrlimit(Resource::Nofile, raised) {
             Ok(()) => limit = raised,
             Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
         }

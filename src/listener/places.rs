@@ -32,9 +32,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 2_560,
+            connections: 2_176,
             in_hand: 1_024,
-            body_bytes: 32 * 1024 * 1024,
+            body_bytes: 24 * 1024 * 1024,
             body_time: Duration::from_secs(10),
             patience: Duration::from_secs(10),
         }

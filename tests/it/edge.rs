@@ -63,7 +63,7 @@ fn whoever_sends_slowly_or_nothing_keeps_nobody_waiting_and_is_not_waited_for() 
     let folder = tempfile::tempdir().unwrap();
     let up = Up::start(folder.path());
     // given half-sent headers, a half-sent body, and silence
-    let mut slow: Vec<_> = (0..600).map(|_| connect(&up)).collect();
+    let mut slow: Vec<_> = (0..450).map(|_| connect(&up)).collect();
     for (n, stream) in slow.iter_mut().enumerate() {
         let half: &[u8] = match n % 3 {
             0 => b"POST /shop HTTP/1.1\r\nhost: lo",

@@ -49,7 +49,9 @@ impl<K: Ord, V: Merge> From<Pairs<K, V>> for Bounded<K, V> {
     /// Names that were kept apart once, as whole addresses were, may be one today.
     fn from(Pairs { named, others }: Pairs<K, V>) -> Self {
         let mut bounded = Self { named: BTreeMap::new(), others };
-        named.into_iter().for_each(|(name, value)| bounded.add(name, value));
+        for (name, value) in named {
+            bounded.add(name, value);
+        }
         bounded
     }
 }
