@@ -72,9 +72,11 @@ impl Revocations {
             Some(before) => ("n = :before", Item::from([(":before".to_owned(), n(before))])),
         };
         let put = self.table.put_if(row, condition, values).await?;
-        match put {
-            true => self.known.insert(shop.as_str().as_bytes(), Some(number)).await,
-            false => self.known.invalidate(shop.as_str().as_bytes()).await,
+        let name = shop.as_str().as_bytes();
+        if put {
+            self.known.insert(name, Some(number)).await;
+        } else {
+            self.known.invalidate(name).await;
         }
         Ok(put)
     }
