@@ -76,6 +76,9 @@ pub struct Rejected {
     pub detail: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_with: Option<SealedWith>,
+    /// The till it says it is of, where that could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub till: Option<TillId>,
     /// Hash of the envelope that was rejected.
     pub envelope: String,
     pub attempt: u32,

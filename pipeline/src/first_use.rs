@@ -83,7 +83,7 @@ async fn said_by(used: &StoredEvent, store: &EventStore, sale: &DecryptedSale) -
     Ok(match is_another(store, first, sale).await? {
         Some(false) => {
             let detail = format!("its envelope came before, as sale {first}");
-            Said::No(Rejection::because(Reason::Replayed, detail).into())
+            Said::No(Rejection::because(Reason::Replayed, detail).of(sale.till_id()).into())
         }
         Some(true) => Said::Nothing,
         None => Said::No(Closed::Retry(Waits(first.clone()).into())),

@@ -75,12 +75,12 @@ impl Opener {
                 // There is no room for a signature in it.
                 signature::unsigned(shop.unsigned)?;
                 let plaintext = self.open_classic(&shop, content_base64, accepted_at).await?;
-                Ok(Opened { content: read_content(&plaintext)?, key: None, signed_by: None })
+                Ok(Opened { content: read_content(&plaintext, None)?, key: None, signed_by: None })
             }
             Envelope::Sealed { sealed } => {
                 let (plaintext, kid) = self.open_sealed(&shop, sealed, accepted_at).await?;
                 let verified = signature::verify(&self.registry, &shop, plaintext, accepted_at).await??;
-                let content = read_content(&verified.json)?;
+                let content = read_content(&verified.json, verified.signed_by.as_ref())?;
                 same_sale(&content, &sale.sale_id)?;
                 if let Some(till) = &verified.signed_by {
                     signature::stands_for(&content, till, &sale.shop_id)?;
@@ -153,7 +153,7 @@ impl Opener {
             Some(owner) => format!("sealed with {owner}'s key"),
             None => "sealed with a key that no shop here has".to_owned(),
         };
-        Ok(Rejection { reason: Reason::WrongKey, detail, sealed_with: Some(SealedWith { kid, shop_id }) })
+        Ok(Rejection::because(Reason::WrongKey, detail).sealed_with(SealedWith { kid, shop_id }))
     }
 }
 
@@ -163,7 +163,7 @@ fn retired_key(shop: &Shop, key: &ShopKey) -> Rejection {
         Some(at) => format!("sealed with a key of the shop's own that opens nothing since {at:.0}"),
         None => "sealed with a key that the shop no longer has".to_owned(),
     };
-    Rejection { reason: Reason::WrongKey, detail, sealed_with: Some(sealed_with) }
+    Rejection::because(Reason::WrongKey, detail).sealed_with(sealed_with)
 }
 
 /// Whether a key's failure is a fact about the envelope, or an error that may pass.
@@ -175,22 +175,20 @@ fn closed(error: KeyError, does_not_open: Rejection) -> Closed {
     }
 }
 
-fn read_content(plaintext: &[u8]) -> Result<Content, Rejection> {
-    content::parse(plaintext).map_err(|e| Rejection::because(Reason::InvalidSale, e.to_string()))
+fn read_content(plaintext: &[u8], signed_by: Option<&TillId>) -> Result<Content, Rejection> {
+    let till = || signed_by.cloned().or_else(|| content::till(plaintext));
+    content::parse(plaintext).map_err(|e| Rejection::because(Reason::InvalidSale, e.to_string()).of(till()))
 }
 
 /// The id inside is the till's own word; the one outside anybody can write.
 fn same_sale(content: &Content, outside: &SaleId) -> Result<(), Rejection> {
-    match &content.sale_id {
-        Some(inside) if inside == outside => Ok(()),
-        Some(_) => Err(Rejection::because(
-            Reason::Tampered,
-            "the sale_id inside is not the message_id it came under",
-        )),
-        None => {
-            Err(Rejection::because(Reason::Tampered, "there is no sale_id inside to match the message_id"))
-        }
-    }
+    let detail = match &content.sale_id {
+        Some(inside) if inside == outside => return Ok(()),
+        Some(_) => "the sale_id inside is not the message_id it came under",
+        None => "there is no sale_id inside to match the message_id",
+    };
+    let till = content.till.as_ref().and_then(|till| till.parse().ok());
+    Err(Rejection::because(Reason::Tampered, detail).of(till))
 }
 
 fn decrypted(sale: &AcceptedSale, opened: Opened) -> DecryptedSale {

@@ -50,12 +50,12 @@ impl Process {
         let rejectable = Rejectable { shop_id, sale_id, envelope, closed: None, origin };
         let Some(shop) = self.registry.shop(shop_id).await? else {
             let unknown = Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
-            return Ok(self.reject.reject(rejectable, unknown).await?);
+            return Ok(self.reject.reject(rejectable, unknown.of(sale.till_id())).await?);
         };
         let Some(recorded) = record(&sale, &shop, message.sent) else {
             let too_much =
                 Rejection::because(Reason::InvalidSale, "its lines add up to more than a row holds");
-            return Ok(self.reject.reject(rejectable, too_much).await?);
+            return Ok(self.reject.reject(rejectable, too_much.of(sale.till_id())).await?);
         };
         let turnover = recorded.totals.gross_turnover;
         let content = recorded.content.clone();
@@ -77,7 +77,7 @@ impl Process {
             }
             Appended::Exists(_) => {
                 let conflict = Rejection::because(Reason::Conflict, "another sale is recorded under this id");
-                Ok(self.reject.reject(rejectable, conflict).await?)
+                Ok(self.reject.reject(rejectable, conflict.of(sale.till_id())).await?)
             }
         }
     }

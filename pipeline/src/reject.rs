@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic, trace};
+use kassa_bus::{
+    Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, TillId, Topic, trace,
+};
 
 use crate::event::{Event, Fact, Rejected, envelope_hash};
 use crate::event_store::{Appended, EventStore};
@@ -13,11 +15,23 @@ pub struct Rejection {
     pub reason: Reason,
     pub detail: String,
     pub sealed_with: Option<SealedWith>,
+    /// The till it says it is of, where that could be read.
+    pub till: Option<TillId>,
 }
 
 impl Rejection {
     pub fn because(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), sealed_with: None }
+        Self { reason, detail: detail.into(), sealed_with: None, till: None }
+    }
+
+    #[must_use]
+    pub fn of(self, till: Option<TillId>) -> Self {
+        Self { till, ..self }
+    }
+
+    #[must_use]
+    pub fn sealed_with(self, key: SealedWith) -> Self {
+        Self { sealed_with: Some(key), ..self }
     }
 }
 
@@ -67,6 +81,7 @@ impl Reject {
                     reason: rejection.reason,
                     detail: rejection.detail.clone(),
                     sealed_with: rejection.sealed_with.clone(),
+                    till: rejection.till.clone(),
                     envelope: sale.envelope.to_owned(),
                     attempt,
                 }),
@@ -104,6 +119,7 @@ impl Reject {
             reason: rejection.reason,
             detail: rejection.detail,
             sealed_with: rejection.sealed_with,
+            till: rejection.till,
             envelope: sale.envelope.to_owned(),
             closed: sale.closed.filter(|closed| told(rejection.reason, closed)).cloned(),
             rejected_at,
@@ -130,6 +146,7 @@ pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
         reason: rejected.reason,
         detail: rejected.detail.clone(),
         sealed_with: rejected.sealed_with.clone(),
+        till: rejected.till.clone(),
         envelope: rejected.envelope.clone(),
         closed: Some(&accepted.envelope).filter(|closed| told(rejected.reason, closed)).cloned(),
         rejected_at: rejection.at,

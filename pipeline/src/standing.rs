@@ -149,6 +149,7 @@ mod tests {
                 reason: Reason::WrongKey,
                 detail: String::new(),
                 sealed_with: None,
+                till: None,
                 envelope,
                 attempt: u32::try_from(at).unwrap(),
             }),

@@ -47,7 +47,7 @@ pub struct ShownRejection {
 
 impl ShownRejection {
     fn of(envelope: &RejectedEnvelope) -> Option<Self> {
-        let Fact::Rejected(Rejected { reason, detail, sealed_with, envelope: hash, attempt }) =
+        let Fact::Rejected(Rejected { reason, detail, sealed_with, envelope: hash, attempt, .. }) =
             &envelope.rejected.fact
         else {
             return None;

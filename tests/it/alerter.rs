@@ -177,6 +177,7 @@ fn rejected(shop: &str, reason: Reason, n: i64) -> Message {
         reason,
         detail: "made so by the test".into(),
         sealed_with: None,
+        till: None,
         closed: None,
         envelope: String::new(),
         rejected_at: noon,
