@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
+use kassa_bus::attention::Attention;
 use kassa_bus::local::Kept;
 use kassa_bus::local::LocalBus;
 use kassa_bus::registry::Registry;
@@ -149,6 +150,12 @@ impl Store {
     #[must_use]
     pub fn shops(&self) -> ShopsTable {
         ShopsTable::new(self.client.clone(), self.tables.shops.as_str())
+    }
+
+    /// Which sales were rejected and are not booked.
+    #[must_use]
+    pub fn attention(&self) -> Attention {
+        Attention::in_table(self.shops())
     }
 
     /// The documents of a subscriber, or of the outbox.

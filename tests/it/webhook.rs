@@ -17,6 +17,7 @@ use futures::future::join_all;
 use futures::stream;
 use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::LocalHost;
+use kassa_bus::attention::Attention;
 use kassa_bus::conformance::{Dependencies, Trial, conforms};
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::message::{DecryptedSale, Origin};
@@ -606,6 +607,9 @@ impl Host for Deaf {
     }
     fn registry(&self) -> Result<Registry, SettingError> {
         self.host.registry()
+    }
+    fn attention(&self) -> Result<Attention, SettingError> {
+        self.host.attention()
     }
     fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError> {
         self.host.keys()

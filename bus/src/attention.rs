@@ -1,0 +1,425 @@
+//! What needs attention of a shop's sales: those that were rejected, are not booked, and were not given up. One list, which
+//! `kassa status`, the console and texts to people share.
+//!
+//! A row `a-<sale>` each, beside their shop's own in the shops table; the pipeline writes them. At most [`PLACES`] of a shop
+//! have one, for anybody can have a sale rejected. How many have, and on which days there may be more of them, stands in a row
+//! under `#attention`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+use crate::message::{Reason, SealedWith};
+use crate::shops_table::{ShopsTable, key};
+use crate::table::{Item, Readable, TableError, n, s, text};
+use crate::{SaleId, ShopId, TillId};
+
+/// A sale that was rejected and is neither booked nor given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unbooked {
+    pub sale_id: SaleId,
+    /// Of the last rejection.
+    pub reason: Reason,
+    /// The till it says it is of, where that could be read.
+    pub till: Option<TillId>,
+    pub sealed_with: Option<SealedWith>,
+    /// When it was rejected first.
+    pub since: Timestamp,
+}
+
+/// Sales of a shop that can be dealt with together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnbookedSales {
+    pub reason: Reason,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub till: Option<TillId>,
+    /// The shop here with whose key they were sealed, where that is another than their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_of: Option<ShopId>,
+    pub count: u64,
+    /// When the first of them was rejected.
+    pub since: Timestamp,
+    /// That one.
+    pub first: SaleId,
+}
+
+/// What needs attention of one shop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeedsAttention {
+    pub shop_id: ShopId,
+    /// Those that came first first.
+    pub sales: Vec<UnbookedSales>,
+    /// Whether there may be more than these: more than have a place, or days that were not looked through yet.
+    pub more: bool,
+}
+
+impl NeedsAttention {
+    /// How many sales, at least.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.sales.iter().map(|sales| sales.count).sum()
+    }
+
+    /// Whether nothing does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sales.is_empty() && !self.more
+    }
+}
+
+/// Sales of one shop that have a place, at most.
+pub const PLACES: usize = 1_000;
+
+/// Days of one shop that are kept to be looked through, at most.
+pub const DAYS: usize = 1_000;
+
+const ROW: &str = "a-";
+
+/// Under which partition key, that no shop can have, each shop's list stands that ever had a sale on it.
+const LISTS: &str = "#attention";
+
+/// Where the rows are.
+#[derive(Clone)]
+pub struct Attention {
+    table: ShopsTable,
+}
+
+/// A shop's list, without what is on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct List {
+    /// Sales that have a place.
+    pub taken: u64,
+    /// Days, of ids, with sales that may be missing. There may be more of them than are kept.
+    pub days: BTreeSet<Date>,
+    /// Whether there are more days than are kept: only a rebuild finds those.
+    pub all_days: bool,
+    /// How often days were added.
+    changed: u64,
+}
+
+impl List {
+    /// Whether sales may be missing on it.
+    #[must_use]
+    pub fn lacks(&self) -> bool {
+        self.all_days || !self.days.is_empty()
+    }
+}
+
+impl Attention {
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
+        Self { table: ShopsTable::new(client, table) }
+    }
+
+    /// In this table.
+    #[must_use]
+    pub fn in_table(table: ShopsTable) -> Self {
+        Self { table }
+    }
+
+    /// What needs attention of a shop.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn of_shop(&self, shop: &ShopId) -> Result<NeedsAttention, TableError> {
+        let list = self.list(shop).await?;
+        self.of_list(shop, &list).await
+    }
+
+    /// What needs attention of which shop, by their ids; none of those of whom nothing does.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn of_all(&self) -> Result<Vec<NeedsAttention>, TableError> {
+        let mut all = Vec::new();
+        for (shop, list) in self.lists().await? {
+            let needs = self.of_list(&shop, &list).await?;
+            all.extend((!needs.is_empty()).then_some(needs));
+        }
+        Ok(all)
+    }
+
+    async fn of_list(&self, shop: &ShopId, list: &List) -> Result<NeedsAttention, TableError> {
+        let sales = if list.taken > 0 { self.sales(shop).await?.logged() } else { Vec::new() };
+        Ok(NeedsAttention { shop_id: shop.clone(), sales: together(shop, sales), more: list.lacks() })
+    }
+
+    /// Each shop's list that ever had a sale on it.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn lists(&self) -> Result<Vec<(ShopId, List)>, TableError> {
+        let rows = self.table.rows(LISTS).await?;
+        Ok(rows.iter().filter_map(|row| Some((text(row, "record_type")?.parse().ok()?, list(row)))).collect())
+    }
+
+    /// A shop's list.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn list(&self, shop: &ShopId) -> Result<List, TableError> {
+        Ok(self.table.row(LISTS, shop.as_str()).await?.as_ref().map(list).unwrap_or_default())
+    }
+
+    /// What is on a shop's list: one query, of a bounded number of rows.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn sales(&self, shop: &ShopId) -> Result<Readable<Unbooked>, TableError> {
+        let rows = self.table.rows_like(shop.as_str(), ROW).await?;
+        Ok(rows.iter().map(|row| from_item(shop, row)).collect())
+    }
+}
+
+/// Sales by what they were rejected for, till and key.
+fn together(shop: &ShopId, sales: Vec<Unbooked>) -> Vec<UnbookedSales> {
+    let mut groups: BTreeMap<(Reason, Option<TillId>, Option<ShopId>), UnbookedSales> = BTreeMap::new();
+    for Unbooked { sale_id, reason, till, sealed_with, since, .. } in sales {
+        let key_of = sealed_with.and_then(|key| key.shop_id).filter(|owner| owner != shop);
+        let group = groups.entry((reason, till.clone(), key_of.clone()));
+        let group = group.or_insert_with(|| UnbookedSales {
+            reason,
+            till,
+            key_of,
+            count: 0,
+            since,
+            first: sale_id.clone(),
+        });
+        group.count += 1;
+        if since < group.since {
+            (group.since, group.first) = (since, sale_id);
+        }
+    }
+    let mut sales: Vec<_> = groups.into_values().collect();
+    sales.sort_by(|a, b| (a.since, &a.first).cmp(&(b.since, &b.first)));
+    sales
+}
+
+/// What became of a sale that was to have a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It has one.
+    Yes,
+    /// All are taken.
+    Full,
+}
+
+impl Attention {
+    /// Puts a sale on its shop's list, or brings it up to date. When it came there stays.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn put(&self, shop: &ShopId, sale: &Unbooked) -> Result<Placed, TableError> {
+        let row = key(shop.as_str(), &row_of(&sale.sale_id));
+        let there = self.table.row(shop.as_str(), &row_of(&sale.sale_id)).await?;
+        if let Some(there) = there {
+            let since = from_item(shop, &there).map_or(sale.since, |there| there.since);
+            let item = to_item(row, &Unbooked { since, ..sale.clone() });
+            // Junk under a sale's id is mostly rejected for the same reason, and then costs no write.
+            if item != there {
+                let put = self.table.client.put_item().table_name(&*self.table.name).set_item(Some(item));
+                put.send().await.map_err(TableError::unavailable("write what needs attention"))?;
+            }
+            return Ok(Placed::Yes);
+        }
+        // The place first: what dies in between leaves one too few, until the list is next counted.
+        if !self.take(shop).await? {
+            return Ok(Placed::Full);
+        }
+        if !self.table.put_if(to_item(row, sale), "attribute_not_exists(shop_id)", Item::new()).await? {
+            self.give_back(shop).await?;
+        }
+        Ok(Placed::Yes)
+    }
+
+    /// Takes a sale off its shop's list.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn remove(&self, shop: &ShopId, sale: &SaleId) -> Result<(), TableError> {
+        let row = key(shop.as_str(), &row_of(sale));
+        let delete = self.table.client.delete_item().table_name(&*self.table.name).set_key(Some(row));
+        let deleted = delete.return_values(ReturnValue::AllOld).send().await;
+        let deleted = deleted.map_err(TableError::unavailable("take a sale off the list"))?;
+        if deleted.attributes.is_some() {
+            self.give_back(shop).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, shop: &ShopId) -> Result<bool, TableError> {
+        let values = Item::from([(":one".into(), n(1)), (":places".into(), n(PLACES))]);
+        let free = "attribute_not_exists(taken) OR taken < :places";
+        self.update(shop, "ADD taken :one", free, values).await
+    }
+
+    async fn give_back(&self, shop: &ShopId) -> Result<(), TableError> {
+        let values = Item::from([(":back".into(), n(-1)), (":none".into(), n(0))]);
+        self.update(shop, "ADD taken :back", "taken > :none", values).await.map(drop)
+    }
+
+    /// Sets how many places are taken right, if it is still what the list says.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn counted(&self, shop: &ShopId, list: &List, taken: u64) -> Result<(), TableError> {
+        let values = Item::from([(":taken".into(), n(taken)), (":before".into(), n(list.taken))]);
+        self.update(shop, "SET taken = :taken", "taken = :before", values).await.map(drop)
+    }
+
+    /// Says of days, by sales' ids, that sales of them may be missing on the list.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn look_through(&self, shop: &ShopId, days: &BTreeSet<Date>) -> Result<(), TableError> {
+        for day in days {
+            let values =
+                Item::from([(":day".into(), set(*day)), (":one".into(), n(1)), (":most".into(), n(DAYS))]);
+            let room = "attribute_not_exists(days) OR size(days) < :most OR contains(days, :name)";
+            let values = values.into_iter().chain([(":name".into(), s(day.to_string()))]).collect();
+            if !self.update(shop, "ADD days :day, changed :one", room, values).await? {
+                let values =
+                    Item::from([(":one".into(), n(1)), (":true".into(), AttributeValue::Bool(true))]);
+                self.update(shop, "SET all_days = :true ADD changed :one", "", values).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that a day was looked through, as of when the list was read.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn looked_through(&self, shop: &ShopId, day: Date, list: &List) -> Result<(), TableError> {
+        let values = Item::from([(":day".into(), set(day)), (":changed".into(), n(list.changed))]);
+        // Where days were added meanwhile, it may be this one, and is looked through again.
+        self.update(shop, "DELETE days :day", "changed = :changed", values).await.map(drop)
+    }
+
+    /// Forgets which days are to be looked through: whoever does so has looked through all there are.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn all_looked_through(&self, shop: &ShopId) -> Result<(), TableError> {
+        let values = Item::from([(":one".into(), n(1))]);
+        self.update(shop, "REMOVE days, all_days ADD changed :one", "", values).await.map(drop)
+    }
+
+    async fn update(
+        &self,
+        shop: &ShopId,
+        expression: &str,
+        condition: &str,
+        values: Item,
+    ) -> Result<bool, TableError> {
+        let update = self
+            .table
+            .client
+            .update_item()
+            .table_name(&*self.table.name)
+            .set_key(Some(key(LISTS, shop.as_str())))
+            .update_expression(expression)
+            .set_condition_expression((!condition.is_empty()).then(|| condition.to_owned()))
+            .set_expression_attribute_values(Some(values));
+        let Err(error) = update.send().await else { return Ok(true) };
+        match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+            _ => Err(TableError::unavailable("write what needs attention")(error)),
+        }
+    }
+}
+
+fn row_of(sale: &SaleId) -> String {
+    format!("{ROW}{sale}")
+}
+
+fn set(day: Date) -> AttributeValue {
+    AttributeValue::Ss(vec![day.to_string()])
+}
+
+fn list(row: &Item) -> List {
+    let number = |name| text(row, name).and_then(|number| number.parse().ok()).unwrap_or_default();
+    let days = row.get("days").and_then(|days| days.as_ss().ok());
+    List {
+        taken: number("taken"),
+        days: days.into_iter().flatten().filter_map(|day| day.parse().ok()).collect(),
+        all_days: row.contains_key("all_days"),
+        changed: number("changed"),
+    }
+}
+
+fn to_item(mut row: Item, sale: &Unbooked) -> Item {
+    let sealed_with = sale.sealed_with.as_ref();
+    let attributes = [
+        ("reason", Some(sale.reason.to_string())),
+        ("since", Some(sale.since.to_string())),
+        ("till", sale.till.as_ref().map(ToString::to_string)),
+        ("kid", sealed_with.map(|key| key.kid.to_string())),
+        ("key_of", sealed_with.and_then(|key| Some(key.shop_id.as_ref()?.to_string()))),
+    ];
+    row.extend(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), s(value?)))));
+    row
+}
+
+fn from_item(shop: &ShopId, row: &Item) -> Result<Unbooked, TableError> {
+    let name = text(row, "record_type").unwrap_or_default();
+    let wrong = |attribute| TableError::Attribute { row: format!("{shop} {name}"), attribute };
+    let required = |attribute| text(row, attribute).ok_or_else(|| wrong(attribute));
+    let kid = text(row, "kid").map(str::parse).transpose().map_err(|_| wrong("kid"))?;
+    let shop_id = text(row, "key_of").map(str::parse).transpose().map_err(|_| wrong("key_of"))?;
+    Ok(Unbooked {
+        sale_id: name.strip_prefix(ROW).and_then(|id| id.parse().ok()).ok_or_else(|| wrong("record_type"))?,
+        reason: required("reason")?.parse().map_err(|_| wrong("reason"))?,
+        till: text(row, "till").map(str::parse).transpose().map_err(|_| wrong("till"))?,
+        sealed_with: kid.map(|kid| SealedWith { kid, shop_id }),
+        since: required("since")?.parse().map_err(|_| wrong("since"))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sales_are_counted_by_reason_till_and_whose_key() {
+        let shop: ShopId = "AMIS1".parse().unwrap();
+        let sale = |n: i64, till: &str, key_of: Option<&str>| Unbooked {
+            sale_id: format!("{n}-20261122").parse().unwrap(),
+            reason: Reason::WrongKey,
+            till: till.parse().ok(),
+            sealed_with: key_of
+                .map(|shop| SealedWith { kid: "x".repeat(43).parse().unwrap(), shop_id: shop.parse().ok() }),
+            since: Timestamp::from_second(n).unwrap(),
+        };
+        let sales = vec![
+            sale(5, "till-1", Some("AMIS2")),
+            sale(3, "till-1", Some("AMIS2")),
+            sale(4, "till-2", Some("AMIS2")),
+            // A key of its own that opens nothing any more is no other shop's.
+            sale(1, "", Some("AMIS1")),
+            sale(2, "", None),
+        ];
+        let groups: Vec<_> = together(&shop, sales)
+            .into_iter()
+            .map(|group| {
+                let till = group.till.map(|till| till.to_string());
+                (till, group.key_of.map(|shop| shop.to_string()), group.count, group.first.to_string())
+            })
+            .collect();
+        let owner = || Some("AMIS2".to_owned());
+        assert_eq!(
+            groups,
+            [
+                (None, None, 2, "1-20261122".to_owned()),
+                (Some("till-1".to_owned()), owner(), 2, "3-20261122".to_owned()),
+                (Some("till-2".to_owned()), owner(), 1, "4-20261122".to_owned()),
+            ]
+        );
+    }
+}
