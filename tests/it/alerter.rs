@@ -185,7 +185,13 @@ fn rejected(shop: &str, reason: Reason, n: i64) -> Message {
         closed: None,
         envelope: String::new(),
         rejected_at: noon,
-        origin: Origin { source: "192.0.2.7".into(), accepted_at: noon, attempt: 1, trace: None },
+        origin: Origin {
+            source: "192.0.2.7".into(),
+            accepted_at: noon,
+            attempt: 1,
+            opened_with: None,
+            trace: None,
+        },
     })
 }
 
