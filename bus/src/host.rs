@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::attention::Attention;
 use crate::clock::Clock;
 use crate::documents::Documents;
 use crate::keys::ShopKeys;
@@ -28,6 +29,9 @@ pub trait Host: Send + Sync {
 
     /// Which shops there are.
     fn registry(&self) -> Result<Registry, SettingError>;
+
+    /// Which sales were rejected and are not booked.
+    fn attention(&self) -> Result<Attention, SettingError>;
 
     /// The shops' keys.
     fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError>;

@@ -9,6 +9,8 @@
 
 /// Exact decimals: quantities and money.
 pub mod amount;
+/// What needs attention of a shop's sales.
+pub mod attention;
 /// The day a sale is booked on.
 pub mod business_date;
 /// A bounded cache whose entries expire.

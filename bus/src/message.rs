@@ -200,6 +200,10 @@ pub struct Origin {
     pub accepted_at: Timestamp,
     /// Which try this is: 1, and one more each time a rejected sale is put through again.
     pub attempt: u32,
+    /// With which shop's key it is to be opened, if that is not its own. Only an operator says so, who puts a rejected sale
+    /// through again; what a till posts never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_with: Option<ShopId>,
     /// W3C `traceparent`: the till's, if it sent one, or where tracing is on that of whatever handled the sale last.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_in_form")]
     pub trace: Option<TraceContext>,
@@ -245,6 +249,14 @@ pub struct DecryptedSale {
     /// SHA-256 of the envelope as accepted, in base64url: which of a sale's envelopes this came out of.
     pub envelope: String,
     pub origin: Origin,
+}
+
+impl DecryptedSale {
+    /// The till it is of: who signed it, or what it says of itself if that is a till's name.
+    #[must_use]
+    pub fn till_id(&self) -> Option<TillId> {
+        self.signed_by.clone().or_else(|| self.till.as_ref()?.parse().ok())
+    }
 }
 
 impl Contract for DecryptedSale {
@@ -348,7 +360,7 @@ pub struct SealedWith {
     pub shop_id: Option<ShopId>,
 }
 
-/// On `decrypt-errors`: a sale that was rejected. Holds nothing of the sale's content in the open.
+/// On `decrypt-errors`: a sale that was rejected. Of its content it holds the till's name in the open, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedSale {
     pub shop_id: ShopId,
@@ -358,6 +370,10 @@ pub struct RejectedSale {
     pub detail: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_with: Option<SealedWith>,
+    /// The till it says it is of, where it opened so far that this can be read. Whoever has the shop's public key can
+    /// write one, unless `reason` says that a till signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub till: Option<TillId>,
     /// SHA-256 of the envelope as accepted, in base64url.
     pub envelope: String,
     /// The envelope itself, as closed as it came, where its key is what is wrong and a message has room for it:

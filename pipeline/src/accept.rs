@@ -85,7 +85,7 @@ impl Accept {
     async fn accept(&self, post: Post<'_>) -> Result<Answer, Problem> {
         let now = self.clock.now();
         let trace = trace::current().or(post.trace);
-        let origin = Origin { source: post.client.into(), accepted_at: now, attempt: 1, trace };
+        let origin = Origin { source: post.client.into(), accepted_at: now, attempt: 1, opened_with: None, trace };
         let posts = request::parse(post.body)?;
         let shop = self.shop(posts.shop_id()).await?;
         if !self.publisher.has_room(Topic::ToDecrypt, &shop.shop_id) {
@@ -363,7 +363,7 @@ fn accepted(sale: &AcceptedSale, revocations: Option<u64>) -> Event {
 #[must_use]
 pub fn republished(event: Event, attempt: u32) -> Option<AcceptedSale> {
     let Fact::Accepted(Accepted { envelope, source, .. }) = event.fact else { return None };
-    let origin = Origin { source, accepted_at: event.at, attempt, trace: event.trace };
+    let origin = Origin { source, accepted_at: event.at, attempt, opened_with: None, trace: event.trace };
     Some(AcceptedSale { shop_id: event.shop_id, sale_id: event.sale_id, envelope, origin })
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::reading::Reading;
 use self::sale::SaleCheck;
+use crate::attention::{AttentionList, Expected};
 use crate::contained::{Changes, Later, positions};
 use crate::event_store::{EventStore, Scan};
 use crate::read_model::ReadModel;
@@ -53,7 +54,7 @@ impl Check {
 /// [`TableError`].
 pub async fn check(
     store: &EventStore,
-    read_model: &ReadModel,
+    (read_model, attention): (&ReadModel, &AttentionList),
     registry: &Registry,
     changes: &dyn Changes,
     progress: &(dyn Fn(u64) + Sync),
@@ -63,6 +64,7 @@ pub async fn check(
     let mut reading = Reading::read(read_model, &registry.shops().await?, &mut check).await?;
     let mut later = Later::than(&positions(reading.checkpoints(), changes).await?, changes).await?;
     let (mut sale, mut cursor, mut scanned) = (SaleCheck::new(registry, store), None, 0);
+    let mut expected = Expected::default();
     loop {
         let page = store.scan(Scan::default(), cursor).await?;
         scanned += page.events.len() as u64;
@@ -70,6 +72,7 @@ pub async fn check(
         page.unreadable.into_iter().for_each(|unreadable| check.mismatch(unreadable));
         for event in &page.events {
             sale.take(event, &mut check).await?;
+            expected.take(event);
         }
         for event in later.contained(page.events).await? {
             // One that cannot be read is named already.
@@ -84,6 +87,7 @@ pub async fn check(
         reading.expect(event.postings().unwrap_or_default());
     }
     sale.ends(&mut check).await?;
+    attention.mismatches(expected).await?.into_iter().for_each(|wrong| check.mismatch(wrong));
     reading.compare(store, changes, &mut check).await?;
     Ok(check)
 }

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use kassa_bus::amount::Amount;
-use kassa_bus::{ItemNo, Line, SaleId, ShopId};
+use kassa_bus::{ItemNo, Line, SaleId, ShopId, TillId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -88,6 +88,16 @@ pub fn parse(json: &[u8]) -> Result<Content, InvalidContent> {
         seq: fields.seq.map(|raw| text("seq", raw)).transpose()?,
         sold_at: fields.sold_at.map(|raw| instant(&scalar("sold_at", raw)?)).transpose()?,
     })
+}
+
+/// The till that a content says it is of, whatever else is wrong with it.
+#[must_use]
+pub fn till(json: &[u8]) -> Option<TillId> {
+    #[derive(Deserialize)]
+    struct Named {
+        till: Option<TillId>,
+    }
+    object::<Named>(json).ok()?.till
 }
 
 /// Whether a till may have this name.

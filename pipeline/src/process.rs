@@ -51,12 +51,12 @@ impl Process {
         let rejectable = Rejectable { shop_id, sale_id, envelope, closed: None, origin };
         let Some(shop) = self.registry.shop(shop_id).await? else {
             let unknown = Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
-            return Ok(self.reject.reject(rejectable, unknown).await?);
+            return Ok(self.reject.reject(rejectable, unknown.of(sale.till_id())).await?);
         };
         let Some(recorded) = record(&sale, &shop, message.sent) else {
             let too_much =
                 Rejection::because(Reason::InvalidSale, "its lines add up to more than a row holds");
-            return Ok(self.reject.reject(rejectable, too_much).await?);
+            return Ok(self.reject.reject(rejectable, too_much.of(sale.till_id())).await?);
         };
         let (turnover, dated) = (recorded.totals.gross_turnover, recorded.dated);
         let content = recorded.content.clone();
@@ -78,7 +78,7 @@ impl Process {
             }
             Appended::Exists(_) => {
                 let conflict = Rejection::because(Reason::Conflict, "another sale is recorded under this id");
-                Ok(self.reject.reject(rejectable, conflict).await?)
+                Ok(self.reject.reject(rejectable, conflict.of(sale.till_id())).await?)
             }
         }
     }
@@ -131,6 +131,8 @@ pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Opt
         decrypted_at: sent.and_then(|at| at.round(Unit::Millisecond).ok()),
         key: sale.key.clone(),
         signed_by: sale.signed_by.clone(),
+        opened_with: sale.origin.opened_with.clone(),
+        attempt: Some(sale.origin.attempt).filter(|attempt| *attempt > 1),
         envelope: sale.envelope.clone(),
     })
 }

@@ -5,7 +5,10 @@ mod routing;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use kassa_bus::{Clock, Intake, Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
+use kassa_bus::attention::Attention;
+use kassa_bus::{
+    Clock, Intake, Message, Metric, Metrics, Retry, SaleId, ShopId, Source, Subscriber, Subscription, Verdict,
+};
 use std::sync::Arc;
 
 use self::routing::{Placed, Routing, Step, steps};
@@ -22,6 +25,7 @@ use kassa_bus::table::TableError;
 /// transaction with the checkpoint, so a batch that comes again, or cut differently, changes nothing.
 pub struct Project {
     read_model: ReadModel,
+    attention: Attention,
     metrics: Metrics,
     clock: Clock,
     routing: Routing,
@@ -31,8 +35,8 @@ impl Project {
     pub const NAME: &str = "project";
 
     #[must_use]
-    pub fn new(read_model: ReadModel, metrics: Metrics, clock: Clock) -> Self {
-        Self { routing: Routing::new(read_model.clone()), read_model, metrics, clock }
+    pub fn new(read_model: ReadModel, attention: Attention, metrics: Metrics, clock: Clock) -> Self {
+        Self { routing: Routing::new(read_model.clone()), read_model, attention, metrics, clock }
     }
 
     #[must_use]
@@ -52,7 +56,7 @@ impl Project {
     async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
         let shard = batch.first().and_then(|m| m.attributes.get("shard")).map_or("", String::as_str);
         let now = self.clock.now();
-        let (events, unreadable) = readable(batch, now);
+        let Readable { events, again, unreadable } = readable(batch, now);
         let mut checkpoint = self.read_model.checkpoint(shard).await?;
         let before = checkpoint.position().unwrap_or_else(|error| {
             // Nobody knows what rows contain, and sales that were not projected come here: better than to stop for good.
@@ -65,6 +69,9 @@ impl Project {
             if !matches!(error, StepError::Stale) || tries == TRIES {
                 return Err(TableError::from(error).into());
             }
+        }
+        for (shop, sale) in &again {
+            self.attention.remove(shop, sale).await?;
         }
         // Not before the batch is done with, which comes again as often as it fails.
         self.metrics.count(Metric::UnreadableEvents, unreadable);
@@ -116,19 +123,30 @@ impl Project {
 
 /// A batch's recorded sales, and how many there are that this code cannot read. Such a one must not hold up the shard:
 /// it stays in the event store, `check` tells of it, and a rebuild by code that can read it counts it.
-fn readable(batch: &[Message], now: Timestamp) -> (Vec<Placed>, u64) {
-    let mut unreadable = 0;
-    let mut events = Vec::with_capacity(batch.len());
+fn readable(batch: &[Message], now: Timestamp) -> Readable {
+    let mut readable = Readable::default();
     for message in batch.iter().filter(|message| is_recorded(message)) {
         match read(message, now) {
-            Ok(placed) => events.push(placed),
+            Ok((placed, again)) => {
+                readable.events.push(placed);
+                readable.again.extend(again);
+            }
             Err(error) => {
-                unreadable += 1;
+                readable.unreadable += 1;
                 tracing::error!(%error, "left out of the read models");
             }
         }
     }
-    (events, unreadable)
+    readable
+}
+
+#[derive(Default)]
+struct Readable {
+    events: Vec<Placed>,
+    /// Sales that had been rejected and were put through again: they need no attention any more. Of others that had been,
+    /// the next minute finds out.
+    again: Vec<(ShopId, SaleId)>,
+    unreadable: u64,
 }
 
 #[async_trait]
@@ -160,11 +178,13 @@ fn is_recorded(message: &Message) -> bool {
     message.attributes.get("kind").is_some_and(|kind| kind == RECORDED)
 }
 
-fn read(message: &Message, now: Timestamp) -> Result<Placed, Unreadable> {
+fn read(message: &Message, now: Timestamp) -> Result<(Placed, Option<(ShopId, SaleId)>), Unreadable> {
     let event = StoredEvent::from_message(message)?;
-    let mut postings = postings(&event.shop_id, event.at, &event.recorded()?);
+    let recorded = event.recorded()?;
+    let mut postings = postings(&event.shop_id, event.at, &recorded);
     believe(&mut postings, now);
-    Ok((Sequence(message.id.clone()), postings))
+    let placed = (Sequence(message.id.clone()), postings);
+    Ok((placed, recorded.attempt.map(|_| (event.shop_id, event.sale_id))))
 }
 
 impl From<StepError> for TableError {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use crate::attention::{self, AttentionList, Days};
 use crate::contained::{Changes, Contained, Later, end, positions};
 use crate::event_store::{EventStore, Scan};
 use crate::hold::Hold;
@@ -42,7 +43,7 @@ pub struct Rebuilt {
 /// [`TableError`]; what was written by then is right.
 pub async fn rebuild(
     store: &EventStore,
-    read_model: &ReadModel,
+    (read_model, attention): (&ReadModel, &AttentionList),
     registry: &Registry,
     changes: &dyn Changes,
     segments: i32,
@@ -71,11 +72,16 @@ pub async fn rebuild(
             total.rows.merge(folded.rows);
             total.sales += folded.sales;
             total.skipped.extend(folded.skipped);
+            folded
+                .rejected
+                .into_iter()
+                .for_each(|(shop, days)| total.rejected.entry(shop).or_default().extend(days));
         }
         for event in later.into_inner().settled(store).await? {
             total.take(&event, now);
         }
-        let Folded { rows, sales, mut skipped } = total;
+        let Folded { rows, sales, rejected, mut skipped } = total;
+        attention.make(rejected).await?;
         for shop in rows.own.keys() {
             let revision = shops.remove(shop).map(|(_, revision)| revision).unwrap_or_default();
             skipped.extend(read_model.replace(&hold, (shop, &revision), &rows).await?);
@@ -117,6 +123,8 @@ async fn begin_where_unknown(
 struct Folded {
     rows: RowSums,
     sales: u64,
+    /// Days with rejected sales.
+    rejected: Days,
     skipped: Vec<String>,
 }
 
@@ -146,6 +154,7 @@ async fn fold(
         let page = store.scan(scan, cursor).await?;
         let count = page.events.len() as u64;
         folded.skipped.extend(page.unreadable);
+        page.events.iter().for_each(|event| attention::note(&mut folded.rejected, event));
         for event in later.lock().await.contained(page.events).await? {
             folded.take(&event, now);
         }

@@ -1,9 +1,13 @@
 use std::sync::Arc;
 
+use kassa_bus::attention::Unbooked;
 use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
-use kassa_bus::{Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, Topic, trace};
+use kassa_bus::{
+    Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, TillId, Topic, trace,
+};
 
+use crate::attention::AttentionList;
 use crate::event::{Accepted, Event, Fact, Rejected};
 use crate::event_store::{Appended, EventStore};
 
@@ -13,11 +17,23 @@ pub struct Rejection {
     pub reason: Reason,
     pub detail: String,
     pub sealed_with: Option<SealedWith>,
+    /// The till it says it is of, where that could be read.
+    pub till: Option<TillId>,
 }
 
 impl Rejection {
     pub fn because(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), sealed_with: None }
+        Self { reason, detail: detail.into(), sealed_with: None, till: None }
+    }
+
+    #[must_use]
+    pub fn of(self, till: Option<TillId>) -> Self {
+        Self { till, ..self }
+    }
+
+    #[must_use]
+    pub fn sealed_with(self, key: SealedWith) -> Self {
+        Self { sealed_with: Some(key), ..self }
     }
 }
 
@@ -37,6 +53,7 @@ pub struct Rejectable<'a> {
 #[derive(Clone)]
 pub struct Reject {
     pub store: EventStore,
+    pub attention: AttentionList,
     pub publisher: Arc<dyn Publisher>,
     pub clock: Clock,
     pub metrics: Metrics,
@@ -46,7 +63,7 @@ impl Reject {
     /// Safe to repeat: a rejection of the same envelope is found and only published again.
     ///
     /// # Errors
-    /// [`Retry`] if the event was not appended or not published.
+    /// [`Retry`] if the event was not appended, not put on the list of what needs attention, or not published.
     pub async fn reject(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
         // Somebody will ask what became of it, so its trace is kept as one with an error is.
         let span = trace::child(trace::Kind::Internal, "reject");
@@ -66,6 +83,7 @@ impl Reject {
                 reason: rejection.reason,
                 detail: rejection.detail.clone(),
                 sealed_with: rejection.sealed_with.clone(),
+                till: rejection.till.clone(),
                 envelope: sale.envelope.to_owned(),
                 attempt,
             }),
@@ -80,6 +98,15 @@ impl Reject {
             }
             Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
         }
+        // Before anybody hears of it, who may look at the list.
+        let unbooked = Unbooked {
+            sale_id: sale.sale_id.clone(),
+            reason: rejection.reason,
+            till: rejection.till.clone(),
+            sealed_with: rejection.sealed_with.clone(),
+            since: rejected_at,
+        };
+        self.attention.rejected(sale.shop_id, &unbooked).await?;
         let waited = rejected_at.duration_since(sale.origin.accepted_at).as_millis();
         tracing::info!(
             shop_id = %sale.shop_id,
@@ -96,6 +123,7 @@ impl Reject {
             reason: rejection.reason,
             detail: rejection.detail,
             sealed_with: rejection.sealed_with,
+            till: rejection.till,
             envelope: sale.envelope.to_owned(),
             closed: sale.closed.filter(|closed| told(rejection.reason, closed)).cloned(),
             rejected_at,
@@ -119,6 +147,7 @@ pub fn republished(accepted: Event, rejection: Event) -> Option<RejectedSale> {
         reason: rejected.reason,
         detail: rejected.detail,
         sealed_with: rejected.sealed_with,
+        till: rejected.till,
         envelope: rejected.envelope,
         closed: Some(closed).filter(|closed| told(rejected.reason, closed)),
         rejected_at: rejection.at,
@@ -126,6 +155,7 @@ pub fn republished(accepted: Event, rejection: Event) -> Option<RejectedSale> {
             source,
             accepted_at: accepted.at,
             attempt: rejected.attempt,
+            opened_with: None,
             trace: rejection.trace,
         },
     })

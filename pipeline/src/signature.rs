@@ -6,7 +6,7 @@ use kassa_bus::tills::{Signed, Taken, Unsigned};
 use kassa_bus::{ShopId, TillId};
 use zeroize::Zeroizing;
 
-use crate::content::Content;
+use crate::content::{self, Content};
 use crate::event::envelope_hash;
 use crate::event_store::EventStore;
 use crate::reject::Rejection;
@@ -30,7 +30,8 @@ pub(crate) async fn verify(
 ) -> Result<Result<Opened, Rejection>, TableError> {
     // A JWS is base64url, which no JSON object begins as.
     if content.trim_ascii_start().first() == Some(&b'{') {
-        return Ok(unsigned(shop.unsigned).map(|()| Opened { json: content, signed_by: None }));
+        let judged = unsigned(shop.unsigned).map_err(|rejection| rejection.of(content::till(&content)));
+        return Ok(judged.map(|()| Opened { json: content, signed_by: None }));
     }
     let Some(jws) = std::str::from_utf8(&content).ok().map(Jws::parse) else {
         return Ok(Err(malformed("neither a JSON object nor a compact JWS")));
@@ -40,6 +41,7 @@ pub(crate) async fn verify(
         Err(error) => return Ok(Err(malformed(error))),
     };
     let judged = judge(registry, store, &jws, sale).await?;
+    let judged = judged.map_err(|rejection| rejection.of(Some(jws.till.clone())));
     Ok(judged.map(|()| Opened { signed_by: Some(jws.till.clone()), json: jws.into_payload() }))
 }
 
@@ -96,7 +98,7 @@ async fn taken(store: &EventStore, sale: &AcceptedSale) -> Result<Taken, TableEr
 
 /// A signature is for one shop, and a till speaks for itself only.
 pub(crate) fn stands_for(content: &Content, till: &TillId, shop: &ShopId) -> Result<(), Rejection> {
-    let tampered = |detail: &str| Err(Rejection::because(Reason::Tampered, detail));
+    let tampered = |detail: &str| Err(Rejection::because(Reason::Tampered, detail).of(Some(till.clone())));
     match &content.shop_id {
         Some(inside) if inside == shop => {}
         Some(_) => return tampered("it was signed for another shop"),

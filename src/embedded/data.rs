@@ -79,6 +79,9 @@ impl Drop for Made {
     }
 }
 
+/// A shop's folder, if none is named.
+pub const DATA: &str = "./kassa-data";
+
 /// The tables, in a data folder and in a backup.
 pub(super) const DATABASE: &str = "shop.db";
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kassa_bus::attention::Attention;
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::notify::Notifier;
 use kassa_bus::registry::Registry;
@@ -43,6 +44,10 @@ impl Host for LocalHost {
 
     fn registry(&self) -> Result<Registry, SettingError> {
         Ok(self.store.registry.clone())
+    }
+
+    fn attention(&self) -> Result<Attention, SettingError> {
+        Ok(self.store.attention())
     }
 
     fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError> {

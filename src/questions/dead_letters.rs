@@ -1,10 +1,10 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use kassa_bus::message::{AcceptedSale, DecryptedSale, Reason};
-use kassa_bus::{Message, SaleId, ShopId, TraceContext};
+use kassa_bus::{Message, SaleId, ShopId, TillId, TraceContext};
 use kassa_pipeline::claim_check;
 use kassa_pipeline::decrypt::Decrypt;
-use kassa_pipeline::event::{Dropped, Event, Fact, Rejected};
+use kassa_pipeline::event::{Dropped, DroppedLetter, Event, Fact, Rejected};
 use kassa_pipeline::process::Process;
 use kassa_pipeline::unsettled::Finder;
 use serde::{Deserialize, Serialize};
@@ -119,11 +119,8 @@ impl Questions {
         why: &Why,
         now: Timestamp,
     ) -> Result<(), QuestionError> {
-        let dropped = Dropped {
-            queue: queue.to_owned(),
-            message: held.letter.id.clone(),
-            why: why.as_str().to_owned(),
-        };
+        let letter = DroppedLetter { queue: queue.to_owned(), message: held.letter.id.clone() };
+        let dropped = Dropped { letter: Some(letter), why: why.as_str().to_owned() };
         let (shop_id, sale_id) = whose(&held.letter)?;
         let trace = held.message.trace();
         let event = Event { shop_id, sale_id, at: now, trace, fact: Fact::Dropped(dropped) };
@@ -150,6 +147,7 @@ impl Questions {
             reason: Reason::Dropped,
             detail: format!("given up by {queue}: {}", why.as_str()),
             sealed_with: None,
+            till: stuck.till,
             envelope: stuck.envelope,
             attempt: stuck.attempt,
         };
@@ -164,25 +162,28 @@ struct Stuck {
     sale_id: SaleId,
     /// Hash of the envelope.
     envelope: String,
+    till: Option<TillId>,
     attempt: u32,
     trace: Option<TraceContext>,
 }
 
 impl Stuck {
     fn of(queue: &str, message: &Message) -> Option<Self> {
-        let (shop_id, sale_id, envelope, origin) = match queue {
+        let (shop_id, sale_id, envelope, till, origin) = match queue {
             Decrypt::NAME => {
                 let AcceptedSale { shop_id, sale_id, envelope, origin } = message.read().ok()?;
-                (shop_id, sale_id, claim_check::hash(envelope), origin)
+                (shop_id, sale_id, claim_check::hash(envelope), None, origin)
             }
             Process::NAME => {
-                let DecryptedSale { shop_id, sale_id, envelope, origin, .. } = message.read().ok()?;
-                (shop_id, sale_id, envelope, origin)
+                let sale: DecryptedSale = message.read().ok()?;
+                let till = sale.till_id();
+                let DecryptedSale { shop_id, sale_id, envelope, origin, .. } = sale;
+                (shop_id, sale_id, envelope, till, origin)
             }
             // Whoever else hears of a sale does not decide what becomes of it.
             _ => return None,
         };
-        Some(Self { shop_id, sale_id, envelope, attempt: origin.attempt, trace: origin.trace })
+        Some(Self { shop_id, sale_id, envelope, till, attempt: origin.attempt, trace: origin.trace })
     }
 }
 

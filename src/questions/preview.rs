@@ -71,6 +71,7 @@ pub struct RowChange {
 
 pub(super) async fn preview(
     again: Vec<ShownRejection>,
+    opened_with: Option<&ShopId>,
     opener: &Opener,
     (store, read_model): (&EventStore, &ReadModel),
     now: Timestamp,
@@ -78,7 +79,7 @@ pub(super) async fn preview(
     let (mut sales, mut sums) = (Vec::new(), Sums::new());
     let mut recorded: HashMap<(ShopId, SaleId), String> = HashMap::new();
     for rejected in again {
-        let Some(sale) = rejected.again(store).await? else { continue };
+        let Some(sale) = rejected.again(store, opened_with).await? else { continue };
         let inside = match opener.open(&sale).await {
             Ok(inside) => usable(store, &sale.envelope, &inside).await.map(|()| inside),
             closed => closed,

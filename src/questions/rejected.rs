@@ -7,9 +7,12 @@ use jiff::Timestamp;
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::message::{AcceptedSale, Reason, SealedWith};
 use kassa_bus::publish::publish_one;
+use kassa_bus::registry::Shop;
 use kassa_bus::table::TableError;
 use kassa_bus::{Metrics, Network, Publisher, SaleId, ShopId, Topic};
-use kassa_pipeline::event::{Accepted, Event, EventKey, Fact, RECORDED, REJECTED, Rejected, StoredEvent};
+use kassa_pipeline::event::{
+    Accepted, Dropped, Event, EventKey, Fact, RECORDED, REJECTED, Rejected, StoredEvent,
+};
 use kassa_pipeline::event_store::{Bodies, EventStore, Scan};
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::{accept, claim_check};
@@ -17,8 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use super::preview::{Preview, preview};
 use super::{Books, Progress, QuestionError, Questions};
+use crate::dead_letters::Why;
 
-/// `?shop=&reason=&sale=`: which rejected sales.
+/// `?shop=&reason=&sale=`: which rejected sales, and what is to be done with them.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct RejectedFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,6 +31,12 @@ pub struct RejectedFilter {
     pub reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sale: Option<String>,
+    /// Those that are sealed with a key of this shop, and with that key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_with: Option<String>,
+    /// Why they are given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
 }
 
 /// An envelope that is rejected, and whose sale is not recorded.
@@ -49,7 +59,7 @@ pub struct ShownRejection {
 
 impl ShownRejection {
     fn of(rejection: Event, accepted: Event) -> Option<Self> {
-        let Fact::Rejected(Rejected { reason, detail, sealed_with, envelope: hash, attempt }) =
+        let Fact::Rejected(Rejected { reason, detail, sealed_with, envelope: hash, attempt, .. }) =
             rejection.fact
         else {
             return None;
@@ -69,10 +79,24 @@ impl ShownRejection {
         })
     }
 
-    /// The message that puts it through again, if its envelope can be read.
-    pub(super) async fn again(&self, events: &EventStore) -> Result<Option<AcceptedSale>, TableError> {
+    /// The message that puts it through again, if its envelope can be read; with another shop's key, where that is said.
+    pub(super) async fn again(
+        &self,
+        events: &EventStore,
+        opened_with: Option<&ShopId>,
+    ) -> Result<Option<AcceptedSale>, TableError> {
         let accepted = accepted(events, (&self.shop_id, &self.sale_id), &self.hash).await?;
-        Ok(accepted.and_then(|accepted| accept::republished(accepted, self.attempt + 1)))
+        let mut sale = accepted.and_then(|accepted| accept::republished(accepted, self.attempt + 1));
+        if let Some(sale) = &mut sale {
+            sale.origin.opened_with = opened_with.cloned();
+        }
+        Ok(sale)
+    }
+
+    /// Whether it may be sealed with a key of this shop. A classic envelope names none.
+    fn may_open_with(&self, owner: &Shop) -> bool {
+        let names = self.sealed_with.as_ref().map(|key| owner.has_key(&key.kid));
+        self.shop_id != owner.shop_id && names.unwrap_or(self.reason == Reason::WrongKey)
     }
 }
 
@@ -103,11 +127,17 @@ impl Questions {
         progress: Progress<'_>,
     ) -> Result<Vec<ShownRejection>, QuestionError> {
         let shops = self.shops_rejected(filter).await?;
+        let owner = self.opened_with(filter).await?;
         let mut found = Vec::new();
         for (shop, sale) in self.sales_rejected(filter, shops.as_deref(), progress).await? {
-            found.extend(self.rejected_envelopes(&shop, &sale).await?);
+            // What was given up is only found by its name.
+            let given_up = [EventKey::given_up(&shop, &sale)];
+            if filter.sale.is_some() || self.books.events.there(&given_up).await?.is_empty() {
+                found.extend(self.rejected_envelopes(&shop, &sale).await?);
+            }
         }
         found.retain(|shown| filter.reason.is_none_or(|reason| reason == shown.reason));
+        found.retain(|shown| owner.as_ref().is_none_or(|owner| shown.may_open_with(owner)));
         found.sort_by(|a, b| (a.rejected_at, &a.sale_id).cmp(&(b.rejected_at, &b.sale_id)));
         Ok(found)
     }
@@ -160,14 +190,46 @@ impl Questions {
         publisher: &dyn Publisher,
         progress: Progress<'_>,
     ) -> Result<Vec<ShownRejection>, QuestionError> {
+        let owner = self.opened_with(filter).await?.map(|owner| owner.shop_id.clone());
         let mut sent = Vec::new();
         for shown in self.rejected(filter, progress).await? {
-            if let Some(sale) = shown.again(&self.books.events).await? {
+            if let Some(sale) = shown.again(&self.books.events, owner.as_ref()).await? {
                 publish_one(publisher, Topic::ToDecrypt, claim_check::message(&sale)).await?;
                 sent.push(shown);
             }
         }
         Ok(sent)
+    }
+
+    /// Gives them up: why stands in the event store, and they need no attention any more. One that is named can be put
+    /// through all the same. Says which.
+    ///
+    /// # Errors
+    /// [`QuestionError`]; those given up by then are.
+    pub async fn give_up(
+        &self,
+        filter: &RejectedFilter,
+        now: Timestamp,
+        progress: Progress<'_>,
+    ) -> Result<Vec<SaleId>, QuestionError> {
+        let (Some(_), Some(why)) = (&filter.shop, &filter.why) else {
+            return Err(QuestionError::Refused("say of which shop, and why".into()));
+        };
+        if filter.sale.is_none() && filter.reason.is_none() {
+            return Err(QuestionError::Refused("say which sale, or rejected for which reason".into()));
+        }
+        let mut given_up = Vec::new();
+        for ShownRejection { shop_id, sale_id, .. } in self.rejected(filter, progress).await? {
+            if given_up.contains(&sale_id) {
+                continue;
+            }
+            let fact = Fact::Dropped(Dropped { letter: None, why: why.as_str().to_owned() });
+            let event = Event { shop_id: shop_id.clone(), sale_id: sale_id.clone(), at: now, trace: None, fact };
+            self.books.events.append(&event).await?;
+            self.books.attention.remove(&shop_id, &sale_id).await?;
+            given_up.push(sale_id);
+        }
+        Ok(given_up)
     }
 
     /// What opens envelopes to look at them, and counts nothing.
@@ -188,8 +250,16 @@ impl Questions {
         now: Timestamp,
     ) -> Result<Preview, QuestionError> {
         let again = self.rejected(filter, progress).await?;
+        let owner = self.opened_with(filter).await?.map(|owner| owner.shop_id.clone());
         let Books { events, read_model, .. } = &self.books;
-        Ok(preview(again, opener, (events, read_model), now).await?)
+        Ok(preview(again, owner.as_ref(), opener, (events, read_model), now).await?)
+    }
+
+    /// With whose keys they are to be opened.
+    async fn opened_with(&self, filter: &RejectedFilter) -> Result<Option<Arc<Shop>>, QuestionError> {
+        let Some(owner) = &filter.opened_with else { return Ok(None) };
+        let owner = self.shops(Some(owner)).await?.remove(0);
+        Ok(self.books.registry.afresh(&owner).await?)
     }
 
     /// Which shops are meant; nothing where all are, because a sale may have come for one that is not registered.

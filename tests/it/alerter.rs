@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use jiff::SignedDuration;
 use kassa::embedded::LocalHost;
+use kassa_bus::attention::Attention;
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::message::{Origin, Reason, RejectedSale};
 use kassa_bus::notify::{Alert, Notice, Notifier, Severity};
@@ -62,6 +63,9 @@ impl Host for TestHost {
     }
     fn registry(&self) -> Result<Registry, SettingError> {
         self.0.registry()
+    }
+    fn attention(&self) -> Result<Attention, SettingError> {
+        self.0.attention()
     }
     fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError> {
         self.0.keys()
@@ -177,10 +181,17 @@ fn rejected(shop: &str, reason: Reason, n: i64) -> Message {
         reason,
         detail: "made so by the test".into(),
         sealed_with: None,
+        till: None,
         closed: None,
         envelope: String::new(),
         rejected_at: noon,
-        origin: Origin { source: "192.0.2.7".into(), accepted_at: noon, attempt: 1, trace: None },
+        origin: Origin {
+            source: "192.0.2.7".into(),
+            accepted_at: noon,
+            attempt: 1,
+            opened_with: None,
+            trace: None,
+        },
     })
 }
 

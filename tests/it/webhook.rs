@@ -17,6 +17,7 @@ use futures::future::join_all;
 use futures::stream;
 use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::LocalHost;
+use kassa_bus::attention::Attention;
 use kassa_bus::conformance::{Dependencies, Trial, conforms};
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::message::{DecryptedSale, Origin};
@@ -209,7 +210,13 @@ fn sale(n: usize) -> DecryptedSale {
         key: None,
         signed_by: None,
         envelope: format!("hash-{n}"),
-        origin: Origin { source: "192.0.2.1".into(), accepted_at: noon(), attempt: 1, trace: None },
+        origin: Origin {
+            source: "192.0.2.1".into(),
+            accepted_at: noon(),
+            attempt: 1,
+            opened_with: None,
+            trace: None,
+        },
     }
 }
 
@@ -606,6 +613,9 @@ impl Host for Deaf {
     }
     fn registry(&self) -> Result<Registry, SettingError> {
         self.host.registry()
+    }
+    fn attention(&self) -> Result<Attention, SettingError> {
+        self.host.attention()
     }
     fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError> {
         self.host.keys()

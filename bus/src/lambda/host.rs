@@ -5,6 +5,7 @@ use aws_sdk_secretsmanager::error::SdkError;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 
 use super::Function;
+use crate::attention::Attention;
 use crate::clock::Clock;
 use crate::documents::Documents;
 use crate::host::Host;
@@ -46,6 +47,10 @@ impl Host for LambdaHost {
 
     fn registry(&self) -> Result<Registry, SettingError> {
         Ok(Registry::new(self.dynamodb(), self.settings().table("SHOPS_TABLE")?))
+    }
+
+    fn attention(&self) -> Result<Attention, SettingError> {
+        Ok(Attention::new(self.dynamodb(), self.settings().table("SHOPS_TABLE")?))
     }
 
     fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError> {

@@ -34,6 +34,7 @@ async fn rejected(till: &Till, shop: &str, format: Format) -> String {
         reason: Reason::WrongKey,
         detail: "of the test".into(),
         sealed_with,
+        till: None,
         envelope: envelope_hash(&closed),
         closed: Some(closed),
         rejected_at: Timestamp::now(),
