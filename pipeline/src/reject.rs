@@ -92,7 +92,9 @@ impl Reject {
                         (Dimension::Shop, sale.shop_id.as_str()),
                         (Dimension::Reason, rejection.reason.as_str()),
                     ];
-                    self.metrics.count_of(Metric::Rejected, &labels, 1);
+                    // Put through again and rejected again, it was counted before.
+                    let first = u64::from(sale.origin.attempt <= 1);
+                    self.metrics.count_of(Metric::Rejected, &labels, first);
                     break;
                 }
                 Appended::Exists(there) if rejects(&there.read()?, sale.envelope) => {

@@ -88,6 +88,28 @@ fn a_till_with_the_wrong_key_is_found_the_manager_told_once_and_again_when_it_is
     assert_eq!((sms.len(), alerts.len()), (2, 2));
 }
 
+#[test]
+fn a_manager_is_told_when_the_group_wait_is_over_whenever_the_minute_comes_and_though_the_shop_sells_on() {
+    // given a shop whose minutes are minutes
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start_with(folder.path(), &["--set", "GROUP_WAIT=4s", "--sync", "normal"]);
+    let begun = Instant::now();
+    sell(&up, &["--key-of", "AMIS2", "--count", "3"]);
+    let rejected = Instant::now();
+    sell(&up, &["--count", "3"]);
+    let told = |(sms, alerts): &(Vec<Value>, Vec<Value>)| !sms.is_empty() && !alerts.is_empty();
+    let (sms, alerts) = until("people are told", || outbox(folder.path()), told);
+    assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(rejected.elapsed() <= Duration::from_secs(9), "{:?}", rejected.elapsed());
+    assert!(text(&sms[0]).contains("3 verkopen"), "{}", text(&sms[0]));
+    // and ICT reads so after it was sent
+    assert!(
+        alerts[0]["texts"]["email"].as_str().unwrap().contains("was sent a text message at"),
+        "{alerts:?}"
+    );
+    assert!(sms[0]["at"].as_str() <= alerts[0]["at"].as_str(), "{sms:?} {alerts:?}");
+}
+
 /// A thousand, or as many as `KASSA_FAILURES` says: `make kill` has ten thousand.
 #[test]
 fn a_thousand_failures_are_one_text_message_also_when_the_shop_is_killed_among_them() {
