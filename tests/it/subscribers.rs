@@ -73,8 +73,11 @@ fn a_till_with_the_wrong_key_is_found_the_manager_told_once_and_again_when_it_is
     let shown = String::from_utf8(kassa(&audit).stdout).unwrap();
     assert!(shown.contains("AMIS2") && shown.contains("till-9") && shown.contains('7'), "{shown}");
 
-    // when the till is mended and sells again
+    // when the till is mended and sells again, and what it sold before is booked
     sell(&up, &["--count", "3"]);
+    let book = ["retry", "--shop", "AMIS1", "--opened-with", "AMIS2", "--data", data.to_str().unwrap()];
+    let booked = kassa(&book);
+    assert!(booked.status.success(), "{}", String::from_utf8_lossy(&booked.stderr));
     let (sms, alerts) = until("it is over", || outbox(data), |(sms, alerts)| sms.len() + alerts.len() >= 4);
     assert_eq!((sms.len(), alerts.len()), (2, 2));
     assert_ne!(text(&sms[0]), text(&sms[1]));

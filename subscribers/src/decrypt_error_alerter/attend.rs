@@ -15,6 +15,7 @@ impl Alerter {
     /// Does what is due in a shop's incidents, and sends what is to be sent.
     pub(super) async fn attend(&self, shop_id: &ShopId, incidents: &[Incident]) -> Result<(), Retry> {
         let shop = self.registry.shop(shop_id).await?;
+        let asked = self.clock.now();
         let needs = self.attention.of_shop(shop_id).await?;
         let now = self.clock.now();
         let quiet = shop.as_ref().is_some_and(|shop| is_quiet(shop, now));
@@ -26,7 +27,7 @@ impl Alerter {
             let due = self.documents.update(INCIDENTS, &name, |before: Option<Incident>| {
                 let Some(before) = before else { return (None, None) };
                 let mut incident = before.clone();
-                let seen = Seen { left: left(&before, &needs, incidents), quiet, early };
+                let seen = Seen { left: left(&before, &needs, incidents), asked, quiet, early };
                 let turn = incident.tick(now, &seen, &self.policy);
                 let (claimed, wake) = (incident.claim(now), incident.wake(now, &self.policy));
                 let is_open = incident.is_open();

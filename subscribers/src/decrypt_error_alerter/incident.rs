@@ -35,12 +35,10 @@ pub enum Phase {
         /// When the first failure was.
         since: Timestamp,
     },
-    /// All was booked, or given up, within the group wait. Looked at for a while: the list may have been late.
-    Hiccup,
     /// People were told, last at that time.
-    Open {
-        told_at: Timestamp,
-    },
+    Open { told_at: Timestamp },
+    /// What was booked, or given up, within the group wait was a hiccup, and is over as well.
+    #[serde(alias = "hiccup")]
     Over,
 }
 
@@ -56,9 +54,6 @@ pub struct Policy {
     /// From one text message to the next of the same shop, at least.
     pub pace: SignedDuration,
 }
-
-/// The list of what needs attention is this far behind at most. Before then, that a sale is not on it says nothing.
-const LAG: SignedDuration = SignedDuration::from_secs(15);
 
 /// Who asks to be woken does so for what is due before the next minute.
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
@@ -78,6 +73,8 @@ pub struct Heard {
 pub struct Seen {
     /// What needs attention of the incident's sales: those that are neither booked nor given up. None, if nothing does.
     pub left: Option<Left>,
+    /// When that was asked. What was heard of since may have been missed.
+    pub asked: Timestamp,
     /// Whether these are the shop's quiet hours.
     pub quiet: bool,
     /// Others of the shop are told now, and what is due within this time is told along.
@@ -110,7 +107,7 @@ impl Incident {
     /// Takes in further failures. What was over begins anew.
     pub fn hear(&mut self, heard: Heard) {
         match &mut self.phase {
-            Phase::Hiccup | Phase::Over => {
+            Phase::Over => {
                 let outgoing = mem::take(&mut self.outgoing);
                 *self = Self { outgoing, ..Self::new(self.shop_id.clone(), self.reason, heard) };
                 return;
@@ -125,16 +122,13 @@ impl Incident {
     /// Does what is due by time.
     pub fn tick(&mut self, now: Timestamp, seen: &Seen, policy: &Policy) -> Option<Turn> {
         self.outgoing.retain(|outgoing| now.duration_since(outgoing.at) < STALE);
-        let silent = now.duration_since(self.heard_at) >= policy.resolve_after.max(LAG);
+        let all_seen = self.heard_at < seen.asked;
+        let silent = now.duration_since(self.heard_at) >= policy.resolve_after && all_seen;
         match (self.phase, self.left(seen, silent)) {
             (Phase::Pending { .. }, Some(left)) if self.is_due(now + seen.early, policy) => {
                 return Some(self.open(&left, now));
             }
-            (Phase::Pending { .. }, None) if self.is_due(now, policy) && self.is_listed(now) => {
-                self.phase = Phase::Hiccup;
-            }
-            (Phase::Hiccup, Some(left)) => return Some(self.open(&left, now)),
-            (Phase::Hiccup, None) if silent => self.phase = Phase::Over,
+            (Phase::Pending { .. }, None) if self.is_due(now, policy) && all_seen => self.phase = Phase::Over,
             (Phase::Open { .. }, None) if silent => {
                 self.phase = Phase::Over;
                 self.tell(News::Over, self.failures.clone(), now);
@@ -199,27 +193,16 @@ impl Incident {
         }
     }
 
-    /// Whether its last failure is on the list by now, if it is not booked.
-    fn is_listed(&self, now: Timestamp) -> bool {
-        now >= self.failures.last + LAG
-    }
-
     /// In how long somebody must look at it, where that is before the next minute and nobody was asked to bring it about.
     /// The caller is to.
     #[must_use]
     pub fn wake(&mut self, now: Timestamp, policy: &Policy) -> Option<SignedDuration> {
         let due = self.due(policy)?;
-        let next = match self.wakes_at {
-            Some(at) if at >= due && now < due => return None,
-            // It was looked at, and was not on the list yet.
-            Some(at) if at >= due => self.failures.last + LAG,
-            _ => due.max(now),
-        };
-        let wait = now.duration_until(next);
-        if wait.is_negative() || wait > MINUTE || self.wakes_at.is_some_and(|at| at >= next) {
+        let wait = now.duration_until(due).max(SignedDuration::ZERO);
+        if wait > MINUTE || self.wakes_at.is_some_and(|at| at >= due) {
             return None;
         }
-        self.wakes_at = Some(next);
+        self.wakes_at = Some(due);
         Some(wait)
     }
 

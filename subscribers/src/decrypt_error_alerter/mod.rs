@@ -19,7 +19,7 @@
 //! - quiet hours hold back reminders only, and send them when they end; a muted interval there drops all;
 //! - the group wait ends when the subscriber's own queue wakes it, to the second. All else is done once a minute.
 //!
-//! The list lags by some seconds. That a sale is not on it is believed a quarter of a minute after it was rejected.
+//! A sale is on the list before its rejection is heard of here, so that it is not on it says that it is booked or given up.
 
 mod attend;
 mod budget;
