@@ -26,7 +26,7 @@ use crate::cost::CostArgs;
 use crate::embedded::Sync;
 use crate::warehouse::TopicArn;
 
-pub use again::{ReconcileArgs, RejectedArgs, RetryArgs};
+pub use again::{GiveUpArgs, ReconcileArgs, RejectedArgs, RetryArgs};
 pub use backup::BackupArgs;
 pub use dead_letters::{DeadLettersArgs, DeadLettersCommand, DropArgs, ListArgs, RedriveArgs, ShowArgs};
 pub use key::{KeyCommand, RetireArgs, RotateArgs};
@@ -50,8 +50,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The folder of a shop on this machine.
-pub const DATA: &str = "./kassa-data";
+pub use crate::embedded::DATA;
 
 /// The service's name in serverless.yml.
 pub const SERVICE: &str = "kassa";
@@ -128,6 +127,8 @@ pub enum Command {
     Rejected(RejectedArgs),
     /// Put rejected sales through again, once what was wrong is mended
     Retry(RetryArgs),
+    /// Give rejected sales up that nobody can book, and keep why as an event
+    Drop(GiveUpArgs),
     /// What queues put aside: list, show, send back, or drop
     #[command(name = "dead-letters")]
     DeadLetters(DeadLettersArgs),
@@ -294,7 +295,9 @@ pub struct AskArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The exit code is 0 if the shop is open, its alarms watch, and none has gone off; else it is 1. A shop \
+    after_help = "The exit code is 0 if the first line says ●: the shop is open, its alarms watch, none has gone off, and nothing needs \
+attention; under ▲ and ✖ it is 1. With --json, attention lists what does: shop, till, reason, how many, since when, \
+and the command to run. A shop \
 of this machine that is closed shows what its books say.
 
 Rates, failures and times are the last five minutes': p50 of the middle minute, p99 of the worst. On AWS they \

@@ -124,6 +124,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Rejected(args) => again::rejected(args).await,
         Command::Retry(args) => again::retry(args).await,
+        Command::Drop(args) => again::give_up(args).await,
         Command::DeadLetters(args) => dead_letters::dead_letters(args).await,
         Command::Reconcile(args) => again::reconcile(args).await,
         Command::Check(ask) => {

@@ -37,6 +37,8 @@ pub fn events_of_a_sale(shop: &ShopId) -> [Event; 2] {
         seq: Some(1),
         sold_at: Some(at),
         decrypted_at: Some(at),
+        opened_with: None,
+        attempt: None,
         key: "A".repeat(43).parse().ok(),
         signed_by: None,
         content: "c".repeat(43),

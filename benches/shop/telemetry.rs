@@ -185,6 +185,7 @@ impl Functions {
                         source: "192.0.2.7".to_owned(),
                         accepted_at: Timestamp::now(),
                         attempt: 1,
+                        opened_with: None,
                         trace: self.accepts(),
                     },
                 };

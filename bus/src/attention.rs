@@ -49,6 +49,24 @@ pub struct UnbookedSales {
     pub first: SaleId,
 }
 
+impl UnbookedSales {
+    /// The command to begin with. `reach` is what it needs to be told to ask the same shop, as ` --stage prod`.
+    #[must_use]
+    pub fn command(&self, shop: &ShopId, reach: &str) -> String {
+        let reason = self.reason;
+        match (reason, &self.key_of) {
+            (Reason::WrongKey, Some(owner)) => {
+                format!("kassa retry --shop {shop} --reason {reason} --opened-with {owner}{reach}")
+            }
+            (Reason::WrongKey, None) => format!("kassa audit keys --shop {shop}{reach}"),
+            (Reason::Unsigned | Reason::BadSignature | Reason::UnknownTill | Reason::RevokedTill, _) => {
+                format!("kassa till list --shop {shop}{reach}")
+            }
+            _ => format!("kassa rejected --shop {shop} --reason {reason}{reach}"),
+        }
+    }
+}
+
 /// What needs attention of one shop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeedsAttention {
@@ -83,6 +101,9 @@ const ROW: &str = "a-";
 
 /// Under which partition key, that no shop can have, each shop's list stands that ever had a sale on it.
 const LISTS: &str = "#attention";
+
+/// The row there, no shop's, that says that the lists were made: a table of before there were any has none.
+const MADE: &str = "#made";
 
 /// Where the rows are.
 #[derive(Clone)]
@@ -302,13 +323,51 @@ impl Attention {
         self.update(shop, "DELETE days :day", "changed = :changed", values).await.map(drop)
     }
 
-    /// Forgets which days are to be looked through: whoever does so has looked through all there are.
+    /// Says that all days there are were looked through, as of when the list was read.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn all_looked_through(&self, shop: &ShopId) -> Result<(), TableError> {
-        let values = Item::from([(":one".into(), n(1))]);
-        self.update(shop, "REMOVE days, all_days ADD changed :one", "", values).await.map(drop)
+    pub async fn all_looked_through(&self, shop: &ShopId, list: &List) -> Result<(), TableError> {
+        let values = Item::from([(":changed".into(), n(list.changed))]);
+        self.update(shop, "REMOVE days, all_days", "changed = :changed", values).await.map(drop)
+    }
+
+    /// Rows of a shop's list that cannot be read, by their names.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn unreadable(&self, shop: &ShopId) -> Result<Vec<String>, TableError> {
+        let rows = self.table.rows_like(shop.as_str(), ROW).await?;
+        let wrong = rows.iter().filter(|row| from_item(shop, row).is_err());
+        Ok(wrong.filter_map(|row| text(row, "record_type").map(str::to_owned)).collect())
+    }
+
+    /// Deletes such a row.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn discard(&self, shop: &ShopId, row: &str) -> Result<(), TableError> {
+        let row = key(shop.as_str(), row);
+        let delete = self.table.client.delete_item().table_name(&*self.table.name).set_key(Some(row));
+        delete.send().await.map(drop).map_err(TableError::unavailable("delete a row"))
+    }
+
+    /// Whether the lists were ever made from the events.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn is_made(&self) -> Result<bool, TableError> {
+        Ok(self.table.row(LISTS, MADE).await?.is_some())
+    }
+
+    /// Says that they were.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn made(&self) -> Result<(), TableError> {
+        let put = self.table.client.put_item().table_name(&*self.table.name);
+        let put = put.set_item(Some(key(LISTS, MADE))).send().await;
+        put.map(drop).map_err(TableError::unavailable("write what needs attention"))
     }
 
     async fn update(

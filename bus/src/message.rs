@@ -199,6 +199,10 @@ pub struct Origin {
     pub accepted_at: Timestamp,
     /// Which try this is: 1, and one more each time a rejected sale is put through again.
     pub attempt: u32,
+    /// With which shop's key it is to be opened, if that is not its own. Only an operator says so, who puts a rejected sale
+    /// through again; what a till posts never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_with: Option<ShopId>,
     /// W3C `traceparent`: the till's, if it sent one, or where tracing is on that of whatever handled the sale last.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_in_form")]
     pub trace: Option<TraceContext>,

@@ -72,7 +72,7 @@ impl Accept {
     async fn accept(&self, post: Post<'_>) -> Result<Answer, Problem> {
         let now = self.clock.now();
         let trace = trace::current().or(post.trace);
-        let origin = Origin { source: post.source, accepted_at: now, attempt: 1, trace };
+        let origin = Origin { source: post.source, accepted_at: now, attempt: 1, opened_with: None, trace };
         match request::parse(post.body)? {
             Posts::One(posted) => self.one(posted, origin).await,
             Posts::Batch(shop_id, members) => self.batch(shop_id, members, &origin).await,
@@ -248,7 +248,7 @@ fn accepted(sale: &AcceptedSale) -> Event {
 #[must_use]
 pub fn republished(event: Event, attempt: u32) -> Option<AcceptedSale> {
     let Fact::Accepted(Accepted { envelope, source }) = event.fact else { return None };
-    let origin = Origin { source, accepted_at: event.at, attempt, trace: event.trace };
+    let origin = Origin { source, accepted_at: event.at, attempt, opened_with: None, trace: event.trace };
     Some(AcceptedSale { shop_id: event.shop_id, sale_id: event.sale_id, envelope, origin })
 }
 

@@ -6,6 +6,7 @@ use kassa_bus::amount::{Amount, Total};
 use kassa_bus::{SaleId, ShopId};
 use serde::{Deserialize, Serialize};
 
+use crate::attention::{AttentionList, Expected};
 use crate::checkpoint::Checkpoint;
 use crate::contained::{Changes, Contained, Later, positions};
 use crate::event::{ACCEPTED, EventKey, RECORDED, REJECTED, StoredEvent, USED};
@@ -40,7 +41,7 @@ const TOLD: usize = 100;
 /// [`TableError`].
 pub async fn check(
     store: &EventStore,
-    read_model: &ReadModel,
+    (read_model, attention): (&ReadModel, &AttentionList),
     registry: &Registry,
     changes: &dyn Changes,
     progress: &(dyn Fn(u64) + Sync),
@@ -76,6 +77,8 @@ pub async fn check(
         tally.sum(&event);
     }
     tally.end_of_sale();
+    let expected = std::mem::take(&mut tally.expected);
+    attention.mismatches(expected).await?.into_iter().for_each(|wrong| tally.mismatch(wrong));
     compare(&mut tally, rows);
     Ok(tally.check)
 }
@@ -102,6 +105,7 @@ async fn rows_at_checkpoints(
 struct Tally {
     check: Check,
     sums: Sums,
+    expected: Expected,
     sale: Option<(String, SaleId)>,
     seen: Seen,
 }
@@ -122,6 +126,7 @@ impl Tally {
             // An envelope's, and no sale's.
             return;
         }
+        self.expected.take(event);
         let EventKey { stream, .. } = &event.key;
         if self.sale.as_ref().is_none_or(|(s, sale)| s != stream || *sale != event.sale_id) {
             self.end_of_sale();

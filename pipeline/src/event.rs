@@ -39,10 +39,22 @@ impl EventKey {
         Self::of(shop, sale, RECORDED)
     }
 
+    /// Of the event that says why a sale was given up.
+    #[must_use]
+    pub fn given_up(shop: &ShopId, sale: &SaleId) -> Self {
+        Self::of(shop, sale, GIVEN_UP)
+    }
+
     /// Of the event that keeps an envelope, by its hash.
     #[must_use]
     pub fn accepted(shop: &ShopId, sale: &SaleId, envelope: &str) -> Self {
         Self::of(shop, sale, &format!("{ACCEPTED}#{envelope}"))
+    }
+
+    /// Of the event that says what an envelope was used for, by its ciphertext's hash.
+    #[must_use]
+    pub fn used(shop: &ShopId, ciphertext: &str, number: u32) -> Self {
+        Self { stream: Self::envelope(shop, ciphertext), event: format!("{USED}#{number}") }
     }
 
     fn of(shop: &ShopId, sale: &SaleId, event: &str) -> Self {
@@ -84,15 +96,22 @@ pub struct Rejected {
     pub attempt: u32,
 }
 
-/// Body of `dropped#<queue>#<hash of the message's id>`: a dead letter was given up, without which its sale is none the
-/// worse.
+/// Body of `dropped#sale`, where a rejected sale was given up; or of `dropped#<queue>#<hash of the message's id>`, where a
+/// dead letter was, without which its sale is none the worse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
+    #[serde(flatten)]
+    pub letter: Option<DroppedLetter>,
+    /// Whoever dropped it wrote this.
+    pub why: String,
+}
+
+/// Which dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedLetter {
     pub queue: String,
     /// The message's id.
     pub message: String,
-    /// Whoever dropped it wrote this.
-    pub why: String,
 }
 
 /// Body of `used#<number>`, in the stream of its envelope, `<shop_id>#<ciphertext>`: what an envelope that names no sale
@@ -123,6 +142,12 @@ pub struct Recorded {
     pub decrypted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Thumbprint>,
+    /// The shop with whose key it was opened, if an operator had it opened with another's than its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_with: Option<ShopId>,
+    /// At which try, if not at the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
     /// The till that signed it. A sale without is only as good as the secrecy of the shop's public key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<TillId>,
@@ -186,6 +211,9 @@ pub const REJECTED: &str = "rejected";
 pub const DROPPED: &str = "dropped";
 pub const USED: &str = "used";
 
+/// How the key of a given-up sale's event ends.
+const GIVEN_UP: &str = "dropped#sale";
+
 impl Event {
     #[must_use]
     pub fn key(&self) -> EventKey {
@@ -193,14 +221,12 @@ impl Event {
             Fact::Accepted(accepted) => format!("{ACCEPTED}#{}", envelope_hash(&accepted.envelope)),
             Fact::Rejected(rejected) => format!("{REJECTED}#{}", rejected.attempt),
             Fact::Recorded(_) => RECORDED.to_owned(),
-            Fact::Dropped(Dropped { queue, message, .. }) => {
+            Fact::Dropped(Dropped { letter: None, .. }) => GIVEN_UP.to_owned(),
+            Fact::Dropped(Dropped { letter: Some(DroppedLetter { queue, message }), .. }) => {
                 format!("{DROPPED}#{queue}#{}", URL64.encode(digest(&SHA256, message.as_bytes())))
             }
             Fact::Used(Used { ciphertext, number }) => {
-                return EventKey {
-                    stream: EventKey::envelope(&self.shop_id, ciphertext),
-                    event: format!("{USED}#{number}"),
-                };
+                return EventKey::used(&self.shop_id, ciphertext, *number);
             }
         };
         EventKey::of(&self.shop_id, &self.sale_id, &event)

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -329,28 +329,43 @@ impl EventStore {
     /// # Errors
     /// [`TableError`].
     pub async fn get(&self, keys: &[EventKey]) -> Result<Vec<Result<StoredEvent, TableError>>, TableError> {
-        let mut found = HashMap::with_capacity(keys.len());
+        let items = self.items(keys, None).await?;
+        let mut found: HashMap<EventKey, Result<StoredEvent, TableError>> =
+            items.into_iter().map(|item| (key_of(&item), from_item(item))).collect();
+        let missing = |key: &EventKey| TableError::Attribute { row: key.event.clone(), attribute: "event" };
+        Ok(keys.iter().map(|key| found.remove(key).unwrap_or_else(|| Err(missing(key)))).collect())
+    }
+
+    /// Which of these keys there are events of.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn there(&self, keys: &[EventKey]) -> Result<HashSet<EventKey>, TableError> {
+        Ok(self.items(keys, Some("#stream, #event")).await?.iter().map(key_of).collect())
+    }
+
+    async fn items(&self, keys: &[EventKey], only: Option<&str>) -> Result<Vec<Item>, TableError> {
+        let mut found = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(BATCH_GET) {
             let mut wanted: Vec<Item> = chunk.iter().map(to_key).collect();
             while !wanted.is_empty() {
+                let names = only.map(|only| names(only));
                 let keys = KeysAndAttributes::builder()
                     .set_keys(Some(wanted))
+                    .set_projection_expression(only.map(str::to_owned))
+                    .set_expression_attribute_names(names)
                     .consistent_read(true)
                     .build()
                     .map_err(TableError::unavailable("get events"))?;
                 let batch = self.client.batch_get_item().request_items(&*self.table, keys);
                 let mut page = batch.send().await.map_err(TableError::unavailable("get events"))?;
-                let items = page.responses.as_mut().and_then(|r| r.remove(&*self.table)).unwrap_or_default();
-                found.extend(items.into_iter().map(|item| {
-                    let name = |name| text(&item, name).unwrap_or_default().to_owned();
-                    (EventKey { stream: name("stream"), event: name("event") }, from_item(item))
-                }));
+                found
+                    .extend(page.responses.as_mut().and_then(|r| r.remove(&*self.table)).unwrap_or_default());
                 let unprocessed = page.unprocessed_keys.as_mut().and_then(|u| u.remove(&*self.table));
                 wanted = unprocessed.map(|u| u.keys).unwrap_or_default();
             }
         }
-        let missing = |key: &EventKey| TableError::Attribute { row: key.event.clone(), attribute: "event" };
-        Ok(keys.iter().map(|key| found.remove(key).unwrap_or_else(|| Err(missing(key)))).collect())
+        Ok(found)
     }
 
     /// About how many events there are: for a progress bar, up to six hours old on AWS.
@@ -367,10 +382,18 @@ impl EventStore {
 
 const WITHOUT_BODIES: &str = "#stream, #event, #kind, #version, #at, #sale_id, #shop_id, #reason";
 
-/// Some of the names are `DynamoDB`'s own words.
 fn without_bodies() -> HashMap<String, String> {
-    let names = WITHOUT_BODIES.split(", ").map(|name| (name.to_owned(), name[1..].to_owned()));
-    names.collect()
+    names(WITHOUT_BODIES)
+}
+
+/// Some of the names are `DynamoDB`'s own words.
+fn names(projection: &str) -> HashMap<String, String> {
+    projection.split(", ").map(|name| (name.to_owned(), name[1..].to_owned())).collect()
+}
+
+fn key_of(item: &Item) -> EventKey {
+    let name = |name| text(item, name).unwrap_or_default().to_owned();
+    EventKey { stream: name("stream"), event: name("event") }
 }
 
 /// What of the table to scan.

@@ -5,7 +5,7 @@ use kassa_bus::message::{DecryptedSale, Envelope, Reason, decode_content};
 use kassa_bus::table::TableError;
 use kassa_bus::{Clock, SaleId};
 
-use crate::event::{Event, Fact, StoredEvent, Used, content_hash};
+use crate::event::{Event, EventKey, Fact, StoredEvent, Used, content_hash};
 use crate::event_store::{Appended, EventStore};
 use crate::opener::Closed;
 use crate::reject::Rejection;
@@ -26,6 +26,7 @@ impl FirstUse {
     /// # Errors
     /// [`Closed`] if it was used for another, or if that cannot be told now.
     pub async fn of(&self, envelope: &Envelope, sale: &DecryptedSale) -> Result<(), Closed> {
+        of_another_shop(&self.store, envelope, sale).await?;
         let Some(ciphertext) = ciphertext(envelope) else { return Ok(()) };
         let mut number = 1;
         loop {
@@ -55,6 +56,7 @@ impl FirstUse {
 /// # Errors
 /// As [`FirstUse::of`].
 pub async fn usable(store: &EventStore, envelope: &Envelope, sale: &DecryptedSale) -> Result<(), Closed> {
+    of_another_shop(store, envelope, sale).await?;
     let Some(ciphertext) = ciphertext(envelope) else { return Ok(()) };
     for used in store.uses(&sale.shop_id, &ciphertext).await? {
         match said_by(&used, store, sale).await? {
@@ -64,6 +66,29 @@ pub async fn usable(store: &EventStore, envelope: &Envelope, sale: &DecryptedSal
         }
     }
     Ok(())
+}
+
+/// Whether a sale that another shop's key opened, and that does not say whose it is, is that shop's: whoever saw its
+/// envelope on its way could post it here as well, and it would count in both.
+async fn of_another_shop(
+    store: &EventStore,
+    envelope: &Envelope,
+    sale: &DecryptedSale,
+) -> Result<(), Closed> {
+    let (Some(owner), None) = (&sale.origin.opened_with, &sale.signed_by) else { return Ok(()) };
+    let came = match ciphertext(envelope) {
+        // Which sale that was, it does not say.
+        Some(ciphertext) => vec![EventKey::used(owner, &ciphertext, 1)],
+        None => vec![
+            EventKey::recorded(owner, &sale.sale_id),
+            EventKey::accepted(owner, &sale.sale_id, &sale.envelope),
+        ],
+    };
+    if store.there(&came).await?.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("it came to {owner} as well, and no till signed which shop's it is");
+    Err(Rejection::because(Reason::Replayed, detail).of(sale.till_id()).into())
 }
 
 /// What an envelope's use for one sale says of its use for another.

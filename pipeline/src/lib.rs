@@ -2,6 +2,8 @@
 
 /// Stage one: take the envelope, keep it, pass it on, answer.
 pub mod accept;
+/// Which rejected sales need attention.
+pub mod attention;
 /// Whether events and read models agree.
 pub mod check;
 /// Envelopes that are too large for a message.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use kassa_bus::attention::Attention;
 use kassa_bus::keys::ShopKeys;
 use kassa_bus::kms::KmsKeys;
 use kassa_bus::lambda::{self, Error, Function};
@@ -12,6 +13,7 @@ use kassa_bus::shops_table::ShopsTable;
 use kassa_bus::sns::Sns;
 use kassa_bus::{Publisher, SettingError, Topic};
 use kassa_pipeline::accept::Accept;
+use kassa_pipeline::attention::AttentionList;
 use kassa_pipeline::decrypt::Decrypt;
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::first_use::FirstUse;
@@ -80,7 +82,7 @@ impl Parts {
         Ok(Decrypt {
             store: store.clone(),
             first_use: FirstUse { store: store.clone(), clock: self.function.clock.clone() },
-            reject: self.reject(store, Arc::clone(&publisher)),
+            reject: self.reject(store, &dynamodb, Arc::clone(&publisher))?,
             opener: Opener::new(self.registry(dynamodb)?, self.keys()?, self.function.metrics.clone()),
             publisher,
             metrics: self.function.metrics.clone(),
@@ -92,7 +94,7 @@ impl Parts {
         let store = self.events(&dynamodb)?;
         let publisher = self.publisher(&[(Topic::DecryptErrors, "DECRYPT_ERRORS_TOPIC")])?;
         Ok(Process {
-            reject: self.reject(store.clone(), publisher),
+            reject: self.reject(store.clone(), &dynamodb, publisher)?,
             store,
             registry: self.registry(dynamodb)?,
             clock: self.function.clock.clone(),
@@ -103,8 +105,9 @@ impl Parts {
     fn project(&self) -> Result<Project, SettingError> {
         let dynamodb = aws_sdk_dynamodb::Client::new(&self.function.aws);
         let Function { metrics, clock, .. } = &self.function;
+        let attention = Attention::new(dynamodb.clone(), self.table("SHOPS_TABLE")?);
         let read_model = ReadModel::new(dynamodb, self.table("SHOPS_TABLE")?);
-        Ok(Project::new(read_model, metrics.clone(), clock.clone()))
+        Ok(Project::new(read_model, attention, metrics.clone(), clock.clone()))
     }
 
     fn watch(&self) -> Result<Watch, SettingError> {
@@ -152,12 +155,19 @@ impl Parts {
         Ok(Arc::new(Sns::new(aws_sdk_sns::Client::new(&self.function.aws), topics)))
     }
 
-    fn reject(&self, store: EventStore, publisher: Arc<dyn Publisher>) -> Reject {
-        Reject {
+    fn reject(
+        &self,
+        store: EventStore,
+        dynamodb: &aws_sdk_dynamodb::Client,
+        publisher: Arc<dyn Publisher>,
+    ) -> Result<Reject, SettingError> {
+        let rows = Attention::new(dynamodb.clone(), self.table("SHOPS_TABLE")?);
+        Ok(Reject {
+            attention: AttentionList::new(store.clone(), rows),
             store,
             publisher,
             clock: self.function.clock.clone(),
             metrics: self.function.metrics.clone(),
-        }
+        })
     }
 }

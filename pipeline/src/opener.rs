@@ -3,10 +3,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kassa_bus::jwe::{Jwe, RSA_2048_BYTES};
 use kassa_bus::keys::{ContentKeys, KeyError, ShopKeys};
-use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Reason, SealedWith, decode_content};
+use kassa_bus::message::{AcceptedSale, DecryptedSale, Envelope, Origin, Reason, SealedWith, decode_content};
 use kassa_bus::registry::{Registry, Shop, ShopKey};
 use kassa_bus::table::TableError;
-use kassa_bus::{Metric, Metrics, Retry, SaleId, Thumbprint, TillId};
+use kassa_bus::{Metric, Metrics, Retry, SaleId, ShopId, Thumbprint, TillId};
 use zeroize::Zeroizing;
 
 use crate::content::{self, Content};
@@ -27,6 +27,8 @@ struct Opened {
     content: Content,
     /// The key that opened it, where the envelope names it.
     key: Option<Thumbprint>,
+    /// Whose that is, if it is another shop's.
+    opened_with: Option<ShopId>,
     signed_by: Option<TillId>,
 }
 
@@ -70,22 +72,29 @@ impl Opener {
         let unknown = || Rejection::because(Reason::UnknownShop, "no shop of this id is registered");
         let shop = self.registry.shop(&sale.shop_id).await?.ok_or_else(unknown)?;
         let accepted_at = sale.origin.accepted_at;
+        let other = sale.origin.opened_with.as_ref();
         match &sale.envelope {
             Envelope::Classic { content_base64 } => {
                 // There is no room for a signature in it.
                 signature::unsigned(shop.unsigned)?;
-                let plaintext = self.open_classic(&shop, content_base64, accepted_at).await?;
-                Ok(Opened { content: read_content(&plaintext, None)?, key: None, signed_by: None })
+                let (plaintext, opened_with) =
+                    self.open_classic(&shop, other, content_base64, accepted_at).await?;
+                let content = read_content(&plaintext, None)?;
+                Ok(Opened { content, key: None, opened_with, signed_by: None })
             }
             Envelope::Sealed { sealed } => {
-                let (plaintext, kid) = self.open_sealed(&shop, sealed, accepted_at).await?;
+                let (plaintext, kid, owner) = self.open_sealed(&shop, other, sealed, accepted_at).await?;
+                let opened_with = Some(owner).filter(|owner| *owner != shop.shop_id);
                 let verified = signature::verify(&self.registry, &shop, plaintext, accepted_at).await??;
                 let content = read_content(&verified.json, verified.signed_by.as_ref())?;
                 same_sale(&content, &sale.sale_id)?;
                 if let Some(till) = &verified.signed_by {
                     signature::stands_for(&content, till, &sale.shop_id)?;
                 }
-                Ok(Opened { content, key: Some(kid), signed_by: verified.signed_by })
+                if opened_with.is_some() {
+                    names_no_other(&content, &sale.shop_id)?;
+                }
+                Ok(Opened { content, key: Some(kid), opened_with, signed_by: verified.signed_by })
             }
         }
     }
@@ -93,9 +102,10 @@ impl Opener {
     async fn open_classic(
         &self,
         shop: &Shop,
+        opened_with: Option<&ShopId>,
         content_base64: &str,
         accepted_at: Timestamp,
-    ) -> Result<Zeroizing<Vec<u8>>, Closed> {
+    ) -> Result<(Zeroizing<Vec<u8>>, Option<ShopId>), Closed> {
         let ciphertext = decode_content(content_base64).filter(|c| c.len() == RSA_2048_BYTES);
         let malformed = || Rejection::because(Reason::Malformed, "an RSA-2048 ciphertext has 256 bytes");
         // OAEP does not tell a wrong key from a damaged ciphertext. Wrong keys are what happens.
@@ -115,21 +125,43 @@ impl Opener {
                 }
             }
         }
-        opened.map_err(|error| closed(error, wrong_key()))
+        if matches!(opened, Err(KeyError::DoesNotOpen))
+            && let Some(other) = opened_with
+            && let Some(owner) = self.registry.afresh(other).await?
+        {
+            for key in owner.keys.iter().rev().filter(|key| key.opens(accepted_at)) {
+                match self.keys.decrypt(other, Some(&key.kid), &ciphertext).await {
+                    Err(KeyError::DoesNotOpen) => {}
+                    opened => {
+                        let opened = opened.map_err(|error| closed(error, wrong_key()))?;
+                        return Ok((opened, Some(other.clone())));
+                    }
+                }
+            }
+        }
+        Ok((opened.map_err(|error| closed(error, wrong_key()))?, None))
     }
 
     async fn open_sealed(
         &self,
         shop: &Arc<Shop>,
+        opened_with: Option<&ShopId>,
         sealed: &str,
         accepted_at: Timestamp,
-    ) -> Result<(Zeroizing<Vec<u8>>, Thumbprint), Closed> {
+    ) -> Result<(Zeroizing<Vec<u8>>, Thumbprint, ShopId), Closed> {
         let jwe = Jwe::parse(sealed).map_err(|e| Rejection::because(Reason::Malformed, e.to_string()))?;
         let mut shop = Arc::clone(shop);
         if !shop.has_key(&jwe.kid)
             && let Some(known) = self.registry.afresh(&shop.shop_id).await?
         {
             shop = known;
+        }
+        if let Some(other) = opened_with
+            && !shop.has_key(&jwe.kid)
+            && let Some(other) = self.registry.afresh(other).await?
+            && other.has_key(&jwe.kid)
+        {
+            shop = other;
         }
         let Some(known) = shop.key(&jwe.kid) else { return Err(self.wrong_key(jwe.kid).await?.into()) };
         if !known.opens(accepted_at) {
@@ -144,7 +176,7 @@ impl Opener {
             closed(error, if present { tampered() } else { retired_key(&shop, known) })
         })?;
         let kid = jwe.kid.clone();
-        Ok((jwe.open(&key).map_err(|_| tampered())?, kid))
+        Ok((jwe.open(&key).map_err(|_| tampered())?, kid, shop.shop_id.clone()))
     }
 
     async fn wrong_key(&self, kid: Thumbprint) -> Result<Rejection, TableError> {
@@ -160,8 +192,8 @@ impl Opener {
 fn retired_key(shop: &Shop, key: &ShopKey) -> Rejection {
     let sealed_with = SealedWith { kid: key.kid.clone(), shop_id: Some(shop.shop_id.clone()) };
     let detail = match key.ended() {
-        Some(at) => format!("sealed with a key of the shop's own that opens nothing since {at:.0}"),
-        None => "sealed with a key that the shop no longer has".to_owned(),
+        Some(at) => format!("sealed with a key of {}'s own that opens nothing since {at:.0}", shop.shop_id),
+        None => format!("sealed with a key that {} no longer has", shop.shop_id),
     };
     Rejection::because(Reason::WrongKey, detail).sealed_with(sealed_with)
 }
@@ -191,8 +223,19 @@ fn same_sale(content: &Content, outside: &SaleId) -> Result<(), Rejection> {
     Err(Rejection::because(Reason::Tampered, detail).of(till))
 }
 
+/// What another shop's key opened is the shop's all the same, if it says whose it is at all.
+fn names_no_other(content: &Content, shop: &ShopId) -> Result<(), Rejection> {
+    match &content.shop_id {
+        Some(inside) if inside != shop => {
+            let till = content.till.as_ref().and_then(|till| till.parse().ok());
+            Err(Rejection::because(Reason::Tampered, "the shop_id inside is another shop's").of(till))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn decrypted(sale: &AcceptedSale, opened: Opened) -> DecryptedSale {
-    let Opened { content, key, signed_by } = opened;
+    let Opened { content, key, opened_with, signed_by } = opened;
     let Content { lines, till, seq, sold_at, sale_id: _, shop_id: _ } = content;
     DecryptedSale {
         shop_id: sale.shop_id.clone(),
@@ -205,6 +248,6 @@ fn decrypted(sale: &AcceptedSale, opened: Opened) -> DecryptedSale {
         key,
         signed_by,
         envelope: envelope_hash(&sale.envelope),
-        origin: sale.origin.clone(),
+        origin: Origin { opened_with, ..sale.origin.clone() },
     }
 }

@@ -120,6 +120,8 @@ pub fn record(sale: &DecryptedSale, shop: &Shop, sent: Option<Timestamp>) -> Opt
         decrypted_at: sent.and_then(|at| at.round(Unit::Millisecond).ok()),
         key: sale.key.clone(),
         signed_by: sale.signed_by.clone(),
+        opened_with: sale.origin.opened_with.clone(),
+        attempt: Some(sale.origin.attempt).filter(|attempt| *attempt > 1),
         envelope: sale.envelope.clone(),
     })
 }

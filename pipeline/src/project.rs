@@ -1,7 +1,10 @@
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use jiff::Timestamp;
-use kassa_bus::{Clock, Intake, Message, Metric, Metrics, Retry, Source, Subscriber, Subscription, Verdict};
+use kassa_bus::attention::Attention;
+use kassa_bus::{
+    Clock, Intake, Message, Metric, Metrics, Retry, SaleId, ShopId, Source, Subscriber, Subscription, Verdict,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +21,7 @@ use kassa_bus::table::TableError;
 /// transaction with the checkpoint, so a batch that comes again, or cut differently, changes nothing.
 pub struct Project {
     read_model: ReadModel,
+    attention: Attention,
     metrics: Metrics,
     clock: Clock,
     declared: Cache<bool>,
@@ -27,9 +31,9 @@ impl Project {
     pub const NAME: &str = "project";
 
     #[must_use]
-    pub fn new(read_model: ReadModel, metrics: Metrics, clock: Clock) -> Self {
+    pub fn new(read_model: ReadModel, attention: Attention, metrics: Metrics, clock: Clock) -> Self {
         let declared = Cache::new(100_000, Duration::from_mins(1));
-        Self { read_model, metrics, clock, declared }
+        Self { read_model, attention, metrics, clock, declared }
     }
 
     #[must_use]
@@ -48,7 +52,7 @@ impl Project {
 
     async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
         let shard = batch.first().and_then(|m| m.attributes.get("shard")).map_or("", String::as_str);
-        let (events, unreadable) = readable(batch);
+        let Readable { events, again, unreadable } = readable(batch);
         let mut checkpoint = self.read_model.checkpoint(shard).await?;
         let before = checkpoint.position().unwrap_or_else(|error| {
             // Nobody knows what rows contain, and sales that were not projected come here: better than to stop for good.
@@ -63,6 +67,9 @@ impl Project {
             self.metrics.count(Metric::UnknownItems, unknown as u64);
             self.skipped(&step, &skipped);
             checkpoint = step.upto.into();
+        }
+        for (shop, sale) in &again {
+            self.attention.remove(shop, sale).await?;
         }
         // Not before the batch is done with, which comes again as often as it fails.
         self.metrics.count(Metric::UnreadableEvents, unreadable);
@@ -109,19 +116,30 @@ impl Project {
 
 /// A batch's recorded sales, and how many there are that this code cannot read. Such a one must not hold up the shard:
 /// it stays in the event store, `check` tells of it, and a rebuild by code that can read it counts it.
-fn readable(batch: &[Message]) -> (Vec<Placed>, u64) {
-    let mut unreadable = 0;
-    let mut events = Vec::with_capacity(batch.len());
+fn readable(batch: &[Message]) -> Readable {
+    let mut readable = Readable::default();
     for message in batch.iter().filter(|message| is_recorded(message)) {
         match read(message) {
-            Ok(placed) => events.push(placed),
+            Ok((placed, again)) => {
+                readable.events.push(placed);
+                readable.again.extend(again);
+            }
             Err(error) => {
-                unreadable += 1;
+                readable.unreadable += 1;
                 tracing::error!(%error, "left out of the read models");
             }
         }
     }
-    (events, unreadable)
+    readable
+}
+
+#[derive(Default)]
+struct Readable {
+    events: Vec<Placed>,
+    /// Sales that had been rejected and were put through again: they need no attention any more. Of others that had been,
+    /// the next minute finds out.
+    again: Vec<(ShopId, SaleId)>,
+    unreadable: u64,
 }
 
 #[async_trait]
@@ -156,9 +174,11 @@ fn is_recorded(message: &Message) -> bool {
 /// An event's postings, with its place in the stream.
 type Placed = (Sequence, Vec<(RowKey, Sum)>);
 
-fn read(message: &Message) -> Result<Placed, Unreadable> {
+fn read(message: &Message) -> Result<(Placed, Option<(ShopId, SaleId)>), Unreadable> {
     let event = StoredEvent::from_message(message)?;
-    Ok((Sequence(message.id.clone()), postings(&event.shop_id, event.at, &event.recorded()?)))
+    let recorded = event.recorded()?;
+    let placed = (Sequence(message.id.clone()), postings(&event.shop_id, event.at, &recorded));
+    Ok((placed, recorded.attempt.map(|_| (event.shop_id, event.sale_id))))
 }
 
 impl From<StepError> for TableError {

@@ -6,6 +6,7 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use crate::attention::{self, AttentionList, Days};
 use crate::contained::{Changes, Contained, Later, end, positions};
 use crate::event_store::{EventStore, Scan};
 use crate::hold::Hold;
@@ -38,7 +39,7 @@ pub struct Rebuilt {
 /// [`TableError`]; what was written by then is right.
 pub async fn rebuild(
     store: &EventStore,
-    read_model: &ReadModel,
+    (read_model, attention): (&ReadModel, &AttentionList),
     registry: &Registry,
     changes: &dyn Changes,
     segments: i32,
@@ -59,11 +60,16 @@ pub async fn rebuild(
             add(&mut total.sums, folded.sums);
             total.sales += folded.sales;
             total.skipped.extend(folded.skipped);
+            folded
+                .rejected
+                .into_iter()
+                .for_each(|(shop, days)| total.rejected.entry(shop).or_default().extend(days));
         }
         for event in later.into_inner().settled(store).await? {
             total.take(&event);
         }
-        let Folded { sums, sales, mut skipped } = total;
+        let Folded { sums, sales, rejected, mut skipped } = total;
+        attention.make(rejected).await?;
         skipped.extend(read_model.replace(&hold, &registry.shops().await?, &sums).await?);
         Ok(Rebuilt { events: scanned.load(Ordering::Relaxed), sales, rows: sums.len() as u64, skipped })
     });
@@ -101,6 +107,8 @@ async fn begin_where_unknown(
 struct Folded {
     sums: Sums,
     sales: u64,
+    /// Days with rejected sales.
+    rejected: Days,
     skipped: Vec<String>,
 }
 
@@ -129,6 +137,7 @@ async fn fold(
         let page = store.scan(scan, cursor).await?;
         let count = page.events.len() as u64;
         folded.skipped.extend(page.unreadable);
+        page.events.iter().for_each(|event| attention::note(&mut folded.rejected, event));
         for event in later.lock().await.contained(page.events).await? {
             folded.take(&event);
         }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use kassa_bus::attention::Attention;
 use kassa_bus::registry::Registry;
 use kassa_bus::shops_table::ShopsTable;
 use kassa_bus::{
@@ -15,6 +16,7 @@ use kassa_bus::{
 use tokio::sync::Mutex;
 
 use crate::accept;
+use crate::attention::AttentionList;
 use crate::claim_check;
 use crate::event::StoredEvent;
 use crate::event_store::Scan;
@@ -24,13 +26,15 @@ use crate::standing::{Sales, Unsettled};
 use crate::tries::Tries;
 use crate::unsettled::Finder;
 
-/// Sends accepted sales that came to no end on their way again, once a minute, the oldest first.
+/// Sends accepted sales that came to no end on their way again, once a minute, the oldest first; and keeps the list of what
+/// needs attention true.
 ///
 /// That one may be on its way all the same does no harm: each stage bears repeats, and an append is a no-op where the
 /// event is there. So nothing is locked, and of two runs at once the worst is that a sale is published twice.
 pub struct Reconcile {
     registry: Registry,
     finder: Finder,
+    attention: AttentionList,
     reached: ProgressRow,
     publisher: Arc<dyn Publisher>,
     clock: Clock,
@@ -84,6 +88,7 @@ impl Reconcile {
         let first = settings.duration("RECONCILE_AFTER", FIRST_TRY)?;
         Ok(Self {
             registry: Registry::of(shops.clone()),
+            attention: AttentionList::new(finder.store.clone(), Attention::in_table(shops.clone())),
             finder,
             reached: ProgressRow { table: shops, name: "#reconcile" },
             publisher,
@@ -158,6 +163,7 @@ impl Subscriber for Reconcile {
 
     async fn tick(&self) -> Result<(), Retry> {
         let now = self.clock.now();
+        let tended = self.attention.tend().await;
         let mut known = self.pending.lock().await;
         self.look(&mut known, now).await?;
         let reached = self.reached.read().await?;
@@ -179,7 +185,7 @@ impl Subscriber for Reconcile {
             .await?;
         self.reached.write(reached, upto).await?;
         self.tell_given_up(&known, now);
-        Ok(())
+        Ok(tended?)
     }
 }
 

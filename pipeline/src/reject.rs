@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
+use kassa_bus::attention::Unbooked;
 use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{
     Clock, Dimension, Message, Metric, Metrics, Publisher, Retry, SaleId, ShopId, TillId, Topic, trace,
 };
 
+use crate::attention::AttentionList;
 use crate::event::{Event, Fact, Rejected, envelope_hash};
 use crate::event_store::{Appended, EventStore};
 
@@ -51,6 +53,7 @@ pub struct Rejectable<'a> {
 #[derive(Clone)]
 pub struct Reject {
     pub store: EventStore,
+    pub attention: AttentionList,
     pub publisher: Arc<dyn Publisher>,
     pub clock: Clock,
     pub metrics: Metrics,
@@ -60,7 +63,7 @@ impl Reject {
     /// Safe to repeat: a rejection of the same envelope is found and only published again.
     ///
     /// # Errors
-    /// [`Retry`] if the event was not appended or not published.
+    /// [`Retry`] if the event was not appended, not put on the list of what needs attention, or not published.
     pub async fn reject(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
         // Somebody will ask what became of it, so its trace is kept as one with an error is.
         let span = trace::child(trace::Kind::Internal, "reject");
@@ -105,6 +108,15 @@ impl Reject {
                 Appended::Exists(_) => attempt += 1,
             }
         }
+        // Before anybody hears of it, who may look at the list.
+        let unbooked = Unbooked {
+            sale_id: sale.sale_id.clone(),
+            reason: rejection.reason,
+            till: rejection.till.clone(),
+            sealed_with: rejection.sealed_with.clone(),
+            since: rejected_at,
+        };
+        self.attention.rejected(sale.shop_id, &unbooked).await?;
         let waited = rejected_at.duration_since(sale.origin.accepted_at).as_millis();
         tracing::info!(
             shop_id = %sale.shop_id,
@@ -156,6 +168,7 @@ pub fn republished(sale: &[Event], rejection: &Event) -> Option<RejectedSale> {
             source: accepted.source.clone(),
             accepted_at: at,
             attempt: rejected.attempt,
+            opened_with: None,
             trace: rejection.trace,
         },
     })

@@ -162,6 +162,8 @@ mod tests {
                 seq: None,
                 sold_at: None,
                 key: None,
+                opened_with: None,
+                attempt: None,
                 signed_by: None,
                 content: String::new(),
                 envelope,

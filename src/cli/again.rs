@@ -5,7 +5,7 @@ use kassa_bus::Clock;
 use serde_json::json;
 
 use super::{Failure, advance, events_bar, print};
-use crate::args::{ReconcileArgs, RejectedArgs, RetryArgs};
+use crate::args::{GiveUpArgs, ReconcileArgs, RejectedArgs, RetryArgs};
 use crate::questions::Status;
 use crate::questions::ask::{Ask, AskError};
 use crate::questions::reconcile::ReconcileFilter;
@@ -13,7 +13,7 @@ use crate::questions::rejected::{RejectedFilter, ShownRejection};
 use crate::questions::render_again as render;
 
 pub(super) async fn rejected(RejectedArgs { shop, reason, ask }: RejectedArgs) -> Result<ExitCode, Failure> {
-    let filter = RejectedFilter { shop: shop.map(Into::into), reason, sale: None };
+    let filter = RejectedFilter { shop: shop.map(Into::into), reason, ..RejectedFilter::default() };
     let bar = events_bar("looking");
     let found = ask.shop.ask().await?.rejected(&filter, &|read, of| advance(&bar, read, of)).await?;
     bar.finish_and_clear();
@@ -26,7 +26,13 @@ pub(super) async fn rejected(RejectedArgs { shop, reason, ask }: RejectedArgs) -
 }
 
 pub(super) async fn retry(args: RetryArgs) -> Result<ExitCode, Failure> {
-    let filter = RejectedFilter { shop: Some(args.shop.into()), reason: args.reason, sale: args.sale };
+    let filter = RejectedFilter {
+        shop: Some(args.shop.into()),
+        reason: args.reason,
+        sale: args.sale,
+        opened_with: args.opened_with.map(Into::into),
+        why: None,
+    };
     let asked = args.ask.shop.ask().await?;
     let bar = events_bar("looking");
     let progress = |read, of| advance(&bar, read, of);
@@ -45,6 +51,27 @@ pub(super) async fn retry(args: RetryArgs) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+pub(super) async fn give_up(args: GiveUpArgs) -> Result<ExitCode, Failure> {
+    let filter = RejectedFilter {
+        shop: Some(args.shop.into()),
+        reason: args.reason,
+        sale: args.sale,
+        opened_with: None,
+        why: Some(args.why),
+    };
+    let bar = events_bar("looking");
+    let now = Clock::system().now();
+    let given_up =
+        args.ask.shop.ask().await?.give_up(&filter, now, &|read, of| advance(&bar, read, of)).await?;
+    bar.finish_and_clear();
+    let text = match given_up.len() {
+        0 => "No such sale is rejected, or it was given up before.\n".to_owned(),
+        n => format!("{n} given up, each with an event that says why\n"),
+    };
+    print(&if args.ask.json { format!("{}\n", json!({"given_up": given_up})) } else { text });
+    Ok(if given_up.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// How often it is asked what has become of sales.

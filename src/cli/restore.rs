@@ -58,7 +58,7 @@ async fn rehearse(
     Ok(if restored.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn reach(stage: &StageName, service: &Service) -> String {
+pub(super) fn reach(stage: &StageName, service: &Service) -> String {
     match service.service.as_str() {
         SERVICE => format!(" --stage {stage}"),
         service => format!(" --stage {stage} --service {service}"),

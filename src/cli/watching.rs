@@ -6,6 +6,7 @@ use kassa_bus::Clock;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::restore::reach;
 use super::{Failure, asked_to_stop, print};
 use crate::args::{ConsoleArgs, StatusArgs};
 use crate::cloud::{Stage, StageConsole};
@@ -47,10 +48,11 @@ const STAGE_LOOK: Duration = Duration::from_mins(1);
 pub(super) async fn console(
     ConsoleArgs { stage, service, listen }: ConsoleArgs,
 ) -> Result<ExitCode, Failure> {
+    let reach = reach(&stage, &service);
     let stage = Stage::find(&service.service, &stage).await?;
     let why = |why| format!("cannot listen on {listen}: {why}; choose another with --listen");
     let listener = TcpListener::bind(listen).await.map_err(why)?;
-    let console = StageConsole::new(&stage, listener.local_addr()?, Clock::system()).await?;
+    let console = StageConsole::new(&stage, listener.local_addr()?, Clock::system(), reach).await?;
     print(&format!("The console of {} is at {}\nCtrl-C closes it.\n", stage.place(), console.address));
     console.serve(listener, async { drop(asked_to_stop().await) }).await?;
     Ok(ExitCode::SUCCESS)

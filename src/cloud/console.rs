@@ -31,11 +31,16 @@ pub struct StageConsole {
 }
 
 impl StageConsole {
-    /// For a console that listens on `address`.
+    /// For a console that listens on `address`; `reach` is what commands need to be told to ask the same shop.
     ///
     /// # Errors
     /// [`StageError`].
-    pub async fn new(stage: &Stage, address: SocketAddr, clock: Clock) -> Result<Self, StageError> {
+    pub async fn new(
+        stage: &Stage,
+        address: SocketAddr,
+        clock: Clock,
+        reach: String,
+    ) -> Result<Self, StageError> {
         let questions = Arc::new(Questions::new(stage.books().await?));
         let (feed, access) = (Arc::<Feed>::default(), Access::on(address));
         let sight = Sight {
@@ -44,6 +49,7 @@ impl StageConsole {
             feed: feed.clone(),
             access: access.clone(),
             clock: clock.clone(),
+            reach,
         };
         let address = access.address(&format!("http://{address}"));
         Ok(Self { address, feed, questions, clock, pages: router(sight) })

@@ -5,6 +5,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use jiff::SignedDuration;
+use kassa_bus::attention::Attention;
 use kassa_bus::error::chain;
 use kassa_bus::registry::Registry;
 use kassa_bus::sns::Sns;
@@ -159,6 +160,7 @@ impl Stage {
         Books {
             events: EventStore::new(dynamodb.clone(), events, Appends::Single),
             registry: Registry::new(dynamodb.clone(), shops),
+            attention: Attention::new(dynamodb.clone(), shops),
             read_model: ReadModel::new(dynamodb, shops),
             changes: Arc::new(StreamChanges::new(streams, stream, self.stream_lag())),
             segments: SEGMENTS,

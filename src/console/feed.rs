@@ -233,6 +233,17 @@ impl Feed {
                 };
             }
         }
+        // Among the latest there may be no rejected ones, and still many that need attention.
+        for (shop, sale) in questions.unbooked(KEPT).await? {
+            new |= self.latest().turned_away(TurnedAway {
+                shop_id: shop,
+                sale_id: sale.sale_id,
+                at: sale.since,
+                reason: sale.reason.to_string(),
+                detail: String::new(),
+                source: None,
+            });
+        }
         if new {
             self.changed();
         }

@@ -8,12 +8,15 @@ use tokio::sync::Mutex;
 use super::Sight;
 use crate::monitor::{AlarmStatus, State};
 use crate::questions::QuestionError;
+use crate::status::{Need, needs};
 
 /// What every page says of alarms and incidents.
 pub(super) struct Health {
     pub alarms: Result<Vec<AlarmStatus>, String>,
     /// None where the subscriber that keeps them is switched off.
     pub incidents: Result<Option<Vec<Incident>>, String>,
+    /// The list of what needs attention.
+    pub attention: Result<Vec<Need>, String>,
     /// Rows beside those of stock and turnover that cannot be read.
     pub unreadable: Vec<String>,
 }
@@ -32,7 +35,18 @@ impl Health {
             Err(QuestionError::NoDocuments(_)) => Ok(None),
             Err(error) => Err(chain(&error)),
         };
-        Self { alarms, incidents, unreadable }
+        let attention = sight.questions.attention().await.map_err(|error| chain(&error));
+        let attention = attention.map(|rejected| {
+            let mut needs = needs(&rejected, None, sight.clock.now());
+            needs.iter_mut().for_each(|need| need.run.push_str(&sight.reach));
+            needs
+        });
+        Self { alarms, incidents, attention, unreadable }
+    }
+
+    /// Whether nothing is known to need attention.
+    pub(super) fn is_attended(&self) -> bool {
+        self.attention.as_ref().is_ok_and(Vec::is_empty)
     }
 
     /// The alarms that are on.

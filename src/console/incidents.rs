@@ -10,11 +10,11 @@ use kassa_bus::notify::{Alert, Notice, Severity, Sms};
 use kassa_subscribers::decrypt_error_alerter::{Incident, Phase};
 use maud::{Markup, html};
 
-use super::Console;
 use super::health::Health;
 use super::page::{self, Page, Place};
 use super::sales::{ById, by_id, zones};
 use super::text::{self, ago, count, outside, outside_lines};
+use super::{Console, attention};
 use crate::questions::{QuestionError, Sent};
 
 /// Notices shown.
@@ -30,6 +30,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>) -> Response {
     let sent = sight.questions.last_sent(SENT).await;
     let body = html! {
         h1 { "Incidents" }
+        (attention::list(&health, &shops, now))
         (incidents(&health, &shops, now))
         @match sent {
             Ok(sent) => (outbox(&sent, &shops, now)),

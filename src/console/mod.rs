@@ -9,6 +9,8 @@ mod access;
 mod alarms;
 /// Style sheet, script, icon.
 mod assets;
+/// What needs attention.
+mod attention;
 /// Values over time, drawn.
 mod chart;
 /// The files of `dashboards/`, drawn as `CloudWatch` draws them.
@@ -65,6 +67,8 @@ pub struct Sight {
     pub feed: Arc<Feed>,
     pub access: Access,
     pub clock: Clock,
+    /// What commands need to be told to ask the same shop, as ` --stage prod`.
+    pub reach: String,
 }
 
 /// What a page is made from.

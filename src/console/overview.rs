@@ -17,7 +17,7 @@ use super::health::{FRESH, Health};
 use super::page::{Page, Place};
 use super::sales::{by_id, sold, turned_away, zones};
 use super::text::{self, ago, amount, count, money, outside};
-use super::{Console, Sight, hops, page};
+use super::{Console, Sight, attention, hops, page};
 use crate::questions::QuestionError;
 
 /// Every shop and its last days, or why they cannot be read.
@@ -63,6 +63,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>) -> Response {
     let ids = by_id(&shops);
     let body = html! {
         (banner(&shops, &health, console.as_ref(), now))
+        @if !health.is_attended() { (attention::list(&health, &ids, now)) }
         section aria-labelledby="shops" {
             h2 #shops { "Shops" }
             @match &*shops {
@@ -95,6 +96,8 @@ struct Known {
     alarms: Option<usize>,
     on: usize,
     incidents: Option<usize>,
+    /// Whether rejected sales need attention.
+    attention: Option<bool>,
     /// Shops that sell, of how many.
     selling: Option<(usize, usize)>,
 }
@@ -105,6 +108,7 @@ impl Known {
         Self {
             alarms: health.alarms.as_ref().ok().map(Vec::len),
             on: health.firing().count(),
+            attention: health.attention.as_ref().ok().map(|needs| !needs.is_empty()),
             incidents: health.incidents.is_ok().then(|| health.open().count()),
             selling: shops.as_ref().ok().map(|shops| (shops.iter().filter(sells).count(), shops.len())),
         }
@@ -126,10 +130,14 @@ fn verdict(known: Known) -> Verdict {
     .into_iter()
     .flatten()
     .collect();
+    if let (true, Some(true)) = (wrong.is_empty(), known.attention) {
+        return Verdict { tone: "bad", says: "Rejected sales need attention".to_owned() };
+    }
     if !wrong.is_empty() {
         return Verdict { tone: "bad", says: wrong.join(", ") };
     }
     let (tone, says) = match (known.alarms, known.incidents, known.selling) {
+        _ if known.attention.is_none() => ("unknown", "Nothing is known of what needs attention".to_owned()),
         (None, ..) => ("unknown", "Nothing is known of the alarms".to_owned()),
         (Some(0), ..) => ("unknown", "Nobody watches: none of the alarms is deployed".to_owned()),
         (_, None, _) => ("unknown", "Nothing is known of incidents".to_owned()),
@@ -261,9 +269,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_comes_before_who_sells() {
-        let says = |alarms: Option<(usize, usize)>, incidents, selling| {
+        let says = |alarms: Option<(usize, usize)>, incidents: Option<usize>, selling| {
             let (alarms, on) = (alarms.map(|(_, all)| all), alarms.map_or(0, |(on, _)| on));
-            let Verdict { tone, says } = verdict(Known { alarms, on, incidents, selling });
+            let attention = Some(incidents.is_some_and(|open| open > 0));
+            let Verdict { tone, says } = verdict(Known { alarms, on, incidents, attention, selling });
             format!("{tone}: {says}")
         };
         let of_two = |selling| Some((selling, 2));
@@ -281,11 +290,18 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_is_not_well() {
-        let known = Known { alarms: Some(9), on: 0, incidents: Some(0), selling: Some((2, 2)) };
+        let known = Known {
+            alarms: Some(9),
+            on: 0,
+            incidents: Some(0),
+            attention: Some(false),
+            selling: Some((2, 2)),
+        };
         for unknown in [
             Known { alarms: None, ..known },
             Known { alarms: Some(0), ..known },
             Known { incidents: None, ..known },
+            Known { attention: None, ..known },
             Known { selling: None, ..known },
         ] {
             assert_eq!(verdict(unknown).tone, "unknown", "{unknown:?}");

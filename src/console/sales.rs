@@ -173,7 +173,7 @@ pub(super) fn turned_away(
         section.feed aria-labelledby="turned-away" {
             h2 #turned-away { "Rejected" }
             @if let (true, Some(shop)) = (sales.is_empty(), shop) { (none_of(shop)) }
-            @else if sales.is_empty() { p.empty { "None. Every sale that came could be read." } }
+            @else if sales.is_empty() { p.empty { "None of late, and none that needs attention." } }
             @else { table {
                 thead { tr {
                     th scope="col" { "Time" } th scope="col" { "Shop" } th.reason scope="col" { "Why" }

@@ -24,6 +24,9 @@ pub struct DataFolder {
     lock: File,
 }
 
+/// A shop's folder, if none is named.
+pub const DATA: &str = "./kassa-data";
+
 /// The tables, in a data folder and in a backup.
 pub(super) const DATABASE: &str = "shop.db";
 

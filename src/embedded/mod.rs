@@ -40,7 +40,7 @@ mod store;
 mod stream;
 
 pub use backup::{BackupError, Doing, Listed, Manifest, backup, restore};
-pub use data::{DataFolder, Occupant, OpenError};
+pub use data::{DATA, DataFolder, Occupant, OpenError};
 pub use database::DatabaseError;
 pub use dead_letters::LocalOffice;
 pub use dynamodb::{Sync, Tables};

@@ -1,7 +1,7 @@
 //! `kassa up`: from a data folder to an open shop, and back.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use super::data::{DataFolder, Occupant, OpenError};
+use super::data::{DATA, DataFolder, Occupant, OpenError};
 use super::database;
 use super::dynamodb::Sync;
 use super::examine::examine;
@@ -180,6 +180,7 @@ impl OpenShop {
             feed: feed.clone(),
             access: Access::on(address),
             clock: up.clock.clone(),
+            reach: reach(&up.data),
         };
         let console = sight.access.address(&occupant.url);
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
@@ -297,6 +298,11 @@ fn project(
         tokio::spawn(stream.run(subscription, events, read_model, reporter.clone(), ended.clone()))
     };
     on_stream.into_iter().map(run).collect()
+}
+
+/// What commands need to be told to ask the shop in this folder.
+fn reach(data: &Path) -> String {
+    if data == Path::new(DATA) { String::new() } else { format!(" --data {}", data.display()) }
 }
 
 /// What was sold before the shop was opened.

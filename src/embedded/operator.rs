@@ -55,6 +55,7 @@ pub(super) fn router(
         .route("/api/retry", get(preview).post(retry))
         .route("/api/reconcile", post(reconcile))
         .route("/api/drop", post(drop_letters))
+        .route("/api/give-up", post(give_up))
         .with_state(Again {
             questions: questions.clone(),
             keys: keys.clone(),
@@ -296,6 +297,15 @@ async fn retry(State(again): State<Again>, Query(filter): Query<RejectedFilter>)
     lines(move |line| async move {
         let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
         let end = done(again.questions.retry(&filter, &*again.publisher, &progress).await);
+        let _ = line.send(end).await;
+    })
+}
+
+async fn give_up(State(again): State<Again>, Query(filter): Query<RejectedFilter>) -> Response<Body> {
+    lines(move |line| async move {
+        let progress = |events, of| drop(line.try_send(json!({"events": events, "of": of})));
+        let now = again.clock.now();
+        let end = done(again.questions.give_up(&filter, now, &progress).await);
         let _ = line.send(end).await;
     })
 }

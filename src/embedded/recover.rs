@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use kassa_bus::local::LocalBus;
 use kassa_bus::publish::publish_one;
 use kassa_bus::{Message, Metrics, Publisher, Retry, Topic};
+use kassa_pipeline::attention::{Days, note};
 use kassa_pipeline::event::{REJECTED, StoredEvent, readable};
-use kassa_pipeline::event_store::EventStore;
 use kassa_pipeline::reconcile::reconcile_all;
 use kassa_pipeline::reject;
 use kassa_pipeline::unsettled::Finder;
@@ -29,7 +29,7 @@ pub(super) async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<Loc
         },
         Err(error) => tracing::error!(%error, "cannot see whether a rebuild is due"),
     }
-    match recover(&store.events, &*bus, &metrics).await {
+    match recover(&store, &*bus, &metrics).await {
         Ok(0) => {}
         Ok(republished) => tracing::info!(republished, "left by an earlier process, published again"),
         Err(error) => {
@@ -41,11 +41,23 @@ pub(super) async fn resume(questions: Arc<Questions>, store: Store, bus: Arc<Loc
 /// Publishes again what an earlier process may not have come to, and says how many messages: every envelope
 /// that was accepted and neither recorded nor rejected, and the last rejections. What is on its way already
 /// is published twice, which changes nothing.
-async fn recover(store: &EventStore, publisher: &dyn Publisher, metrics: &Metrics) -> Result<u64, Retry> {
+///
+/// A shop of before there was a list of what needs attention gets one, from the same look.
+async fn recover(open: &Store, publisher: &dyn Publisher, metrics: &Metrics) -> Result<u64, Retry> {
+    let (store, attention) = (&open.events, open.attention_list());
     let finder = Finder { store: store.clone() };
-    let mut rejections = LastRejections::default();
-    let see = |event: &StoredEvent| rejections.see(event);
+    let (mut rejections, mut rejected) = (LastRejections::default(), Days::new());
+    let lacks = !attention.is_made().await?;
+    let see = |event: &StoredEvent| {
+        rejections.see(event);
+        if lacks {
+            note(&mut rejected, event);
+        }
+    };
     let mut republished = reconcile_all(&finder, Some((publisher, metrics)), &|_| true, see).await?;
+    if lacks {
+        attention.make(rejected).await?;
+    }
     for rejection in rejections.taken() {
         let sale = readable(&store.sale(&rejection.shop_id, &rejection.sale_id).await?);
         let rejection = sale.iter().find(|event| event.key() == rejection.key);

@@ -52,6 +52,7 @@ impl Stages<'_> {
     pub fn subscriptions(&self) -> Result<Vec<Subscription>, SettingError> {
         let reject = Reject {
             store: self.store.events.clone(),
+            attention: self.store.attention_list(),
             publisher: self.publisher.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
@@ -71,7 +72,12 @@ impl Stages<'_> {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         };
-        let project = Project::new(self.store.read_model.clone(), self.metrics.clone(), self.clock.clone());
+        let project = Project::new(
+            self.store.read_model.clone(),
+            self.store.attention(),
+            self.metrics.clone(),
+            self.clock.clone(),
+        );
         let watch = Watch::new(
             self.store.registry.clone(),
             self.store.read_model.clone(),

@@ -12,6 +12,7 @@ use kassa_bus::registry::Registry;
 use kassa_bus::shops_table::ShopsTable;
 use kassa_bus::table::TableError;
 use kassa_bus::{Clock, Documents};
+use kassa_pipeline::attention::AttentionList;
 use kassa_pipeline::event_store::{Appends, EventStore};
 use kassa_pipeline::read_model::ReadModel;
 
@@ -158,6 +159,12 @@ impl Store {
         Attention::in_table(self.shops())
     }
 
+    /// Whoever keeps that list.
+    #[must_use]
+    pub fn attention_list(&self) -> AttentionList {
+        AttentionList::new(self.events.clone(), self.attention())
+    }
+
     /// The documents of a subscriber, or of the outbox.
     #[must_use]
     pub fn documents(&self, owner: &str, clock: Clock) -> Documents {
@@ -196,6 +203,7 @@ impl Store {
             events: self.events.clone(),
             registry: self.registry.clone(),
             read_model: self.read_model.clone(),
+            attention: self.attention(),
             changes: Arc::new(self.stream.clone()),
             // The table has one connection, and would sort itself for each segment.
             segments: 1,

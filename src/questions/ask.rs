@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kassa_bus::SaleId;
 use kassa_bus::error::chain;
 use kassa_bus::table::Readable;
 use kassa_bus::tills::EnrolledTill;
@@ -230,6 +231,22 @@ impl Ask {
                 Ok(questions.retry(filter, &*stage.to_decrypt()?, progress).await?)
             }
             Self::Open(remote) => remote.long(Method::POST, "retry", filter, progress).await,
+        }
+    }
+
+    /// # Errors
+    /// [`AskError`].
+    pub async fn give_up(
+        &self,
+        filter: &RejectedFilter,
+        now: Timestamp,
+        progress: Progress<'_>,
+    ) -> Result<Vec<SaleId>, AskError> {
+        match self {
+            Self::Closed(questions, _) | Self::Deployed(questions, _) => {
+                Ok(questions.give_up(filter, now, progress).await?)
+            }
+            Self::Open(remote) => remote.long(Method::POST, "give-up", filter, progress).await,
         }
     }
 

@@ -5,7 +5,7 @@ use kassa_bus::table::TableError;
 use kassa_bus::{Message, SaleId, ShopId, TillId, TraceContext};
 use kassa_pipeline::claim_check;
 use kassa_pipeline::decrypt::Decrypt;
-use kassa_pipeline::event::{Dropped, Event, Fact, Rejected, readable};
+use kassa_pipeline::event::{Dropped, DroppedLetter, Event, Fact, Rejected, readable};
 use kassa_pipeline::event_store::Appended;
 use kassa_pipeline::process::Process;
 use kassa_pipeline::standing::unsettled;
@@ -121,11 +121,8 @@ impl Questions {
         why: &Why,
         now: Timestamp,
     ) -> Result<(), QuestionError> {
-        let dropped = Dropped {
-            queue: queue.to_owned(),
-            message: held.letter.id.clone(),
-            why: why.as_str().to_owned(),
-        };
+        let letter = DroppedLetter { queue: queue.to_owned(), message: held.letter.id.clone() };
+        let dropped = Dropped { letter: Some(letter), why: why.as_str().to_owned() };
         let (shop_id, sale_id) = whose(&held.letter)?;
         let trace = held.message.trace();
         let event = Event { shop_id, sale_id, at: now, trace, fact: Fact::Dropped(dropped) };

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use kassa_bus::ShopId;
+use kassa_bus::attention::{NeedsAttention, Unbooked};
 use kassa_bus::registry::Shop;
 use kassa_bus::table::Readable;
 use kassa_pipeline::event::StoredEvent;
@@ -67,6 +68,30 @@ impl Questions {
     pub async fn incidents(&self) -> Result<Readable<Incident>, QuestionError> {
         let documents = self.documents(decrypt_error_alerter::ENTRY.name)?;
         Ok(decrypt_error_alerter::incidents(documents).await?)
+    }
+
+    /// Sales that were rejected and are neither booked nor given up.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn attention(&self) -> Result<Vec<NeedsAttention>, QuestionError> {
+        Ok(self.books.attention.of_all().await?)
+    }
+
+    /// The last of them of each shop.
+    ///
+    /// # Errors
+    /// [`QuestionError`].
+    pub async fn unbooked(&self, limit: usize) -> Result<Vec<(ShopId, Unbooked)>, QuestionError> {
+        let mut last = Vec::new();
+        for (shop, list) in self.books.attention.lists().await? {
+            if list.taken > 0 {
+                let mut sales = self.books.attention.sales(&shop).await?.rows;
+                sales.sort_by_key(|sale| std::cmp::Reverse(sale.since));
+                last.extend(sales.into_iter().take(limit).map(|sale| (shop.clone(), sale)));
+            }
+        }
+        Ok(last)
     }
 
     /// The last notices of the outbox, the last first.

@@ -31,11 +31,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
+use kassa_bus::attention::Attention;
 use kassa_bus::notify::Notice;
 use kassa_bus::registry::Registry;
 use kassa_bus::table::{Readable, TableError};
 use kassa_bus::tills::EnrolError;
 use kassa_bus::{Documents, PublishError, Retry, SaleId, ShopId, TraceContext};
+use kassa_pipeline::attention::AttentionList;
 use kassa_pipeline::check::{Check, check};
 use kassa_pipeline::contained::Changes;
 use kassa_pipeline::event::{RECORDED, REJECTED, StoredEvent, USED};
@@ -57,6 +59,8 @@ pub struct Books {
     pub events: EventStore,
     pub registry: Registry,
     pub read_model: ReadModel,
+    /// What was rejected and is not booked.
+    pub attention: Attention,
     pub changes: Arc<dyn Changes>,
     /// Parts in which the events are scanned side by side.
     pub segments: i32,
@@ -251,6 +255,10 @@ impl Questions {
         Self { books, rebuilding: tokio::sync::Mutex::new(()) }
     }
 
+    fn attention_list(&self) -> AttentionList {
+        AttentionList::new(self.books.events.clone(), self.books.attention.clone())
+    }
+
     /// The shop of this name, or all shops.
     async fn shops(&self, shop: Option<&str>) -> Result<Vec<ShopId>, QuestionError> {
         let all = self.books.registry.shops().await?;
@@ -336,7 +344,10 @@ impl Questions {
     pub async fn check(&self, progress: Progress<'_>) -> Result<Check, QuestionError> {
         let Books { events, read_model, registry, changes, .. } = &self.books;
         let of = events.approximate_count().await?;
-        Ok(check(events, read_model, registry, &**changes, &|read| progress(read, of)).await?)
+        Ok(check(events, (read_model, &self.attention_list()), registry, &**changes, &|read| {
+            progress(read, of)
+        })
+        .await?)
     }
 
     /// Makes the read models anew.
@@ -348,7 +359,8 @@ impl Questions {
         let Books { events, read_model, registry, changes, segments, .. } = &self.books;
         let of = events.approximate_count().await?;
         let progress = |read| progress(read, of);
-        Ok(rebuild(events, read_model, registry, &**changes, *segments, &progress).await?)
+        Ok(rebuild(events, (read_model, &self.attention_list()), registry, &**changes, *segments, &progress)
+            .await?)
     }
 }
 

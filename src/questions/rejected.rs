@@ -3,10 +3,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kassa_bus::keys::ShopKeys;
-use kassa_bus::message::{AcceptedSale, Reason, SealedWith};
+use kassa_bus::message::{AcceptedSale, Envelope, Reason, SealedWith};
 use kassa_bus::publish::publish_one;
+use kassa_bus::registry::Shop;
 use kassa_bus::{Metrics, Publisher, SaleId, ShopId, Topic};
-use kassa_pipeline::event::{Accepted, Fact, REJECTED, Rejected, readable};
+use kassa_pipeline::attention::is_given_up;
+use kassa_pipeline::event::{Accepted, Dropped, Event, Fact, REJECTED, Rejected, readable};
 use kassa_pipeline::event_store::Scan;
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::standing::{RejectedEnvelope, rejected};
@@ -15,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::preview::{Preview, preview};
 use super::{Books, Progress, QuestionError, Questions};
+use crate::dead_letters::Why;
 
-/// `?shop=&reason=&sale=`: which rejected sales.
+/// `?shop=&reason=&sale=`: which rejected sales, and what is to be done with them.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct RejectedFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,6 +28,12 @@ pub struct RejectedFilter {
     pub reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sale: Option<String>,
+    /// Those that are sealed with a key of this shop, and with that key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_with: Option<String>,
+    /// Why they are given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
 }
 
 /// An envelope that is rejected, and whose sale is not recorded.
@@ -102,6 +111,38 @@ impl Questions {
         Ok(sent)
     }
 
+    /// Gives them up: why stands in the event store, and they need no attention any more. One that is named can be put
+    /// through all the same. Says which.
+    ///
+    /// # Errors
+    /// [`QuestionError`]; those given up by then are.
+    pub async fn give_up(
+        &self,
+        filter: &RejectedFilter,
+        now: Timestamp,
+        progress: Progress<'_>,
+    ) -> Result<Vec<SaleId>, QuestionError> {
+        let (Some(_), Some(why)) = (&filter.shop, &filter.why) else {
+            return Err(QuestionError::Refused("say of which shop, and why".into()));
+        };
+        if filter.sale.is_none() && filter.reason.is_none() {
+            return Err(QuestionError::Refused("say which sale, or rejected for which reason".into()));
+        }
+        let mut given_up = Vec::new();
+        for (ShownRejection { shop_id, sale_id, .. }, sale) in self.again(filter, progress).await? {
+            if given_up.contains(&sale_id) {
+                continue;
+            }
+            let fact = Fact::Dropped(Dropped { letter: None, why: why.as_str().to_owned() });
+            let trace = sale.origin.trace;
+            let event = Event { shop_id: shop_id.clone(), sale_id: sale_id.clone(), at: now, trace, fact };
+            self.books.events.append(&event).await?;
+            self.books.attention.remove(&shop_id, &sale_id).await?;
+            given_up.push(sale_id);
+        }
+        Ok(given_up)
+    }
+
     /// What opens envelopes to look at them, and counts nothing.
     #[must_use]
     pub fn opener(&self, keys: Arc<dyn ShopKeys>) -> Opener {
@@ -130,17 +171,41 @@ impl Questions {
         progress: Progress<'_>,
     ) -> Result<Vec<Again>, QuestionError> {
         let shops = self.shops_rejected(filter).await?;
+        let opened_with = self.opened_with(filter).await?;
         let mut found = Vec::new();
         for (shop, sale) in self.sales_rejected(filter, shops.as_deref(), progress).await? {
-            for envelope in rejected(&readable(&self.books.events.sale(&shop, &sale).await?)) {
+            let events = self.books.events.sale(&shop, &sale).await?;
+            // What was given up is only found by its name.
+            if filter.sale.is_none() && events.iter().any(is_given_up) {
+                continue;
+            }
+            for envelope in rejected(&readable(&events)) {
                 let shown = ShownRejection::of(&envelope);
                 let again = accept::republished(envelope.accepted, envelope.attempt + 1);
                 found.extend(shown.zip(again));
             }
         }
         found.retain(|(shown, _)| filter.reason.is_none_or(|reason| reason == shown.reason));
+        if let Some(owner) = opened_with {
+            let perhaps_with_its_key = |(shown, sale): &Again| match (&shown.sealed_with, &sale.envelope) {
+                _ if shown.shop_id == owner.shop_id => false,
+                (Some(key), _) => owner.has_key(&key.kid),
+                // It names none.
+                (None, Envelope::Classic { .. }) => shown.reason == Reason::WrongKey,
+                (None, Envelope::Sealed { .. }) => false,
+            };
+            found.retain(perhaps_with_its_key);
+            found.iter_mut().for_each(|(_, sale)| sale.origin.opened_with = Some(owner.shop_id.clone()));
+        }
         found.sort_by(|(a, _), (b, _)| (a.rejected_at, &a.sale_id).cmp(&(b.rejected_at, &b.sale_id)));
         Ok(found)
+    }
+
+    /// With whose keys they are to be opened.
+    async fn opened_with(&self, filter: &RejectedFilter) -> Result<Option<Arc<Shop>>, QuestionError> {
+        let Some(owner) = &filter.opened_with else { return Ok(None) };
+        let owner = self.shops(Some(owner)).await?.remove(0);
+        Ok(self.books.registry.afresh(&owner).await?)
     }
 
     /// Which shops are meant; nothing where all are, because a sale may have come for one that is not registered.

@@ -18,8 +18,16 @@ pub struct Came {
 #[must_use]
 pub fn rejected(found: &[ShownRejection], reach: &str) -> String {
     let Some(first) = found.first() else { return "No sale is rejected that is not recorded.\n".into() };
-    let retry = format!("kassa retry --shop {} --reason {} --dry-run{reach}", first.shop_id, first.reason);
-    format!("{}\n{} in all. Once it is mended: {retry}\n", listed(found), found.len())
+    let of = format!("--shop {} --reason {}", first.shop_id, first.reason);
+    let owner = first.sealed_with.as_ref().and_then(|key| key.shop_id.as_ref());
+    let with = owner.filter(|owner| **owner != first.shop_id);
+    let with = with.map_or(String::new(), |owner| format!(" --opened-with {owner}"));
+    format!(
+        "{}\n{} in all. Once it is mended: kassa retry {of}{with} --dry-run{reach}\n\
+         If it cannot be: kassa drop {of} --why …{reach}\n",
+        listed(found),
+        found.len()
+    )
 }
 
 fn listed(found: &[ShownRejection]) -> String {

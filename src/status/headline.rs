@@ -2,7 +2,8 @@ use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
-use super::{Alarm, OpenIncident, Status};
+use super::paper::grouped;
+use super::{Alarm, Need, OpenIncident, Status};
 use crate::monitor::State;
 use crate::monitor::alarms::Severity;
 
@@ -37,6 +38,9 @@ pub fn headline(status: &Status) -> Headline {
         return ill(text, "npx serverless deploy, with this version");
     }
     let gone_off = gone_off(&health.alarms);
+    if let ([], [need, others @ ..]) = (gone_off.as_slice(), status.attention.as_slice()) {
+        return of_need(need, others.len());
+    }
     match (gone_off.as_slice(), status.incidents.as_slice(), status.unreadable.len()) {
         ([worst, others @ ..], ..) => of_alarm(worst, others.len()),
         ([], [incident, others @ ..], _) => of_incident(incident, others.len(), &status.reach),
@@ -69,6 +73,14 @@ fn of_alarm(alarm: &Alarm, others: usize) -> Headline {
     let mood = if alarm.severity == Severity::Critical { Mood::Ill } else { Mood::Ailing };
     let text = format!("{}{}", alarm.title, more(others, "alarm"));
     Headline { mood, text, since: Some(alarm.since), run: alarm.run.clone() }
+}
+
+fn of_need(need: &Need, others: usize) -> Headline {
+    let count = need.count.map_or(String::new(), |count| format!(" ({})", grouped(&count.to_string())));
+    let whose = need.shop_id.as_ref().map_or(String::new(), |shop| format!(" of {shop}"));
+    let text = format!("Sales{whose} need attention: {}{count}{}", need.what(), more(others, "need"));
+    let text = if need.shop_id.is_some() { text } else { text.replacen("Sales need", "This needs", 1) };
+    Headline { mood: Mood::Ailing, text, since: need.since, run: Some(need.run.clone()) }
 }
 
 fn of_incident(incident: &OpenIncident, others: usize, reach: &str) -> Headline {

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use kassa_bus::table::Readable;
 use kassa_subscribers::decrypt_error_alerter::Incident;
 
+use super::attention::needs;
 use super::figures::{Answers, Figures};
 use super::spent::spent;
 use super::standing::{DAYS, standing};
@@ -54,7 +55,9 @@ pub async fn look(view: &View<'_>, now: Timestamp) -> Result<Status, StatusError
         }
     });
     let shops = Box::pin(shops(view.questions, now));
-    let (health, shops, incidents) = futures::try_join!(health, shops, incidents(view.questions))?;
+    let rejected = async { Ok(view.questions.attention().await?) };
+    let (health, shops, incidents, rejected) =
+        futures::try_join!(health, shops, incidents(view.questions), rejected)?;
     let (Readable { rows: shops, mut unreadable }, incidents) = (shops, incidents);
     unreadable.extend(incidents.unreadable);
     unreadable.extend(view.questions.unreadable_checkpoints().await?);
@@ -63,6 +66,7 @@ pub async fn look(view: &View<'_>, now: Timestamp) -> Result<Status, StatusError
         reach: String::new(),
         at: now,
         open: health.is_some(),
+        attention: needs(&rejected, health.as_ref(), now),
         health,
         cost: Box::pin(spent(view, &shops, now)).await?,
         shops,

@@ -1,5 +1,7 @@
 //! Whether the shop is all right: what `kassa status` answers.
 
+/// What needs attention.
+mod attention;
 /// Which metrics are asked for, and what the answers come to.
 mod figures;
 /// The first line: is it all right, and if not, what is wrong?
@@ -25,7 +27,8 @@ use kassa_bus::amount::Amount;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-pub use headline::{Headline, headline};
+pub use attention::{MORE, Need, PENDING, needs};
+pub use headline::{Headline, Mood, headline};
 pub use look::{StatusError, View, look};
 pub use paper::Paper;
 pub use render::{line, render};
@@ -48,6 +51,10 @@ pub struct Status {
     pub health: Option<Health>,
     /// By their ids.
     pub shops: Vec<Standing>,
+    /// Which sales were rejected and are neither booked nor given up; which are pending for over a minute; which messages were
+    /// given up by their queues.
+    #[serde(default)]
+    pub attention: Vec<Need>,
     pub incidents: Vec<OpenIncident>,
     /// Rows that cannot be read and are left out, each with what is wrong with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -163,20 +170,19 @@ impl Status {
     #[must_use]
     pub fn reached_by(mut self, reach: &str) -> Self {
         let alarms = self.health.iter_mut().flat_map(|health| &mut health.alarms);
-        for run in alarms.filter_map(|alarm| alarm.run.as_mut()).filter(|run| run.starts_with("kassa ")) {
+        let runs = alarms.filter_map(|alarm| alarm.run.as_mut());
+        let runs = runs.chain(self.attention.iter_mut().map(|need| &mut need.run));
+        for run in runs.filter(|run| run.starts_with("kassa ")) {
             run.push_str(reach);
         }
         reach.clone_into(&mut self.reach);
         self
     }
 
-    /// Whether nothing is wrong: it is open, its alarms watch, none has gone off, and every row can be read.
+    /// Whether nothing is wrong: it is open, its alarms watch, none has gone off, nothing needs attention, and every row
+    /// can be read. What the first line says, and the exit code, never differ.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        let alarms = self.health.as_ref().map(|health| health.alarms.as_slice()).unwrap_or_default();
-        self.open
-            && self.unreadable.is_empty()
-            && !alarms.is_empty()
-            && alarms.iter().all(|alarm| alarm.state != State::Alarm)
+        headline(self).mood == Mood::Well
     }
 }

@@ -1,9 +1,9 @@
 use jiff::Timestamp;
 
 use super::headline::{Headline, Mood, count, gone_off, headline};
-use super::paper::{Cell, Ink, Paper, amount, grouped, long, plain, since, took, wide};
+use super::paper::{Cell, Ink, Paper, ago, amount, grouped, long, plain, since, took, wide};
 use super::shops::shops;
-use super::{Alarm, Cost, Health, Hop, OpenIncident, Queue, Status};
+use super::{Alarm, Cost, Health, Hop, Need, OpenIncident, Queue, Status};
 use crate::monitor::alarms::Severity;
 
 /// The status on one screen, if the screen is not too small and not too much has gone off.
@@ -20,6 +20,7 @@ pub fn render(status: &Status, paper: Paper) -> String {
         lines.extend(last_hour(&health.recorded, paper));
     }
     lines.push(String::new());
+    lines.extend(attention(status, paper));
     lines.extend(shops(status, paper));
     lines.push(String::new());
     lines.extend(besides(status, paper));
@@ -114,6 +115,34 @@ fn alarms(alarms: &[Alarm], now: Timestamp, paper: Paper) -> Vec<String> {
         lines.extend(paper.wrapped(&alarm.why, 4, Ink::Faint));
         lines.extend(paper.wrapped(&next, 4, Ink::Command));
     }
+    lines
+}
+
+/// The list of what needs attention, each with the command to begin with.
+fn attention(status: &Status, paper: Paper) -> Vec<String> {
+    if status.attention.is_empty() {
+        return Vec::new();
+    }
+    let none = || Cell::left("", Ink::Plain);
+    let headings = ["needs attention", "till", "how many", "since", "what"];
+    let mut rows = vec![headings.map(|name| Cell::left(name, Ink::Faint)).to_vec()];
+    rows.extend(status.attention.iter().map(|need| {
+        vec![
+            need.shop_id.as_ref().map_or_else(none, |shop| Cell::left(shop.as_str(), Ink::Bold)),
+            need.till.as_ref().map_or_else(none, |till| Cell::left(till.as_str(), Ink::Plain)),
+            need.count.map_or_else(none, |count| Cell::left(grouped(&count.to_string()), Ink::Bold)),
+            need.since.map_or_else(none, |at| Cell::left(ago(at, status.at), Ink::Plain)),
+            Cell::left(need.what(), Ink::Warning),
+        ]
+    }));
+    let mut lines = Vec::new();
+    let mut told = paper.columns(&rows).into_iter();
+    lines.extend(told.next());
+    for (line, need) in told.zip(&status.attention) {
+        lines.push(line);
+        lines.extend(paper.wrapped(&format!("run: {}", need.run), 4, Ink::Command));
+    }
+    lines.push(String::new());
     lines
 }
 
@@ -242,7 +271,13 @@ fn besides(status: &Status, paper: Paper) -> Vec<String> {
             );
         }
     }
-    for OpenIncident { shop_id, reason, since: begun, sales } in &status.incidents {
+    let listed = |incident: &&OpenIncident| {
+        let of =
+            |need: &Need| need.shop_id.as_ref() == Some(&incident.shop_id) && need.reason == incident.reason;
+        status.attention.iter().any(of)
+    };
+    let unlisted = status.incidents.iter().filter(|incident| !listed(incident));
+    for OpenIncident { shop_id, reason, since: begun, sales } in unlisted {
         let since = since(*begun, status.at);
         let sales = grouped(&sales.to_string());
         row("incident", format!("{shop_id}: {sales} sales rejected, {reason}, {since}"), Ink::Warning);

@@ -125,10 +125,11 @@ impl Alerted {
         let rejected = self.world.rejections().len();
         self.world.posts(self.world.seal_for("AMIS1", key_of, id, inside).await).await;
         self.world.settle().await;
-        self.hears(&self.world.rejections().split_off(rejected)).await;
+        let more = self.world.rejections().split_off(rejected);
+        self.delivers(&more.iter().map(Message::of).collect::<Vec<_>>()).await;
     }
 
-    /// Sales are rejected: they are on the list of what needs attention, and that is delivered.
+    /// Sales are rejected that nobody sold: they are on the list of what needs attention, and that is delivered.
     async fn hears(&self, rejected: &[RejectedSale]) {
         for sale in rejected.iter().filter(|sale| sale.reason != Reason::Conflict) {
             let RejectedSale { sale_id, reason, till, sealed_with, rejected_at, .. } = sale.clone();
@@ -160,7 +161,6 @@ impl Alerted {
     /// The till seals a sale of its anew, with the shop's key.
     async fn books(&self, id: &str) {
         self.posts(id, "AMIS1", &content(id, NOON, &[("98", "1", "18.95")])).await;
-        self.gives_up("AMIS1", id).await;
     }
 
     async fn gives_up(&self, shop: &str, id: &str) {
@@ -237,7 +237,13 @@ fn rejected(shop: &str, reason: Reason, n: i64) -> RejectedSale {
         closed: None,
         envelope: String::new(),
         rejected_at: noon,
-        origin: Origin { source: "192.0.2.7".into(), accepted_at: noon, attempt: 1, trace: None },
+        origin: Origin {
+            source: "192.0.2.7".into(),
+            accepted_at: noon,
+            attempt: 1,
+            opened_with: None,
+            trace: None,
+        },
     }
 }
 

@@ -59,7 +59,13 @@ async fn given_up(shop: &OpenShop) -> String {
         shop_id: "AMIS1".parse().unwrap(),
         sale_id: sale.sale_id.clone(),
         envelope: envelope.clone(),
-        origin: Origin { source: source.clone(), accepted_at: now, attempt: 1, trace: None },
+        origin: Origin {
+            source: source.clone(),
+            accepted_at: now,
+            attempt: 1,
+            opened_with: None,
+            trace: None,
+        },
     };
     let fact = Fact::Accepted(Accepted { envelope, source });
     let (shop_id, sale_id) = (accepted.shop_id.clone(), accepted.sale_id.clone());

@@ -10,6 +10,7 @@ mod common;
 
 // A sale, from the till's request to the read models: a shop in memory, its messages and its clock in the test's hands.
 mod again; // what was left behind is sent on its way again, what was rejected is put through
+mod attention; // what was rejected needs attention until it is booked or given up
 mod batch; // many sales in one request: each is answered for itself
 mod counted; // what is counted, is counted once
 mod outcome; // what a till is told of what became of its sale

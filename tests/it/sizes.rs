@@ -335,6 +335,7 @@ fn a_message_has_room_beside_an_envelope_that_goes_in_it() {
             source: "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".into(),
             accepted_at: "2026-11-22T12:00:00.123456789Z".parse().unwrap(),
             attempt: u32::MAX,
+            opened_with: None,
             trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok(),
         },
     };

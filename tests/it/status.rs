@@ -84,6 +84,7 @@ fn well(shops: u64) -> Status {
             not_deployed: Vec::new(),
         }),
         shops: (1..=shops).map(shop).collect(),
+        attention: Vec::new(),
         incidents: Vec::new(),
         cost: Cost { today: "0.41".parse().unwrap(), this_month: "7.9".parse().unwrap(), counted: true },
     }

@@ -211,7 +211,13 @@ fn sale(n: usize) -> DecryptedSale {
         key: None,
         signed_by: None,
         envelope: format!("hash-{n}"),
-        origin: Origin { source: "192.0.2.1".into(), accepted_at: noon(), attempt: 1, trace: None },
+        origin: Origin {
+            source: "192.0.2.1".into(),
+            accepted_at: noon(),
+            attempt: 1,
+            opened_with: None,
+            trace: None,
+        },
     }
 }
 

@@ -1,3 +1,5 @@
+use kassa_bus::ShopId;
+
 use super::standing::Standing;
 use super::tally::{Bounded, Seen};
 use super::verdict::{Case, LooksLike};
@@ -14,7 +16,7 @@ pub fn advice(case: &Case, looks_like: LooksLike) -> String {
         }
         (Standing::OwnRetired { .. }, _) => format!("restart {who}, so that {shop_id}'s present key is fetched"),
         (Standing::Other { owner } | Standing::OtherRetired { owner, .. }, LooksLike::Misconfiguration) => {
-            format!("{who} of {shop_id} has {owner}'s key: load {shop_id}'s with {key}, or, if this is a till of {owner}, give it {owner}'s shop_id")
+            format!("{who} of {shop_id} has {owner}'s key: load {shop_id}'s with {key}, or, if this is a till of {owner}, give it {owner}'s shop_id{}", booked(shop_id, standing))
         }
         (Standing::Other { owner } | Standing::OtherRetired { owner, .. }, _) => {
             format!("see whether the tills of {shop_id} were set up anew, with {owner}'s key: theirs is at {key}; if they were not, somebody uses {owner}'s public key, and nothing of it is recorded")
@@ -29,6 +31,14 @@ pub fn advice(case: &Case, looks_like: LooksLike) -> String {
             format!("see whether {who} belongs to {shop_id}: if so, load {shop_id}'s key with {key}; if not, block the source at the API")
         }
     }
+}
+
+/// How to book what was sealed with another shop's key, as long as that opens anything.
+fn booked(shop: &ShopId, standing: &Standing) -> String {
+    let Standing::Other { owner } = standing else { return String::new() };
+    format!(
+        "; what it sold is booked with kassa retry --shop {shop} --reason wrong-key --opened-with {owner}"
+    )
 }
 
 /// The tills and where they are: "till-1 at 10.0.0.7".
@@ -52,8 +62,6 @@ fn some(names: &Bounded<String, u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kassa_bus::ShopId;
-
     use super::*;
     use crate::bad_key_auditor::tally::Merge;
 
@@ -72,6 +80,7 @@ mod tests {
         let told = advice(&case(Standing::Other { owner }, 1), LooksLike::Misconfiguration);
         assert!(told.starts_with("till-1 at 192.0.2.0 of AMIS1 has AMIS2's key"), "{told}");
         assert!(told.contains("GET /shop/AMIS1/key"), "{told}");
+        assert!(told.ends_with("kassa retry --shop AMIS1 --reason wrong-key --opened-with AMIS2"), "{told}");
     }
 
     #[test]

@@ -132,6 +132,7 @@ mod tests {
                 source: "192.0.2.1".into(),
                 accepted_at: Timestamp::from_second(1_795_000_000 + i64::try_from(n).unwrap()).unwrap(),
                 attempt: 1,
+                opened_with: None,
                 trace: None,
             },
         };

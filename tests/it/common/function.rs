@@ -144,7 +144,13 @@ pub fn scheduled_event() -> Value {
 }
 
 pub fn origin() -> Origin {
-    Origin { source: "192.0.2.7".into(), accepted_at: Timestamp::now(), attempt: 1, trace: None }
+    Origin {
+        source: "192.0.2.7".into(),
+        accepted_at: Timestamp::now(),
+        attempt: 1,
+        opened_with: None,
+        trace: None,
+    }
 }
 
 pub fn line() -> Line {

@@ -71,6 +71,7 @@ async fn page(told: Told, path: &str) -> (u16, String) {
         feed: Arc::new(Feed::default()),
         access: Access::Loopback,
         clock: Clock::from_fn(|| NOON.parse().unwrap()),
+        reach: String::new(),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -158,13 +158,34 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
                 &get_as_emulated,
             ],
         );
+        let list = |action: &str| {
+            let attributes = [
+                "shop_id",
+                "record_type",
+                "reason",
+                "since",
+                "till",
+                "kid",
+                "key_of",
+                "taken",
+                "days",
+                "all_days",
+                "changed",
+            ];
+            let condition = json!({"ForAllValues:StringEquals": {"dynamodb:Attributes": attributes}});
+            format!("dynamodb:{action} ShopsTable.Arn if {condition}")
+        };
+        let [put, update] = ["PutItem", "UpdateItem"].map(list);
         let [open, open_as_emulated] = with_key("kms:Decrypt");
         may(
             Decrypt::NAME,
             &[
                 "dynamodb:PutItem EventsTable.Arn",
                 "dynamodb:GetItem EventsTable.Arn",
+                "dynamodb:BatchGetItem EventsTable.Arn",
                 "dynamodb:GetItem ShopsTable.Arn",
+                &put,
+                &update,
                 "sns:Publish ToProcessTopic",
                 "sns:Publish DecryptErrorsTopic",
                 &open,
@@ -178,7 +199,10 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
             Process::NAME,
             &[
                 "dynamodb:PutItem EventsTable.Arn",
+                "dynamodb:BatchGetItem EventsTable.Arn",
                 "dynamodb:GetItem ShopsTable.Arn",
+                &put,
+                &update,
                 "sns:Publish DecryptErrorsTopic",
                 "sqs:ReceiveMessage ProcessQueue.Arn",
                 "sqs:DeleteMessage ProcessQueue.Arn",
@@ -214,6 +238,9 @@ fn a_role_may_do_what_its_function_does_and_no_more() {
                 "dynamodb:BatchGetItem EventsTable.Arn",
                 "dynamodb:GetItem ShopsTable.Arn",
                 "dynamodb:Query ShopsTable.Arn",
+                "dynamodb:DeleteItem ShopsTable.Arn",
+                &put,
+                &update,
                 "dynamodb:PutItem ShopsTable.Arn if {\"ForAllValues:StringEquals\":{\"dynamodb:LeadingKeys\":[\"#reconcile\"]}}",
                 "sns:Publish ToDecryptTopic",
             ],

@@ -1,0 +1,334 @@
+//! The list of what needs attention, kept: a sale is on it from its rejection until it is recorded or given up.
+//!
+//! [`AttentionList::rejected`] puts it there before anybody is told, and whoever records a sale that was put through again, or
+//! gives one up, takes it off. Rows are hints: [`AttentionList::tend`] compares them with the events each minute.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
+use kassa_bus::attention::{Attention, List, PLACES, Placed, Unbooked};
+use kassa_bus::message::Reason;
+use kassa_bus::table::TableError;
+use kassa_bus::{SaleId, ShopId};
+use tokio::sync::Mutex;
+
+use crate::event::{DROPPED, Event, EventKey, Fact, RECORDED, REJECTED, StoredEvent};
+use crate::event_store::{Cursor, EventStore};
+use crate::standing::Sales;
+
+/// Days, by sales' ids, on which shops have rejected sales.
+pub type Days = BTreeMap<ShopId, BTreeSet<Date>>;
+
+/// Keeps the list. Clones share what they have looked through.
+#[derive(Clone)]
+pub struct AttentionList {
+    store: EventStore,
+    rows: Attention,
+    looking: Arc<Mutex<Option<Looking>>>,
+}
+
+/// A day that is being looked through.
+struct Looking {
+    shop: ShopId,
+    day: Date,
+    /// As it was when this began.
+    list: List,
+    sales: Sales,
+    cursor: Cursor,
+}
+
+/// Pages of events that are looked through in a minute.
+const PAGES: usize = 100;
+
+impl AttentionList {
+    #[must_use]
+    pub fn new(store: EventStore, rows: Attention) -> Self {
+        Self { store, rows, looking: Arc::default() }
+    }
+
+    /// Puts a rejected sale on the list. Safe to repeat, and in any order.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn rejected(&self, shop: &ShopId, sale: &Unbooked) -> Result<(), TableError> {
+        let id = &sale.sale_id;
+        if !needs(sale.reason) || !self.settled(shop, std::slice::from_ref(id)).await?.is_empty() {
+            return Ok(());
+        }
+        match self.rows.put(shop, sale).await? {
+            Placed::Yes => Ok(()),
+            Placed::Full => self.rows.look_through(shop, &[id.utc_date()].into()).await,
+        }
+    }
+
+    /// Takes a sale off that was recorded or given up.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn ended(&self, shop: &ShopId, sale: &SaleId) -> Result<(), TableError> {
+        self.rows.remove(shop, sale).await
+    }
+
+    /// Compares the rows with the events, takes off what is recorded or given up, and looks for what may be missing. What
+    /// of one shop cannot be read stops no other's.
+    ///
+    /// # Errors
+    /// [`TableError::Unavailable`].
+    pub async fn tend(&self) -> Result<(), TableError> {
+        let mut pages = PAGES;
+        for (shop, list) in self.rows.lists().await? {
+            match self.tend_list(&shop, list, &mut pages).await {
+                Err(error) if error.is_unreadable() => {
+                    tracing::error!(%shop, %error, "its list of what needs attention may lack sales");
+                }
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn tend_list(&self, shop: &ShopId, list: List, pages: &mut usize) -> Result<(), TableError> {
+        let left = if list.taken > 0 { self.compare(shop, &list).await? } else { 0 };
+        match list.days.first() {
+            Some(day) if left < PLACES => self.look_through(shop, *day, list.clone(), pages).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes off what is recorded or given up. Says how many are left.
+    async fn compare(&self, shop: &ShopId, list: &List) -> Result<usize, TableError> {
+        let listed = self.rows.sales(shop).await?;
+        let rows = listed.rows.len() + listed.unreadable.len();
+        if rows as u64 != list.taken {
+            self.rows.counted(shop, list, rows as u64).await?;
+        }
+        let sales: Vec<SaleId> = listed.logged().into_iter().map(|sale| sale.sale_id).collect();
+        let settled = self.settled(shop, &sales).await?;
+        for sale in &settled {
+            self.rows.remove(shop, sale).await?;
+        }
+        Ok(rows - settled.len())
+    }
+
+    /// Which of these sales are recorded or given up.
+    async fn settled(&self, shop: &ShopId, sales: &[SaleId]) -> Result<HashSet<SaleId>, TableError> {
+        let ends = |sale: &SaleId| [EventKey::recorded(shop, sale), EventKey::given_up(shop, sale)];
+        let keys: Vec<EventKey> = sales.iter().flat_map(ends).collect();
+        let there = self.store.there(&keys).await?;
+        let settled = sales.iter().filter(|sale| ends(sale).iter().any(|end| there.contains(end)));
+        Ok(settled.cloned().collect())
+    }
+
+    /// Puts a day's sales on the list that belong there, as far as there are places and pages left. Says whether it came to
+    /// the end of the day, and everything has its place.
+    async fn look_through(
+        &self,
+        shop: &ShopId,
+        day: Date,
+        list: List,
+        pages: &mut usize,
+    ) -> Result<bool, TableError> {
+        let mut looking = self.looking.lock().await;
+        if *pages == 0 || looking.as_ref().is_some_and(|there| there.shop != *shop || there.day != day) {
+            // Another day is in hand.
+            return Ok(false);
+        }
+        let begin = || Looking { shop: shop.clone(), day, list, sales: Sales::default(), cursor: None };
+        let mut at = looking.take().unwrap_or_else(begin);
+        while *pages > 0 {
+            *pages -= 1;
+            let page = self.store.between(shop, day, ("0", ":"), at.cursor.take()).await?;
+            let mut complete: Vec<_> =
+                page.events.into_iter().filter_map(|event| at.sales.take(event)).collect();
+            at.cursor = page.next;
+            if at.cursor.is_none() {
+                complete.push(std::mem::take(&mut at.sales).rest());
+            }
+            for sale in complete {
+                if self.put_if_unbooked(&sale).await? == Placed::Full {
+                    return Ok(false);
+                }
+            }
+            if at.cursor.is_none() {
+                return self.rows.looked_through(shop, day, &at.list).await.map(|()| true);
+            }
+        }
+        *looking = Some(at);
+        Ok(false)
+    }
+
+    /// Of a sale whose events are these, without their bodies.
+    async fn put_if_unbooked(&self, sale: &[StoredEvent]) -> Result<Placed, TableError> {
+        let Some((last, since)) = rejection(sale) else { return Ok(Placed::Yes) };
+        let Some(Ok(event)) = self.store.get(std::slice::from_ref(&last.key)).await?.pop() else {
+            return Ok(Placed::Yes);
+        };
+        match unbooked(&event.read()?, since) {
+            Some(unbooked) => self.rows.put(&event.shop_id, &unbooked).await,
+            None => Ok(Placed::Yes),
+        }
+    }
+
+    /// Makes the lists anew, from the days on which there are rejected sales: for a rebuild, or rows of before there were
+    /// any.
+    ///
+    /// # Errors
+    /// [`TableError`]; what was listed by then is right.
+    pub async fn make(&self, days: Days) -> Result<(), TableError> {
+        let mut all: Days = days;
+        for (shop, list) in self.rows.lists().await? {
+            all.entry(shop).or_default().extend(list.days);
+        }
+        for (shop, days) in all {
+            let before = self.rows.list(&shop).await?;
+            for row in self.rows.unreadable(&shop).await? {
+                self.rows.discard(&shop, &row).await?;
+            }
+            self.compare(&shop, &before).await?;
+            let mut left = days.clone();
+            for day in days {
+                let begun = self.rows.list(&shop).await?;
+                *self.looking.lock().await = None;
+                if self.look_through(&shop, day, begun, &mut usize::MAX.clone()).await? {
+                    left.remove(&day);
+                } else {
+                    break;
+                }
+            }
+            if left.is_empty() {
+                self.rows.all_looked_through(&shop, &before).await?;
+            } else {
+                self.rows.look_through(&shop, &left).await?;
+            }
+        }
+        self.rows.made().await
+    }
+
+    /// Whether the lists were ever made: a table of before there were any has none.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn is_made(&self) -> Result<bool, TableError> {
+        self.rows.is_made().await
+    }
+}
+
+/// Notes the day of a rejected event.
+pub fn note(days: &mut Days, event: &StoredEvent) {
+    if event.kind == REJECTED {
+        days.entry(event.shop_id.clone()).or_default().insert(event.sale_id.utc_date());
+    }
+}
+
+/// Whether somebody is to do anything about a sale that was rejected for this: else what was sold is booked under its id or
+/// another, or was given up.
+fn needs(reason: Reason) -> bool {
+    !matches!(reason, Reason::Conflict | Reason::Replayed | Reason::Dropped)
+}
+
+/// What the list says of a rejection.
+fn unbooked(event: &Event, since: Timestamp) -> Option<Unbooked> {
+    let Fact::Rejected(rejected) = &event.fact else { return None };
+    needs(rejected.reason).then(|| Unbooked {
+        sale_id: event.sale_id.clone(),
+        reason: rejected.reason,
+        till: rejected.till.clone(),
+        sealed_with: rejected.sealed_with.clone(),
+        since,
+    })
+}
+
+/// The last rejection of a sale that is neither recorded nor given up, and when it was rejected first. One that needs no
+/// attention hides none that does: anybody can post what was posted before under the id of another sale.
+fn rejection(sale: &[StoredEvent]) -> Option<(&StoredEvent, Timestamp)> {
+    let ended = |event: &StoredEvent| event.kind == RECORDED || is_given_up(event);
+    if sale.iter().any(ended) {
+        return None;
+    }
+    // Of before a reason stood beside the body, the body tells.
+    let rejected = || sale.iter().filter(|event| event.kind == REJECTED && event.reason.is_none_or(needs));
+    let last = rejected().max_by(|a, b| (a.at, &a.key.event).cmp(&(b.at, &b.key.event)))?;
+    Some((last, rejected().map(|event| event.at).min()?))
+}
+
+/// Whether the event says that its sale was given up, and not just a dead letter.
+#[must_use]
+pub fn is_given_up(event: &StoredEvent) -> bool {
+    event.kind == DROPPED && event.key == EventKey::given_up(&event.shop_id, &event.sale_id)
+}
+
+/// Sales that ought to be on a list, as a check finds them.
+#[derive(Default)]
+pub(crate) struct Expected {
+    sales: Vec<(ShopId, SaleId, Timestamp)>,
+    /// When the last event was appended.
+    last: Timestamp,
+    /// The sale whose events come now, and whether it is recorded or given up.
+    current: Option<(ShopId, SaleId)>,
+    has_ended: bool,
+    rejected_at: Option<Timestamp>,
+}
+
+/// Sales that are looked up, at most: one that is missing is enough to have the lists made anew.
+const EXPECTED: usize = 1_000;
+
+/// How long a sale that was rejected may take to be on the list.
+const SOON: SignedDuration = SignedDuration::from_mins(2);
+
+impl Expected {
+    /// Takes the next event. They come sale by sale.
+    pub fn take(&mut self, event: &StoredEvent) {
+        let of = |(shop, sale): &(ShopId, SaleId)| *shop == event.shop_id && *sale == event.sale_id;
+        if !self.current.as_ref().is_some_and(of) {
+            self.end_of_sale();
+            self.current = Some((event.shop_id.clone(), event.sale_id.clone()));
+        }
+        self.last = self.last.max(event.at);
+        self.has_ended |= event.kind == RECORDED || is_given_up(event);
+        if event.kind == REJECTED && event.reason.is_some_and(needs) {
+            self.rejected_at = self.rejected_at.max(Some(event.at));
+        }
+    }
+
+    fn end_of_sale(&mut self) {
+        let (rejected_at, has_ended) = (self.rejected_at.take(), std::mem::take(&mut self.has_ended));
+        let Some((shop, sale)) = self.current.take() else { return };
+        if let Some(at) = rejected_at.filter(|_| !has_ended && self.sales.len() < EXPECTED) {
+            self.sales.push((shop, sale, at));
+        }
+    }
+}
+
+impl AttentionList {
+    /// What is wrong with the lists, in words: rows that cannot be read, sales that are missing.
+    pub(crate) async fn mismatches(&self, mut expected: Expected) -> Result<Vec<String>, TableError> {
+        expected.end_of_sale();
+        if !self.is_made().await? {
+            return Ok(Vec::new());
+        }
+        let mut wrong = Vec::new();
+        let mut lists = HashMap::new();
+        for (shop, list) in self.rows.lists().await? {
+            let sales = self.rows.sales(&shop).await?;
+            wrong.extend(sales.unreadable);
+            let sales: HashSet<SaleId> = sales.rows.into_iter().map(|sale| sale.sale_id).collect();
+            lists.insert(shop, (list.lacks(), sales));
+        }
+        for (shop, sale, at) in expected.sales {
+            let (lacks, listed) = lists.get(&shop).map_or((false, false), |(l, s)| (*l, s.contains(&sale)));
+            // It may have been put through meanwhile.
+            if !lacks
+                && !listed
+                && expected.last.duration_since(at) > SOON
+                && self.settled(&shop, std::slice::from_ref(&sale)).await?.is_empty()
+            {
+                wrong.push(format!(
+                    "{shop} {sale} is rejected and not on the list of what needs attention; kassa rebuild makes it anew"
+                ));
+            }
+        }
+        Ok(wrong)
+    }
+}
