@@ -88,7 +88,11 @@ mod tests {
                     folders.push(path);
                 } else if !path.ends_with("main.rs") {
                     let text = std::fs::read_to_string(path).unwrap();
-                    let quoted = text.split('"').skip(1).step_by(2).filter(|text| text.contains('_'));
+                    let quoted = text
+                        .split('"')
+                        .skip(1)
+                        .step_by(2)
+                        .filter(|text| text.trim_matches('_').contains('_'));
                     let upper = |text: &&str| text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
                     names.extend(quoted.filter(upper).map(str::to_owned));
                 }

@@ -388,7 +388,7 @@ async fn a_clock_that_was_ahead_and_is_set_right_keeps_no_message_waiting() {
 async fn a_wake_up_comes_to_the_queue_it_was_sent_to_after_its_time_also_in_another_process() {
     // given two subscribers on a topic, of which one is to be woken
     let store = Store::open(None, Sync::Normal).await.unwrap();
-    let now = Arc::new(Mutex::new(Timestamp::now()));
+    let now = Arc::new(Mutex::new(Timestamp::now() - SignedDuration::from_mins(2)));
     let ticking = now.clone();
     let clock = Clock::from_fn(move || *ticking.lock().unwrap());
     let woken = QueueWakes { queues: store.kept(&clock).queues, queue: "two" };
