@@ -10,6 +10,8 @@ mod key;
 mod restore;
 /// What is said of sales that are to be sold.
 mod sell;
+/// What may be set.
+mod set;
 /// What is said of tills.
 mod till;
 
@@ -213,15 +215,8 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
     /// A setting of a subscriber, as deploy.yml names it; else the environment's
-    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = set::setting)]
     pub set: Vec<(String, String)>,
-}
-
-fn setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("must be NAME=VALUE, as GROUP_WAIT=5s".into()),
-    }
 }
 
 /// Sales a second.

@@ -125,6 +125,7 @@ pub async fn present(
 #[cfg(test)]
 mod tests {
     use kassa_bus::registry::ShopKey;
+    use kassa_bus::text::Language;
     use kassa_bus::tills::Unsigned;
 
     use super::*;
@@ -138,7 +139,7 @@ mod tests {
             shop_id: "AMIS1".parse().unwrap(),
             name: String::new(),
             time_zone: "UTC".into(),
-            language: "en".into(),
+            language: Language::English,
             manager_phone: None,
             manager_email: None,
             quiet_hours: None,

@@ -11,7 +11,7 @@ use kassa_bus::opening_hours::OpeningHours;
 use kassa_bus::quiet_hours::QuietHours;
 use kassa_bus::registry::{Registry, Shop, ShopKey};
 use kassa_bus::table::TableError;
-use kassa_bus::text::Contact;
+use kassa_bus::text::{Contact, Phone};
 use kassa_bus::tills::Unsigned;
 use kassa_bus::{ShopId, Thumbprint};
 use kassa_pipeline::posting::Row;
@@ -255,8 +255,8 @@ fn registered(shop: &DeclaredShop, before: Option<&Shop>) -> Shop {
         shop_id: shop.id.clone(),
         name: shop.name.to_string(),
         time_zone: shop.time_zone.clone(),
-        language: shop.language.to_string(),
-        manager_phone: shop.manager_phone.as_ref().map(ToString::to_string),
+        language: shop.language,
+        manager_phone: shop.manager_phone.clone(),
         manager_email: shop.manager_email.as_ref().map(ToString::to_string),
         quiet_hours: shop.quiet_hours,
         opening_hours: shop.opening_hours.clone(),
@@ -274,14 +274,15 @@ fn unsigned(shop: &DeclaredShop, is: Option<&Shop>) -> Unsigned {
 fn shop_change(shop: &DeclaredShop, is: Option<&Shop>) -> Option<Change> {
     let Some(is) = is else { return Some(Change::AddShop { shop: shop.clone() }) };
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let phone = |phone: &Option<Phone>| phone.as_ref().map(ToString::to_string).unwrap_or_default();
     let contact = |text: &Option<Contact>| text.as_ref().map(ToString::to_string).unwrap_or_default();
     let quiet = |shop: Option<QuietHours>| shop.map(|h| h.to_string()).unwrap_or_default();
     let open = |shop: &Option<OpeningHours>| shop.as_ref().map(ToString::to_string).unwrap_or_default();
     let differs = differences([
         ("name", is.name.clone(), shop.name.to_string()),
         ("time_zone", is.time_zone.clone(), shop.time_zone.clone()),
-        ("language", is.language.clone(), shop.language.to_string()),
-        ("manager_phone", text(&is.manager_phone), contact(&shop.manager_phone)),
+        ("language", is.language.to_string(), shop.language.to_string()),
+        ("manager_phone", phone(&is.manager_phone), phone(&shop.manager_phone)),
         ("manager_email", text(&is.manager_email), contact(&shop.manager_email)),
         ("quiet_hours", quiet(is.quiet_hours), quiet(shop.quiet_hours)),
         ("opening_hours", open(&is.opening_hours), open(&shop.opening_hours)),

@@ -6,7 +6,7 @@ use kassa_bus::amount::Amount;
 use kassa_bus::opening_hours::OpeningHours;
 use kassa_bus::quiet_hours::QuietHours;
 use kassa_bus::registry::SMS_BUDGET;
-use kassa_bus::text::{Contact, Description, Name};
+use kassa_bus::text::{Contact, Description, Language, Name, Phone};
 use kassa_bus::tills::Unsigned;
 use kassa_bus::{ItemNo, ShopId};
 use kassa_pipeline::read_model::DeclaredItem;
@@ -32,9 +32,9 @@ pub struct DeclaredShop {
     pub name: Name,
     #[serde(deserialize_with = "zone")]
     pub time_zone: String,
-    #[serde(default = "english")]
-    pub language: Name,
-    pub manager_phone: Option<Contact>,
+    #[serde(default)]
+    pub language: Language,
+    pub manager_phone: Option<Phone>,
     pub manager_email: Option<Contact>,
     /// When the manager gets no reminders, in the shop's time.
     pub quiet_hours: Option<QuietHours>,
@@ -49,11 +49,6 @@ pub struct DeclaredShop {
 
 fn sms_budget() -> u32 {
     SMS_BUDGET
-}
-
-fn english() -> Name {
-    // Two letters are a name.
-    "en".parse().unwrap_or_default()
 }
 
 /// An IANA time zone's name.
@@ -79,7 +74,7 @@ struct FileItem {
     description: Description,
     #[serde(deserialize_with = "as_tills_send_them")]
     price: Amount,
-    #[serde(deserialize_with = "as_tills_send_them")]
+    #[serde(deserialize_with = "not_negative")]
     opening_stock: Amount,
 }
 
@@ -87,6 +82,15 @@ struct FileItem {
 fn as_tills_send_them<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Amount, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|why| serde::de::Error::custom(format!("{text:?} {why}")))
+}
+
+/// Nobody has fewer than none on his shelves.
+fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Amount, D::Error> {
+    let amount = as_tills_send_them(deserializer)?;
+    if amount.is_negative() {
+        return Err(D::Error::custom(format!("{amount} is negative; a shop opens with 0 or more")));
+    }
+    Ok(amount)
 }
 
 /// Why `shops.toml` cannot be used.
@@ -197,6 +201,27 @@ mod tests {
     }
 
     #[test]
+    fn what_would_show_only_when_somebody_is_to_be_told_shows_at_once() {
+        let shop = "[[shops]]\nid = \"A\"\nname = \"A\"\ntime_zone = \"UTC\"\n";
+        for (field, why) in [
+            ("manager_phone = \"call me\"", "must be a phone number with its country"),
+            ("manager_phone = \"0612345678\"", "as +31600000001"),
+            ("language = \"xx\"", "must be en or nl"),
+            ("language = \"NL\"", "must be en or nl"),
+        ] {
+            refused(&format!("{shop}{field}"), "shops.toml, line 5: ");
+            refused(&format!("{shop}{field}"), why);
+        }
+        let item = |stock: &str| {
+            format!(
+                "{shop}[[items]]\nnumber = \"1\"\ndescription = \"x\"\nprice = \"1\"\nopening_stock = \"{stock}\""
+            )
+        };
+        refused(&item("-1"), "line 9: -1 is negative");
+        assert!(Shops::parse(&item("0"), "shops.toml").is_ok());
+    }
+
+    #[test]
     fn a_text_that_others_cannot_keep_is_refused_with_its_line() {
         let shop = "[[shops]]\nid = \"A\"\nname = \"A\"\ntime_zone = \"UTC\"\n";
         let item = |text: &str| {
@@ -214,8 +239,8 @@ mod tests {
         assert!(Shops::parse(&named(&"é".repeat(256)), "shops.toml").is_ok());
         refused(&named(&"é".repeat(257)), "shops.toml, line 3: must have at most 256 characters");
         refused(
-            &format!("{shop}\nmanager_phone = \"+31\\n6\""),
-            "line 6: must have no control characters, and has U+000A",
+            &format!("{shop}manager_email = \"a\\n@example.com\""),
+            "line 5: must have no control characters, and has U+000A",
         );
         refused(&shop.replace("UTC", "Mars"), "line 4: \"Mars\" is no IANA time zone");
         refused(&format!("{shop}{shop}"), "line 5: shop A is declared twice: [[shops]]");

@@ -2,7 +2,7 @@
 
 // Writes out the blocks of deploy.yml.
 
-const KEYS = 'topic filter batch everyMinute drained memory environment allow resources when'.split(' ');
+const KEYS = 'topic filter batch window everyMinute drained memory environment allow resources when'.split(' ');
 
 const SECONDS = ['subscriberTimeout', 'subscriberVisibility'];
 
@@ -37,8 +37,7 @@ function check(name, block, role) {
 }
 
 // Lambda brings the messages. They are tried again after 6 times the timeout and the window, as for the pipeline.
-function pushed(id, { batch = 10 }, timeout, visibility) {
-  const window = 5;
+function pushed(id, { batch = 10, window = 5 }, timeout, visibility) {
   const sqs = { arn: arn(`${id}Queue`), batchSize: batch, maximumBatchingWindow: window };
   return {
     brought: [{ sqs: { ...sqs, functionResponseType: 'ReportBatchItemFailures' } }],

@@ -9,6 +9,7 @@ use crate::notify::Notifier;
 use crate::registry::Registry;
 use crate::secrets::Secrets;
 use crate::settings::{SettingError, Settings};
+use crate::wake::Wakes;
 
 /// What a subscriber may ask of the place it runs in: a Lambda function, or the shop on one machine.
 ///
@@ -38,6 +39,9 @@ pub trait Host: Send + Sync {
 
     /// The way to people.
     fn notifier(&self) -> Result<Arc<dyn Notifier>, SettingError>;
+
+    /// The subscriber's own queue, to be woken by.
+    fn wakes(&self, subscriber: &'static str) -> Result<Arc<dyn Wakes>, SettingError>;
 
     /// Secrets shared with others.
     fn secrets(&self) -> Result<Arc<dyn Secrets>, SettingError>;

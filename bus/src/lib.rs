@@ -88,6 +88,8 @@ pub mod text;
 pub mod tills;
 /// One trace per sale, from till to read model.
 pub mod trace;
+/// `Wakes`: a message to oneself, after some time.
+pub mod wake;
 /// What travels to the warehouse, and how it is signed.
 pub mod webhook;
 

@@ -14,6 +14,7 @@ use crate::opening_hours::OpeningHours;
 use crate::quiet_hours::QuietHours;
 use crate::shops_table::ShopsTable;
 use crate::table::{Item, Readable, TableError, n, s, text};
+use crate::text::{Language, Phone};
 use crate::tills::{Tills, Unsigned};
 
 /// A shop as registered: the row `info` of the shops table.
@@ -23,10 +24,10 @@ pub struct Shop {
     pub name: String,
     /// IANA name; a sale is booked on its day there.
     pub time_zone: String,
-    /// For texts to the manager: `en`, `nl`.
-    pub language: String,
+    /// For texts to the manager.
+    pub language: Language,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub manager_phone: Option<String>,
+    pub manager_phone: Option<Phone>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager_email: Option<String>,
     /// When the manager is not to be reminded of what was said before, in the shop's time.
@@ -116,8 +117,6 @@ pub struct Registry {
     owners: Cache<Option<ShopId>, TableError>,
 }
 
-/// How the days' rows of the read models are named.
-const DAY: &str = "d-";
 const SHOPS: &str = "#shops";
 const KEYS: &str = "#keys";
 const INFO: &str = "info";
@@ -247,16 +246,6 @@ impl Registry {
         Ok(unreadable)
     }
 
-    /// How many sales of a shop the read models have seen so far, of whatever day that can be read.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn recorded(&self, shop: &ShopId) -> Result<u64, TableError> {
-        let rows = self.table.rows_like(shop.as_str(), DAY).await?;
-        let sales = rows.iter().filter_map(|row| text(row, "sales")?.parse::<u64>().ok());
-        Ok(sales.fold(0, u64::saturating_add))
-    }
-
     /// Registers a shop with its indexes, or replaces what was registered.
     ///
     /// # Errors
@@ -303,15 +292,16 @@ fn to_item(shop: &Shop) -> Item {
         ("record_type".into(), s(INFO)),
         ("name".into(), s(&shop.name)),
         ("time_zone".into(), s(&shop.time_zone)),
-        ("language".into(), s(&shop.language)),
+        ("language".into(), s(shop.language.code())),
         ("sms_budget".into(), n(shop.sms_budget)),
         ("unsigned".into(), s(shop.unsigned.to_string())),
         ("keys".into(), AttributeValue::L(shop.keys.iter().map(key).collect())),
     ]);
+    let phone = shop.manager_phone.as_ref().map(ToString::to_string);
     let quiet_hours = shop.quiet_hours.as_ref().map(ToString::to_string);
     let opening_hours = shop.opening_hours.as_ref().map(ToString::to_string);
     for (name, value) in [
-        ("manager_phone", &shop.manager_phone),
+        ("manager_phone", &phone),
         ("manager_email", &shop.manager_email),
         ("quiet_hours", &quiet_hours),
         ("opening_hours", &opening_hours),
@@ -347,8 +337,9 @@ fn from_item(id: &ShopId, item: &Item) -> Result<Shop, TableError> {
         shop_id: id.clone(),
         name: required("name")?,
         time_zone: required("time_zone")?,
-        language: required("language")?,
-        manager_phone: text(item, "manager_phone").map(str::to_owned),
+        // What was registered when anything was taken for a language or a phone number: English, and no phone.
+        language: required("language")?.parse().unwrap_or_default(),
+        manager_phone: text(item, "manager_phone").and_then(|phone| phone.parse().ok()),
         manager_email: text(item, "manager_email").map(str::to_owned),
         quiet_hours: text(item, "quiet_hours")
             .map(|hours| hours.parse().map_err(|_| wrong("quiet_hours")))

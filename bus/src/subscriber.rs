@@ -219,7 +219,8 @@ pub fn dealt_with(
                     waited_ms = took.map(f64::round),
                     "delivered"
                 );
-                if let Some(took) = took {
+                // A wake-up waited because it was to.
+                if let Some(took) = took.filter(|_| message.woken().is_none()) {
                     metrics.observe(Metric::HopLatency, function, took);
                 }
             }

@@ -94,7 +94,8 @@ impl Reject {
                     (Dimension::Shop, sale.shop_id.as_str()),
                     (Dimension::Reason, rejection.reason.as_str()),
                 ];
-                self.metrics.count_of(Metric::Rejected, &labels, 1);
+                // Put through again and rejected again, it was counted before.
+                self.metrics.count_of(Metric::Rejected, &labels, u64::from(attempt <= 1));
             }
             Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
         }

@@ -71,7 +71,6 @@ fn card(incident: &Incident, shops: &ById, now: Timestamp) -> Markup {
     let (tone, state) = match phase {
         Phase::Open { .. } => ("bad", "people were told"),
         Phase::Pending { .. } => ("quiet", "may be a hiccup"),
-        Phase::Hiccup => ("quiet", "recovered, under watch"),
         Phase::Over => ("good", "over"),
     };
     let zone = shops.get(shop_id).map_or(TimeZone::UTC, |shop| shop.zone());

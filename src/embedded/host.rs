@@ -3,9 +3,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kassa_bus::attention::Attention;
 use kassa_bus::keys::ShopKeys;
+use kassa_bus::local::QueueWakes;
 use kassa_bus::notify::Notifier;
 use kassa_bus::registry::Registry;
 use kassa_bus::secrets::{SecretText, Secrets};
+use kassa_bus::wake::Wakes;
 use kassa_bus::{Clock, Documents, Host, Metrics, Retry, SettingError, Settings};
 
 use super::outbox::Outbox;
@@ -58,6 +60,10 @@ impl Host for LocalHost {
         let clock = self.clock.clone();
         let documents = self.store.documents(super::OUTBOX, clock.clone());
         Ok(Arc::new(Outbox { documents, clock, feed: self.feed.clone() }))
+    }
+
+    fn wakes(&self, queue: &'static str) -> Result<Arc<dyn Wakes>, SettingError> {
+        Ok(Arc::new(QueueWakes { queues: self.store.kept(&self.clock).queues, queue }))
     }
 
     fn secrets(&self) -> Result<Arc<dyn Secrets>, SettingError> {

@@ -102,10 +102,10 @@ impl LocalQueues {
 
 #[async_trait]
 impl Queues for LocalQueues {
-    async fn put(&self, queue: &'static str, messages: &[Message]) -> Result<(), Retry> {
-        let now = self.clock.now();
+    async fn put(&self, queue: &'static str, messages: &[Message], wait: Duration) -> Result<(), Retry> {
+        let due = self.clock.now() + SignedDuration::try_from(wait)?;
         for some in batches(messages, WRITES, BYTES, Message::size) {
-            let writes = some.iter().map(|message| self.added(queue, message, now, 0));
+            let writes = some.iter().map(|message| self.added(queue, message, due, 0));
             self.write(writes.collect::<Result<_, _>>()?).await?;
         }
         Ok(())

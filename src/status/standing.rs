@@ -49,6 +49,7 @@ fn whole(amount: Amount) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use kassa_bus::text::Language;
     use kassa_bus::tills::Unsigned;
 
     use super::*;
@@ -59,7 +60,7 @@ mod tests {
             shop_id: "AMIS1".parse().unwrap(),
             name: "Amsterdam".into(),
             time_zone: "Europe/Amsterdam".into(),
-            language: "nl".into(),
+            language: Language::Dutch,
             manager_phone: None,
             manager_email: None,
             quiet_hours: None,

@@ -14,6 +14,13 @@ pub mod warehouse_webhook;
 
 use kassa_bus::Entry;
 
+/// The settings that subscribers have, as `deploy.yml` names them.
+pub fn settings() -> impl Iterator<Item = &'static str> {
+    let names =
+        include_str!("../deploy.yml").lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
+    names.map(|(name, _)| name).filter(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+}
+
 /// Every subscriber, in the order they are started.
 #[must_use]
 pub fn all() -> Vec<Entry> {

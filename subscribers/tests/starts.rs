@@ -33,7 +33,7 @@ fn said(handler: &str, without: &str, with: &[(&str, &str)]) -> String {
 fn a_setting_that_is_missing_is_named() {
     for (handler, names) in [
         ("bad-key-auditor", &["METRICS_NAMESPACE", "TABLE", "SHOPS_TABLE", "KEY_PREFIX"][..]),
-        ("decrypt-error-alerter", &["TABLE", "SHOPS_TABLE", "ALERTS_TOPIC"]),
+        ("decrypt-error-alerter", &["TABLE", "SHOPS_TABLE", "ALERTS_TOPIC", "QUEUE_URL"]),
         ("warehouse-webhook", &["TABLE", "ALERTS_TOPIC", "QUEUE_URL", "DEAD_LETTERS_URL"]),
     ] {
         for name in names {

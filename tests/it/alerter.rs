@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::LocalHost;
-use kassa_bus::attention::Attention;
+use kassa_bus::attention::{Attention, Unbooked};
 use kassa_bus::keys::ShopKeys;
-use kassa_bus::message::{Origin, Reason, RejectedSale};
+use kassa_bus::message::{AcceptedSale, Carried, Origin, Reason, RejectedSale};
 use kassa_bus::notify::{Alert, Notice, Notifier, Severity};
 use kassa_bus::registry::{Registry, Shop};
 use kassa_bus::secrets::Secrets;
+use kassa_bus::wake::Wakes;
 use kassa_bus::{
     Clock, Documents, Failure, Host, Message, Metric, Metrics, Retry, SaleId, SettingError, Settings,
-    Subscriber,
+    Subscriber, Topic,
 };
 use kassa_subscribers::decrypt_error_alerter::{ENTRY, Incident, Phase, incidents};
 
@@ -27,6 +28,8 @@ use crate::common::world::{NOON, World, content, uuid};
 struct People {
     heard: Mutex<Vec<Notice>>,
     unreachable: AtomicBool,
+    /// Alerts get through, and text messages do not.
+    no_phones: AtomicBool,
     /// Whoever tells them something dies of it.
     deadly: AtomicBool,
 }
@@ -34,7 +37,8 @@ struct People {
 #[async_trait]
 impl Notifier for People {
     async fn send(&self, notice: &Notice) -> Result<(), Retry> {
-        if self.unreachable.load(Ordering::SeqCst) {
+        let no_phone = self.no_phones.load(Ordering::SeqCst) && matches!(notice, Notice::Sms(_));
+        if no_phone || self.unreachable.load(Ordering::SeqCst) {
             return Err(Retry::because("made so by the test"));
         }
         self.heard.lock().unwrap().push(notice.clone());
@@ -72,6 +76,9 @@ impl Host for TestHost {
     }
     fn notifier(&self) -> Result<Arc<dyn Notifier>, SettingError> {
         Ok(self.1.clone())
+    }
+    fn wakes(&self, subscriber: &'static str) -> Result<Arc<dyn Wakes>, SettingError> {
+        self.0.wakes(subscriber)
     }
     fn secrets(&self) -> Result<Arc<dyn Secrets>, SettingError> {
         self.0.secrets()
@@ -113,23 +120,68 @@ impl Alerted {
         uuid(*sales)
     }
 
-    /// A till sells with a key, and what comes of it is delivered.
-    async fn sells_with_the_key_of(&self, shop: &str) {
-        let id = self.next_sale();
-        let sale = content(&id, NOON, &[("98", "1", "18.95")]);
+    /// A sale is sealed for AMIS1 with a key, and what comes of it is delivered.
+    async fn posts(&self, id: &str, key_of: &str, inside: &str) {
         let rejected = self.world.rejections().len();
-        self.world.posts(self.world.seal_for("AMIS1", shop, &id, &sale).await).await;
+        self.world.posts(self.world.seal_for("AMIS1", key_of, id, inside).await).await;
         self.world.settle().await;
         let more = self.world.rejections().split_off(rejected);
         self.delivers(&more.iter().map(Message::of).collect::<Vec<_>>()).await;
     }
 
-    async fn fails(&self) {
-        self.sells_with_the_key_of("AMIS2").await;
+    /// Sales are rejected that nobody sold: they are on the list of what needs attention, and that is delivered.
+    async fn hears(&self, rejected: &[RejectedSale]) {
+        for sale in rejected.iter().filter(|sale| sale.reason != Reason::Conflict) {
+            let RejectedSale { sale_id, reason, till, sealed_with, rejected_at, .. } = sale.clone();
+            let since = rejected_at;
+            let sale_of = Unbooked { sale_id, reason, till, sealed_with, since };
+            self.attention().put(&sale.shop_id, &sale_of).await.unwrap();
+        }
+        self.delivers(&rejected.iter().map(Message::of).collect::<Vec<_>>()).await;
+    }
+
+    fn attention(&self) -> Attention {
+        self.world.host(&[]).attention().unwrap()
+    }
+
+    async fn sells_with_the_key_of(&self, shop: &str) -> String {
+        let id = self.next_sale();
+        self.posts(&id, shop, &content(&id, NOON, &[("98", "1", "18.95")])).await;
+        id
+    }
+
+    async fn fails(&self) -> String {
+        self.sells_with_the_key_of("AMIS2").await
     }
 
     async fn sells(&self) {
         self.sells_with_the_key_of("AMIS1").await;
+    }
+
+    /// The till seals a sale of its anew, with the shop's key.
+    async fn books(&self, id: &str) {
+        self.posts(id, "AMIS1", &content(id, NOON, &[("98", "1", "18.95")])).await;
+    }
+
+    async fn gives_up(&self, shop: &str, id: &str) {
+        self.attention().remove(&shop.parse().unwrap(), &id.parse().unwrap()).await.unwrap();
+    }
+
+    /// Brings the alerter what is due in its queue, and says how much that was.
+    async fn wakes(&self) -> usize {
+        let queues = self.world.store.kept(&self.world.host(&[]).clock()).queues;
+        let due = queues.due(ENTRY.name, 99).await.unwrap();
+        self.delivers(&due.iter().map(|queued| queued.message.clone()).collect::<Vec<_>>()).await;
+        queues.done(ENTRY.name, &due).await.unwrap();
+        due.len()
+    }
+
+    fn now(&self) -> Timestamp {
+        *self.world.now.lock().unwrap()
+    }
+
+    fn passes(&self, seconds: i64) {
+        self.world.passes(SignedDuration::from_secs(seconds));
     }
 
     async fn delivers(&self, batch: &[Message]) {
@@ -173,9 +225,9 @@ impl Alerted {
 }
 
 /// The n-th sale that was rejected at noon, as `decrypt` says it.
-fn rejected(shop: &str, reason: Reason, n: i64) -> Message {
+fn rejected(shop: &str, reason: Reason, n: i64) -> RejectedSale {
     let noon = NOON.parse().unwrap();
-    Message::of(&RejectedSale {
+    RejectedSale {
         shop_id: shop.parse().unwrap(),
         sale_id: uuid(n).parse::<SaleId>().unwrap(),
         reason,
@@ -192,26 +244,26 @@ fn rejected(shop: &str, reason: Reason, n: i64) -> Message {
             opened_with: None,
             trace: None,
         },
-    })
+    }
 }
 
 const OPENED: &str = "+31600000001 AMIS Nieuwegein: 1 verkoop sinds 13:00 niet te boeken: een kassa heeft de \
-    verkeerde sleutel. Verkoop door, er gaat niets verloren. ICT weet het.";
-const OVER: &str = "+31600000001 AMIS Nieuwegein: verkopen worden weer geboekt. 1 verkoop sinds 13:00 nog niet: \
-    bewaard, niets is verloren. ICT weet het.";
+    verkeerde sleutel. Verkoop door, er gaat niets verloren. ICT hoort het.";
+const OVER: &str = "+31600000001 AMIS Nieuwegein: verkopen worden weer geboekt. 1 verkoop sinds 13:00 eerst niet: \
+    nu wel, of door ICT opgegeven.";
 
 #[tokio::test]
 async fn the_manager_hears_when_it_begins_and_when_it_is_over() {
     let shop = Alerted::told(&[("STAGE", "dev")]).await;
     shop.sells().await;
-    shop.fails().await;
+    let sale = shop.fails().await;
     shop.pass(1).await;
     assert_eq!(shop.texts(), [OPENED]);
     let alert = shop.alerts().remove(0);
     assert_eq!((alert.reason.as_str(), alert.severity), ("wrong-key", Severity::Critical));
     assert!(alert.texts.email.contains("kassa audit keys --shop AMIS1 --since 24h --stage dev"));
-    // when it is mended
-    shop.sells().await;
+    // when it is booked
+    shop.books(&sale).await;
     shop.pass(8).await;
     assert_eq!(shop.texts().len(), 1);
     shop.pass(1).await;
@@ -225,10 +277,82 @@ async fn the_manager_hears_when_it_begins_and_when_it_is_over() {
 }
 
 #[tokio::test]
+async fn sales_that_are_not_booked_are_told_and_not_over_though_their_shop_sells_on() {
+    let shop = Alerted::open().await;
+    let mut wrong = Vec::new();
+    for _ in 0..10 {
+        wrong.push(shop.fails().await);
+        shop.sells().await;
+    }
+    // one of them is booked at once, which is told of nobody
+    shop.books(&wrong.pop().unwrap()).await;
+    shop.passes(30);
+    assert_eq!(shop.wakes().await, 1);
+    let told = OPENED.replace("1 verkoop sinds", "9 verkopen sinds");
+    assert_eq!(shop.texts(), [told.as_str()]);
+    // when it sells on, and all but one is booked
+    for sale in wrong.drain(1..) {
+        shop.sells().await;
+        shop.books(&sale).await;
+        shop.pass(5).await;
+    }
+    shop.pass(60).await;
+    assert!(matches!(shop.incidents().await[0].phase, Phase::Open { .. }));
+    assert_eq!(shop.texts().len(), 1);
+    // and when the last is given up
+    shop.gives_up("AMIS1", &wrong[0]).await;
+    shop.pass(1).await;
+    assert_eq!(shop.texts().len(), 2);
+    assert!(shop.texts()[1].contains("weer geboekt"));
+}
+
+#[tokio::test]
+async fn a_text_goes_at_the_end_of_the_group_wait_by_one_wake_up() {
+    let shop = Alerted::open().await;
+    for _ in 0..3 {
+        shop.fails().await;
+        shop.passes(7);
+    }
+    // when the minute comes in between
+    shop.alerter.tick().await.unwrap();
+    shop.passes(8);
+    assert_eq!((shop.wakes().await, shop.texts().len()), (0, 0));
+    shop.passes(1);
+    assert_eq!((shop.wakes().await, shop.texts().len()), (1, 1));
+    // and nobody is woken again, for whatever is due by the minute
+    shop.passes(900);
+    assert_eq!(shop.wakes().await, 0);
+}
+
+#[tokio::test]
+async fn a_wake_up_that_is_late_forged_or_comes_twice_does_no_harm() {
+    let shop = Alerted::open().await;
+    shop.fails().await;
+    shop.delivers(&[Message::wake_up("AMIS1"), Message::wake_up("AMIS2"), Message::wake_up("NOWHERE")]).await;
+    assert!(shop.texts().is_empty());
+    shop.passes(30);
+    shop.delivers(&[Message::wake_up("AMIS1"), Message::wake_up("AMIS1")]).await;
+    shop.delivers(&[Message::wake_up("AMIS1")]).await;
+    assert_eq!((shop.texts().len(), shop.alerts().len()), (1, 1));
+    // Not even when nobody can be reached: what is due is left to the minute.
+    shop.people.unreachable.store(true, Ordering::SeqCst);
+    shop.hears(&[rejected("AMIS2", Reason::WrongKey, 1)]).await;
+    shop.passes(30);
+    shop.delivers(&[Message::wake_up("AMIS2")]).await;
+    let verdicts = shop.alerter.handle(&[Message::wake_up("no shop's id")]).await;
+    assert!(matches!(verdicts[..], [Err(Failure::Refuse(_))]));
+}
+
+#[tokio::test]
 async fn ten_thousand_failures_in_a_minute_are_one_text() {
     let shop = Alerted::open().await;
-    let messages: Vec<Message> = (0..10_000).map(|n| rejected("AMIS1", Reason::WrongKey, n)).collect();
-    // given that they come to four at once, and a tenth of them twice
+    let messages: Vec<Message> =
+        (0..10_000).map(|n| Message::of(&rejected("AMIS1", Reason::WrongKey, n))).collect();
+    // given that the list has no place for all of them
+    shop.hears(&[rejected("AMIS1", Reason::WrongKey, 0)]).await;
+    let (amis1, today) = ("AMIS1".parse().unwrap(), "2026-11-22".parse().unwrap());
+    shop.attention().look_through(&amis1, &[today].into()).await.unwrap();
+    // and that they come to four at once, and a tenth of them twice
     let again = messages.chunks(50).step_by(20);
     let batches: Vec<&[Message]> = messages.chunks(99).chain(again).collect();
     for together in batches.chunks(4) {
@@ -243,37 +367,52 @@ async fn ten_thousand_failures_in_a_minute_are_one_text() {
     assert_eq!(shop.texts(), [told]);
     assert_eq!(shop.alerts().len(), 1);
     assert_eq!(shop.world.counted(Metric::IncidentsOpened), 1);
+    // and it is not over while the list may lack some
+    shop.gives_up("AMIS1", &uuid(0)).await;
+    shop.pass(20).await;
+    assert_eq!(shop.world.counted(Metric::IncidentsClosed), 0);
 }
 
 #[tokio::test]
-async fn a_hiccup_that_recovers_is_not_told_and_the_next_soon_after_is_told_at_once() {
+async fn what_is_booked_within_the_group_wait_is_not_told() {
     let shop = Alerted::open().await;
-    shop.fails().await;
-    shop.sells().await;
-    shop.pass(5).await;
+    for _ in 0..3 {
+        let sale = shop.fails().await;
+        shop.passes(20);
+        shop.books(&sale).await;
+        shop.pass(2).await;
+    }
     assert_eq!(shop.people.heard.lock().unwrap().len(), 0);
     shop.fails().await;
-    assert!(matches!(shop.incidents().await[0].phase, Phase::Open { .. }));
     shop.pass(1).await;
     assert_eq!(shop.texts().len(), 1);
 }
 
 #[tokio::test]
-async fn each_shop_and_reason_is_told_of_by_itself() {
+async fn whatever_is_wrong_with_a_shop_at_once_is_one_text_and_an_alert_each() {
     let shop = Alerted::open().await;
-    let others = [Reason::Malformed, Reason::Conflict].map(|reason| rejected("AMIS1", reason, 1));
-    shop.delivers(&others).await;
-    shop.delivers(&[rejected("AMIS2", Reason::Malformed, 2), rejected("NOWHERE", Reason::UnknownShop, 3)])
-        .await;
-    shop.pass(1).await;
-    let mut told: Vec<String> = shop.texts().iter().map(|text| text[..30].to_owned()).collect();
+    shop.hears(&[
+        rejected("AMIS1", Reason::WrongKey, 1),
+        rejected("AMIS2", Reason::WrongKey, 2),
+        rejected("NOWHERE", Reason::UnknownShop, 3),
+        rejected("AMIS1", Reason::Conflict, 1),
+    ])
+    .await;
+    // one more comes some seconds later
+    shop.passes(3);
+    let late = RejectedSale { till: "kassa-3".parse().ok(), ..rejected("AMIS1", Reason::UnknownTill, 4) };
+    shop.hears(&[RejectedSale { rejected_at: shop.now(), ..late }]).await;
+    shop.passes(27);
+    shop.wakes().await;
+    let mut told = shop.texts();
     told.sort();
     assert_eq!(
         told,
         [
-            "+31600000001 AMIS Nieuwegein: ",
-            "+31600000001 AMIS Nieuwegein: ",
-            "+31600000002 AMIS Utrecht: 1 s",
+            "+31600000001 AMIS Nieuwegein: 3 verkopen sinds 13:00 niet te boeken: om 3 redenen. Ze zijn bewaard. ICT \
+             hoort het.",
+            "+31600000002 AMIS Utrecht: 1 sale since 13:00 cannot be booked: a till has the wrong key. Nothing is \
+             lost, keep selling. ICT is told too.",
         ]
     );
     let mut subjects = shop.subjects();
@@ -282,32 +421,158 @@ async fn each_shop_and_reason_is_told_of_by_itself() {
         subjects,
         [
             "Kassa: AMIS1: sales are rejected (conflict)",
-            "Kassa: AMIS1: sales are rejected (malformed)",
-            "Kassa: AMIS2: sales are rejected (malformed)",
+            "Kassa: AMIS1: sales are rejected (unknown-till)",
+            "Kassa: AMIS1: sales are rejected (wrong-key)",
+            "Kassa: AMIS2: sales are rejected (wrong-key)",
             "Kassa: NOWHERE: sales are rejected (unknown-shop)",
         ]
     );
+    // and when one kind is over and the others are not, that is no news to the manager
+    shop.gives_up("AMIS1", &uuid(1)).await;
+    shop.pass(15).await;
+    assert_eq!(shop.texts().len(), 2);
+    let over = shop.alerts().pop().unwrap();
+    assert!(over.texts.email.contains("other sales of the shop are still rejected"), "{}", over.texts.email);
+    shop.gives_up("AMIS1", &uuid(4)).await;
+    shop.pass(1).await;
+    assert!(shop.texts()[2].contains("weer geboekt"), "{:?}", shop.texts());
+}
+
+#[tokio::test]
+async fn a_manager_gets_one_text_a_minute() {
+    let shop = Alerted::open().await;
+    shop.fails().await;
+    shop.passes(20);
+    let reasons = [Reason::Malformed, Reason::Tampered];
+    let later = reasons.iter().zip(10..).map(|(reason, n)| rejected("AMIS1", *reason, n));
+    shop.hears(&later.map(|sale| RejectedSale { rejected_at: shop.now(), ..sale }).collect::<Vec<_>>()).await;
+    shop.passes(10);
+    shop.wakes().await;
+    assert_eq!((shop.texts().len(), shop.alerts().len()), (1, 1));
+    // when their group wait ends twenty seconds after a text was sent
+    shop.passes(20);
+    shop.wakes().await;
+    assert_eq!(shop.texts().len(), 1);
+    let waits = shop.alerts().pop().unwrap().texts.email;
+    assert!(waits.contains("is to be sent a text message at 2026-11-22T12:01:30Z"), "{waits}");
+    // then they are one text a minute after that
+    shop.passes(39);
+    shop.wakes().await;
+    assert_eq!(shop.texts().len(), 1);
+    shop.passes(1);
+    shop.wakes().await;
+    let texts = shop.texts();
+    assert_eq!(texts.len(), 2);
+    assert!(
+        texts[1].contains("2 verkopen") && texts[1].contains("onleesbare gegevens; onderweg"),
+        "{texts:?}"
+    );
+    assert_eq!(shop.alerts().len(), 3);
+}
+
+#[tokio::test]
+async fn ict_reads_what_became_of_the_text_and_after_it_was_sent() {
+    let shop = Alerted::open().await;
+    shop.fails().await;
+    shop.passes(30);
+    shop.wakes().await;
+    // the text goes first
+    let heard = shop.people.heard.lock().unwrap().clone();
+    assert!(matches!(&heard[..], [Notice::Sms(_), Notice::Alert(_)]));
+    let sent = "The manager of AMIS Nieuwegein was sent a text message at 2026-11-22T12:00:30Z.";
+    assert!(shop.alerts()[0].texts.email.contains(sent), "{}", shop.alerts()[0].texts.email);
+    let program: serde_json::Value = serde_json::from_str(&shop.alerts()[0].texts.https).unwrap();
+    assert_eq!(program["manager"], serde_json::json!({"text": "sent", "at": "2026-11-22T12:00:30Z"}));
+    // and where none is sent, for whatever reason, it does not say so
+    for (change, says) in [
+        ((|shop: &mut Shop| shop.manager_phone = None) as fn(&mut Shop), "he has no phone number here"),
+        (|shop| shop.sms_budget = 0, "this month's budget is used up"),
+    ] {
+        let shop = Alerted::open().await.with(change).await;
+        shop.fails().await;
+        shop.passes(30);
+        shop.wakes().await;
+        assert!(shop.texts().is_empty());
+        let alert = shop.alerts().pop().unwrap().texts.email;
+        assert!(alert.contains("was not sent a text message") && alert.contains(says), "{alert}");
+    }
+    let shop = Alerted::open().await;
+    shop.people.no_phones.store(true, Ordering::SeqCst);
+    shop.fails().await;
+    shop.passes(30);
+    shop.wakes().await;
+    let alert = shop.alerts().pop().unwrap().texts.email;
+    assert!(alert.contains("could not be sent a text message yet. It is tried again."), "{alert}");
 }
 
 #[tokio::test]
 async fn what_comes_again_after_it_is_over_does_not_open_it_again() {
     let shop = Alerted::open().await;
-    let message = rejected("AMIS1", Reason::WrongKey, 5000);
-    shop.delivers(std::slice::from_ref(&message)).await;
+    let sale = rejected("AMIS1", Reason::WrongKey, 5000);
+    shop.hears(std::slice::from_ref(&sale)).await;
     shop.pass(1).await;
-    shop.sells().await;
+    shop.gives_up("AMIS1", &uuid(5000)).await;
     shop.pass(15).await;
-    shop.delivers(&[message]).await;
+    shop.delivers(&[Message::of(&sale)]).await;
     shop.pass(15).await;
     assert_eq!(shop.texts().len(), 2);
 }
 
 #[tokio::test]
+async fn a_sale_that_is_put_through_again_and_rejected_again_is_no_news() {
+    // given sales that were told of, and are over for whatever reason
+    let shop = Alerted::open().await;
+    let id = shop.fails().await;
+    shop.pass(1).await;
+    shop.gives_up("AMIS1", &id).await;
+    shop.pass(15).await;
+    let counted = |shop: &Alerted| {
+        [Metric::Rejected, Metric::IncidentsOpened, Metric::SmsSent, Metric::AlertsSent]
+            .map(|metric| shop.world.counted(metric))
+    };
+    let before = counted(&shop);
+    // when they are put through again, to no avail
+    let first = shop.world.rejections().remove(0);
+    let (_, message) = shop.world.post.delivered.lock().unwrap()[0].clone();
+    let sale: AcceptedSale<Carried> = message.read().unwrap();
+    let origin = Origin { attempt: 2, ..sale.origin.clone() };
+    shop.world.deliver(Topic::ToDecrypt, &[Message::of(&AcceptedSale { origin, ..sale })]).await;
+    let again = shop.world.rejections().pop().unwrap();
+    assert_eq!((again.sale_id.clone(), again.origin.attempt), (first.sale_id, 2));
+    shop.hears(&[again]).await;
+    shop.pass(60).await;
+    // then nobody hears of it, and no alarm does
+    assert_eq!(counted(&shop), before);
+    // nor of what somebody gave up
+    shop.delivers(&[Message::of(&rejected("AMIS1", Reason::Dropped, 9))]).await;
+    shop.pass(60).await;
+    assert_eq!(counted(&shop), before);
+}
+
+#[tokio::test]
+async fn what_a_retry_moves_to_another_reason_keeps_its_incident_open() {
+    let shop = Alerted::open().await;
+    shop.hears(&[rejected("AMIS1", Reason::WrongKey, 1)]).await;
+    shop.pass(1).await;
+    // when the key is put right, and now its till is not enrolled
+    let mut again = rejected("AMIS1", Reason::UnknownTill, 1);
+    again.origin.attempt = 2;
+    shop.hears(&[again]).await;
+    shop.pass(30).await;
+    assert_eq!(shop.world.counted(Metric::IncidentsClosed), 0);
+    assert_eq!((shop.texts().len(), shop.incidents().await.len()), (1, 1));
+    shop.gives_up("AMIS1", &uuid(1)).await;
+    shop.pass(1).await;
+    assert!(shop.texts()[1].contains("weer geboekt"));
+}
+
+#[tokio::test]
 async fn what_nobody_of_ours_wrote_is_refused_and_its_neighbours_count() {
     let shop = Alerted::open().await;
-    let mut poison = rejected("AMIS1", Reason::WrongKey, 1);
+    let mut poison = Message::of(&rejected("AMIS1", Reason::WrongKey, 1));
     poison.body = "{\"shop_id\":".to_owned().into();
-    let verdicts = shop.alerter.handle(&[poison, rejected("AMIS1", Reason::WrongKey, 2)]).await;
+    let sale = Message::of(&rejected("AMIS1", Reason::WrongKey, 2));
+    let verdicts = shop.alerter.handle(&[poison, sale]).await;
     assert!(matches!(verdicts[..], [Err(Failure::Refuse(_)), Ok(())]));
     assert_eq!(shop.incidents().await[0].failures.count, 1);
 }
@@ -335,14 +600,14 @@ async fn a_function_that_dies_as_it_sends_leaves_it_to_the_next_after_its_lease(
 async fn people_who_cannot_be_reached_hear_it_in_order_once_they_can() {
     let shop = Alerted::open().await;
     shop.people.unreachable.store(true, Ordering::SeqCst);
-    shop.fails().await;
-    shop.sells().await;
-    shop.fails().await;
+    let sales = [shop.fails().await, shop.fails().await];
     for _ in 0..30 {
         shop.world.passes(SignedDuration::from_mins(1));
         let _ = shop.alerter.tick().await;
     }
-    shop.sells().await;
+    for sale in &sales {
+        shop.books(sale).await;
+    }
     let _ = shop.alerter.tick().await;
     assert_eq!(shop.world.counted(Metric::IncidentsClosed), 1);
     shop.people.unreachable.store(false, Ordering::SeqCst);
@@ -357,9 +622,9 @@ async fn people_who_cannot_be_reached_hear_it_in_order_once_they_can() {
 async fn a_used_up_budget_is_told_to_ict_once_a_month_and_alerts_go_on() {
     let shop = Alerted::open().await.with(|shop| shop.sms_budget = 1).await;
     for _ in 0..2 {
-        shop.fails().await;
+        let sale = shop.fails().await;
         shop.pass(1).await;
-        shop.sells().await;
+        shop.books(&sale).await;
         shop.pass(15).await;
     }
     assert_eq!(shop.texts().len(), 1);

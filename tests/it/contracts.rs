@@ -1,11 +1,13 @@
 //! One suite per port, over each of its adapters: what the port's documentation says an adapter MUST do.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use kassa::embedded::FileKeys;
 use kassa_bus::keys::{KeyError, ShopKeys};
 use kassa_bus::kms::KmsKeys;
 use kassa_bus::sns::Sns;
+use kassa_bus::wake::{SqsWakes, Wakes};
 use kassa_bus::{Message, Publisher, ShopId, Topic};
 
 use crate::common::cloud::Cloud;
@@ -126,6 +128,30 @@ print(json.dumps([drained('one'), drained('two')]))";
         assert!(sns.publish(topic, messages(12).0).await.iter().all(Result::is_err));
     }
     assert!(sns.publish(Topic::ToProcess, Vec::new()).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_aws_a_wake_up_comes_to_the_queue_after_its_time_and_is_told_from_a_message() {
+    let cloud = Cloud::deployed().await;
+    let made = "print(json.dumps(aws('sqs').create_queue(QueueName='woken')['QueueUrl']))";
+    let queue: String = serde_json::from_value(cloud.boto(made).await).unwrap();
+    let wakes = SqsWakes::new(aws_sdk_sqs::Client::new(&cloud.sdk_config().await), queue);
+    // given one that is to come in a second and a bit, and one that is to come after as long as can be
+    for (about, after) in [("AMIS1", Duration::from_millis(1_001)), ("AMIS2", Duration::from_hours(1))] {
+        wakes.wake(about, after).await.unwrap();
+    }
+    // then it is there after two seconds, and not before
+    let received = "
+q, begun = aws('sqs'), time.time()
+url = q.get_queue_url(QueueName='woken')['QueueUrl']
+early = q.receive_message(QueueUrl=url).get('Messages', [])
+while True:
+    got = q.receive_message(QueueUrl=url, MessageAttributeNames=['All'], WaitTimeSeconds=1).get('Messages', [])
+    if got or time.time() - begun > 20:
+        break
+print(json.dumps([len(early), [[m['Body'], m['MessageAttributes']['wake_up']['StringValue']] for m in got]]))";
+    let received = cloud.boto(&format!("import time\n{received}")).await;
+    assert_eq!(received, serde_json::json!([0, [["wake-up", "AMIS1"]]]));
 }
 
 #[tokio::test]

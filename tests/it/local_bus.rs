@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use kassa::embedded::{Store, Sync};
 use kassa_bus::limits::MAX_MESSAGE;
-use kassa_bus::local::{DeadLetter, DeadLetters, Kept, LocalBus, Redelivery, STACK};
+use kassa_bus::local::{DeadLetter, DeadLetters, Kept, LocalBus, QueueWakes, Redelivery, STACK};
 use kassa_bus::metrics::{Series, Values};
+use kassa_bus::wake::Wakes;
 use kassa_bus::{
     Clock, Failure, Intake, Message, Metric, Metrics, Publisher, Retry, ShopId, Source, Subscriber,
     Subscription, Topic, Tracer, Verdict,
@@ -390,7 +391,7 @@ async fn a_clock_that_was_ahead_and_is_set_right_keeps_no_message_waiting() {
     let now = Arc::new(Mutex::new(right + SignedDuration::from_hours(72)));
     let ticking = now.clone();
     let queues = store.kept(&Clock::from_fn(move || *ticking.lock().unwrap())).queues;
-    queues.put("one", &[message("1"), message("2")]).await.unwrap();
+    queues.put("one", &[message("1"), message("2")], Duration::ZERO).await.unwrap();
     let failed = queues.due("one", 1).await.unwrap().remove(0);
     queues.later("one", failed, Duration::from_secs(8)).await.unwrap();
 
@@ -404,4 +405,46 @@ async fn a_clock_that_was_ahead_and_is_set_right_keeps_no_message_waiting() {
     assert_eq!(queues.due("one", 10).await.unwrap().len(), 1);
     *now.lock().unwrap() = right + SignedDuration::from_secs(8);
     assert_eq!(queues.due("one", 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_wake_up_comes_to_the_queue_it_was_sent_to_after_its_time_also_in_another_process() {
+    // given two subscribers on a topic, of which one is to be woken
+    let store = Store::open(None, Sync::Normal).await.unwrap();
+    let now = Arc::new(Mutex::new(Timestamp::now() - SignedDuration::from_mins(2)));
+    let ticking = now.clone();
+    let clock = Clock::from_fn(move || *ticking.lock().unwrap());
+    let woken = QueueWakes { queues: store.kept(&clock).queues, queue: "two" };
+    woken.wake("AMIS1", Duration::from_secs(30)).await.unwrap();
+    // and not later than in a minute, after which the minute does it
+    woken.wake("AMIS2", Duration::from_hours(1)).await.unwrap();
+    let queues = store.kept(&clock).queues;
+    let due = async |seconds| {
+        *now.lock().unwrap() += SignedDuration::from_secs(seconds);
+        let due = queues.due("two", 10).await.unwrap();
+        due.iter().map(|queued| queued.message.woken().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(due(29).await, []);
+    assert_eq!(due(1).await, [Some("AMIS1".to_owned())]);
+    assert_eq!(due(30).await.len(), 2);
+    assert_eq!(queues.due("one", 10).await.unwrap().len(), 0);
+    // when the bus is there, which looks by itself
+    let rig = rig_on(&store, 0, 2);
+    rig.bus.publish(Topic::ToProcess, vec![message("1")]).await;
+    until("it is woken", || rig.sinks[1].ids().len() == 3).await;
+    assert_eq!(
+        (rig.sinks[0].ids(), rig.sinks[1].ids()),
+        (vec!["1".to_owned()], vec!["1".to_owned(), "wake-up AMIS1".to_owned(), "wake-up AMIS2".to_owned(),])
+    );
+    // and what it was told to wait for is not how long a message takes
+    let taken = rig.metrics.take();
+    let latency = taken.iter().filter(|series| series.metric == Metric::HopLatency);
+    assert!(
+        latency
+            .flat_map(|series| match &series.values {
+                Values::Each(values) => values.clone(),
+                Values::Sum(_) => Vec::new(),
+            })
+            .all(|took| took < 20_000.0)
+    );
 }

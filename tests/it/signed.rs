@@ -103,6 +103,51 @@ async fn whoever_has_the_public_key_alone_can_forge_nothing_where_unsigned_sales
 }
 
 #[tokio::test]
+async fn a_rejection_names_the_till_where_the_sale_opened_and_nobody_where_it_did_not() {
+    let world = world(Unsigned::Reject).await;
+    let tills = ["till-1", "till-2"].map(|till| (till, signer(till)));
+    enrol(&world, "AMIS1", "till-1", &tills[0].1).await;
+    let named = |reason: Reason, till: Option<&str>| {
+        let told = world.rejections().pop().unwrap();
+        assert_eq!((told.reason, told.till.as_ref().map(ToString::to_string).as_deref()), (reason, till));
+    };
+    sell(&world, &uuid(1), &content(&uuid(1), NOON, &[("98", "1", "1")])).await;
+    named(Reason::Unsigned, Some("till-7"));
+    sell_signed(&world, &uuid(2), &signer("till-1")).await;
+    named(Reason::BadSignature, Some("till-1"));
+    let of = |till: &str, id: &str| {
+        let (_, signer) = tills.iter().find(|(name, _)| *name == till).unwrap();
+        signer.sign(signed_content("AMIS1", till, id).as_bytes())
+    };
+    sell(&world, &uuid(3), &of("till-2", &uuid(3))).await;
+    named(Reason::UnknownTill, Some("till-2"));
+    // what is signed and is no sale, or is another's
+    sell(&world, &uuid(4), &tills[0].1.sign(br#"{"sales":[]}"#)).await;
+    named(Reason::InvalidSale, Some("till-1"));
+    sell(&world, &uuid(5), &of("till-1", &uuid(6))).await;
+    named(Reason::Tampered, Some("till-1"));
+    // what comes under a recorded id
+    sell(&world, &uuid(7), &of("till-1", &uuid(7))).await;
+    let other = signed_content("AMIS1", "till-1", &uuid(7)).replace("18.95", "19.95");
+    sell(&world, &uuid(7), &tills[0].1.sign(other.as_bytes())).await;
+    named(Reason::Conflict, Some("till-1"));
+    revoke(&world, "till-1").await;
+    world.passes(SignedDuration::from_secs(1));
+    sell(&world, &uuid(8), &of("till-1", &uuid(8))).await;
+    named(Reason::RevokedTill, Some("till-1"));
+    // as it stands in the event
+    let history = world.sale(&uuid(8)).await;
+    assert_eq!(history.events.last().unwrap().body["till"], "till-1");
+    // what is no till's name is not taken for one, and what did not open says nothing
+    let odd = content(&uuid(9), NOON, &[("98", "1", "1")]).replace("till-7", "call 0900-1234!");
+    sell(&world, &uuid(9), &odd).await;
+    named(Reason::Unsigned, None);
+    world.posts(world.seal_for("AMIS1", "AMIS2", &uuid(10), &of("till-1", &uuid(10))).await).await;
+    world.settle().await;
+    named(Reason::WrongKey, None);
+}
+
+#[tokio::test]
 async fn a_shop_that_is_moving_counts_what_is_not_signed() {
     for (policy, counted) in [(Unsigned::Accept, 0), (Unsigned::Flag, 2)] {
         let world = world(policy).await;

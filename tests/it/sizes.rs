@@ -246,7 +246,7 @@ async fn a_durable_queue_takes_a_whole_batch_of_the_largest_messages() {
         sent: None,
     };
     let messages: Vec<Message> = (0..100).map(message).collect();
-    queues.put("warehouse-webhook", &messages).await.unwrap();
+    queues.put("warehouse-webhook", &messages, Duration::ZERO).await.unwrap();
     assert_eq!(queues.count("warehouse-webhook").await.unwrap(), 100);
 }
 

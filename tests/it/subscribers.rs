@@ -73,8 +73,11 @@ fn a_till_with_the_wrong_key_is_found_the_manager_told_once_and_again_when_it_is
     let shown = String::from_utf8(kassa(&audit).stdout).unwrap();
     assert!(shown.contains("AMIS2") && shown.contains("till-9") && shown.contains('7'), "{shown}");
 
-    // when the till is mended and sells again
+    // when the till is mended and sells again, and what it sold before is booked
     sell(&up, &["--count", "3"]);
+    let book = ["retry", "--shop", "AMIS1", "--opened-with", "AMIS2", "--data", data.to_str().unwrap()];
+    let booked = kassa(&book);
+    assert!(booked.status.success(), "{}", String::from_utf8_lossy(&booked.stderr));
     let (sms, alerts) = until("it is over", || outbox(data), |(sms, alerts)| sms.len() + alerts.len() >= 4);
     assert_eq!((sms.len(), alerts.len()), (2, 2));
     assert_ne!(text(&sms[0]), text(&sms[1]));
@@ -86,6 +89,28 @@ fn a_till_with_the_wrong_key_is_found_the_manager_told_once_and_again_when_it_is
     std::thread::sleep(Duration::from_secs(3));
     let (sms, alerts) = outbox(data);
     assert_eq!((sms.len(), alerts.len()), (2, 2));
+}
+
+#[test]
+fn a_manager_is_told_when_the_group_wait_is_over_whenever_the_minute_comes_and_though_the_shop_sells_on() {
+    // given a shop whose minutes are minutes
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start_with(folder.path(), &["--set", "GROUP_WAIT=4s", "--sync", "normal"]);
+    let begun = Instant::now();
+    sell(&up, &["--key-of", "AMIS2", "--count", "3"]);
+    let rejected = Instant::now();
+    sell(&up, &["--count", "3"]);
+    let told = |(sms, alerts): &(Vec<Value>, Vec<Value>)| !sms.is_empty() && !alerts.is_empty();
+    let (sms, alerts) = until("people are told", || outbox(folder.path()), told);
+    assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(rejected.elapsed() <= Duration::from_secs(9), "{:?}", rejected.elapsed());
+    assert!(text(&sms[0]).contains("3 verkopen"), "{}", text(&sms[0]));
+    // and ICT reads so after it was sent
+    assert!(
+        alerts[0]["texts"]["email"].as_str().unwrap().contains("was sent a text message at"),
+        "{alerts:?}"
+    );
+    assert!(sms[0]["at"].as_str() <= alerts[0]["at"].as_str(), "{sms:?} {alerts:?}");
 }
 
 /// A thousand, or as many as `KASSA_FAILURES` says: `make kill` has ten thousand.

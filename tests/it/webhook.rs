@@ -24,6 +24,7 @@ use kassa_bus::message::{DecryptedSale, Origin};
 use kassa_bus::notify::{Notice, Notifier, Severity};
 use kassa_bus::registry::Registry;
 use kassa_bus::secrets::Secrets;
+use kassa_bus::wake::Wakes;
 use kassa_bus::webhook::{Headers, SalesDelivery, Secret, verify};
 use kassa_bus::{
     Clock, Documents, Failure, Host, Line, Message, Metric, Metrics, Retry, SettingError, Settings,
@@ -622,6 +623,9 @@ impl Host for Deaf {
     }
     fn notifier(&self) -> Result<Arc<dyn Notifier>, SettingError> {
         Ok(Arc::new(DeafNotifier { people: self.host.notifier()?, deaf: Arc::clone(&self.deaf) }))
+    }
+    fn wakes(&self, subscriber: &'static str) -> Result<Arc<dyn Wakes>, SettingError> {
+        self.host.wakes(subscriber)
     }
     fn secrets(&self) -> Result<Arc<dyn Secrets>, SettingError> {
         self.host.secrets()

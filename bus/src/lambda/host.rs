@@ -17,6 +17,7 @@ use crate::registry::Registry;
 use crate::secrets::{SecretText, Secrets};
 use crate::settings::{SettingError, Settings};
 use crate::subscriber::Retry;
+use crate::wake::{SqsWakes, Wakes};
 
 /// A function as a subscriber sees it: everything is where `deploy.yml` says.
 pub struct LambdaHost(pub Function);
@@ -64,6 +65,11 @@ impl Host for LambdaHost {
         let or = |name, default: &str| self.settings().optional(name).unwrap_or(default).to_owned();
         let sms = SmsSender { id: or("SMS_SENDER", "Kassa"), max_price: or("SMS_MAX_PRICE", "0.50") };
         Ok(Arc::new(SnsNotifier::new(client, self.settings().topic("ALERTS_TOPIC")?, sms)))
+    }
+
+    fn wakes(&self, _: &'static str) -> Result<Arc<dyn Wakes>, SettingError> {
+        let client = aws_sdk_sqs::Client::new(&self.0.aws);
+        Ok(Arc::new(SqsWakes::new(client, self.settings().text("QUEUE_URL")?)))
     }
 
     fn secrets(&self) -> Result<Arc<dyn Secrets>, SettingError> {

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::backlog::Tally;
-use super::{DeadLetter, DeadLetters, Redelivery, invoke};
+use super::{DeadLetter, DeadLetters, LONGEST_WAIT, Redelivery, invoke};
 use crate::clock::Clock;
 use crate::message::Message;
 use crate::metrics::{Dimension, Metric, Metrics};
 use crate::subscriber::{Failure, Retry, Subscription};
 use crate::trace::Tracer;
+use crate::wake::Wakes;
 
 /// A message in a durable queue.
 #[derive(Debug, Clone)]
@@ -26,8 +27,8 @@ pub struct Queued {
 /// Queues that outlive the process, for subscribers that must miss nothing whatever they or the process do.
 #[async_trait]
 pub trait Queues: Send + Sync {
-    /// MUST have made them durable when it answers `Ok`.
-    async fn put(&self, queue: &'static str, messages: &[Message]) -> Result<(), Retry>;
+    /// Puts them there, due after the wait. MUST have made them durable when it answers `Ok`.
+    async fn put(&self, queue: &'static str, messages: &[Message], wait: Duration) -> Result<(), Retry>;
 
     /// Those that are due, the one that has been for longest first. One that is due later than [`LONGEST_WAIT`] from now
     /// was put there by a clock that has been set back since, and MUST be due as well.
@@ -48,6 +49,19 @@ pub trait Queues: Send + Sync {
     async fn oldest(&self, queue: &'static str) -> Result<Option<Timestamp>, Retry>;
 }
 
+/// Wakes a subscriber whose queue is durable.
+pub struct QueueWakes {
+    pub queues: Arc<dyn Queues>,
+    pub queue: &'static str,
+}
+
+#[async_trait]
+impl Wakes for QueueWakes {
+    async fn wake(&self, about: &str, after: Duration) -> Result<(), Retry> {
+        self.queues.put(self.queue, &[Message::wake_up(about)], after.min(LONGEST_WAIT)).await
+    }
+}
+
 /// A subscription behind a durable queue: batch after batch, in the order they are due.
 pub(super) struct Durable {
     pub subscription: Subscription,
@@ -66,7 +80,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 impl Durable {
     pub async fn put(&self, messages: &[Message]) -> Result<(), Retry> {
-        self.queues.put(self.subscription.name, messages).await?;
+        self.queues.put(self.subscription.name, messages, Duration::ZERO).await?;
         self.tally.add(messages.len());
         self.more.notify_one();
         Ok(())

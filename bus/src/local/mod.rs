@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use backlog::{Backlog, Present, Tally};
 use durable::Durable;
-pub use durable::{Queued, Queues};
+pub use durable::{QueueWakes, Queued, Queues};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;

@@ -77,6 +77,7 @@ fn day(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use kassa_bus::registry::ShopKey;
+    use kassa_bus::text::Language;
     use kassa_bus::tills::Unsigned;
 
     use super::*;
@@ -99,7 +100,7 @@ mod tests {
             shop_id: shop("AMIS1"),
             name: "Amsterdam".into(),
             time_zone: "Europe/Amsterdam".into(),
-            language: "nl".into(),
+            language: Language::Dutch,
             manager_phone: None,
             manager_email: None,
             quiet_hours: None,

@@ -7,6 +7,9 @@ pub struct SmsText(String);
 
 const LENGTH: usize = 160;
 
+/// So much of a shop's name tells it from others.
+const NAME: usize = 15;
+
 /// The alphabet without its line breaks, which no text of ours has.
 const ALPHABET: &str = "@£$¥èéùìòÇØøÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡\
     ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
@@ -51,13 +54,24 @@ const NEAREST: [(&str, &str); 33] = [
 ];
 
 impl SmsText {
-    /// `<name>: <news>`, the name cut short if it must be.
+    /// `<name>: <news>`, of the first news that leaves room for the name, or else of the last; the name cut short if it
+    /// must be.
     #[must_use]
-    pub fn about(name: &str, news: &str) -> Self {
-        let news = format!(": {}", plain(news));
+    pub fn about(name: &str, news: &[impl AsRef<str>]) -> Self {
         let name = plain(name);
-        let name = cut(&name, LENGTH.saturating_sub(septets(&news))).trim_end();
-        Self(cut(&format!("{name}{news}"), LENGTH).to_owned())
+        let news = news.iter().map(|news| format!(": {}", plain(news.as_ref())));
+        let room = |news: &String| LENGTH.saturating_sub(septets(news));
+        let enough = septets(&name).min(NAME);
+        let mut last = String::new();
+        for one in news {
+            let fits = room(&one) >= enough;
+            last = one;
+            if fits {
+                break;
+            }
+        }
+        let name = cut(&name, room(&last)).trim_end();
+        Self(cut(&format!("{name}{last}"), LENGTH).to_owned())
     }
 }
 
@@ -122,16 +136,21 @@ mod tests {
 
     #[test]
     fn a_name_is_written_as_near_as_a_phone_can_and_cut_where_there_is_no_room() {
-        assert_eq!(SmsText::about("Café “Łódź” ☕", "gesloten").0, "Café \"Lodz\" ?: gesloten");
+        assert_eq!(SmsText::about("Café “Łódź” ☕", &["gesloten"]).0, "Café \"Lodz\" ?: gesloten");
         let news = "n".repeat(150);
-        assert_eq!(SmsText::about("AMIS Nieuwegein", &news).0, format!("AMIS Nie: {news}"));
-        assert_eq!(SmsText::about("A", &"n".repeat(200)).0.len(), 160);
+        assert_eq!(SmsText::about("AMIS Nieuwegein", &[&news]).0, format!("AMIS Nie: {news}"));
+        // The first with room for the name is taken.
+        assert_eq!(
+            SmsText::about("AMIS Nieuwegein", &[news, "dicht".into(), "d".into()]).0,
+            "AMIS Nieuwegein: dicht"
+        );
+        assert_eq!(SmsText::about("A", &["n".repeat(200)]).0.len(), 160);
     }
 
     proptest! {
         #[test]
         fn whatever_the_name_it_is_one_message(name in "\\PC{0,200}|[\\[€\\x00-\\x1f]{0,200}", news in ".{0,200}") {
-            let text = SmsText::about(&name, &news);
+            let text = SmsText::about(&name, &[&news]);
             prop_assert!(text.0.chars().all(|char| width(char).is_some()));
             prop_assert!(septets(&text.0) <= LENGTH);
         }

@@ -6,11 +6,12 @@ use kassa_bus::registry::Shop;
 use serde_json::json;
 
 use super::gsm7::SmsText;
-use super::incident::{Failures, News, Outgoing};
+use super::incident::Failures;
+use super::outgoing::{News, Outgoing, Texted};
 use super::runbook::runbook;
 
-/// What ICT and its programs read of an incident, by whatever they subscribed with. `shop` is missing if it is
-/// not registered, `stage` on one machine.
+/// What ICT and its programs read of an incident, by whatever they subscribed with, with what became of the manager's text
+/// message as far as it is known. `shop` is missing if it is not registered, `stage` on one machine.
 #[must_use]
 pub fn alert(
     shop_id: &ShopId,
@@ -19,20 +20,15 @@ pub fn alert(
     outgoing: &Outgoing,
     stage: Option<&str>,
 ) -> Alert {
-    let (news, Failures { count, first, last, source }) = (outgoing.news, &outgoing.failures);
+    let (news, Failures { count, first, last, source, tills }) = (outgoing.news, &outgoing.failures);
     let headline = match news {
         News::Opened => format!("{shop_id}: sales are rejected ({reason})"),
         News::StillOpen => format!("{shop_id}: sales are still rejected ({reason})"),
-        News::Over => format!("{shop_id}: sales are recorded again ({reason})"),
+        News::Over => format!("{shop_id}: over, all is booked or given up ({reason})"),
     };
-    let summary = format!("{count} rejected since {first:.0}, the last at {last:.0} from {source}.");
-    let manager = match shop {
-        None => "The shop is not registered, so there is nobody to tell there.".to_owned(),
-        Some(Shop { name, manager_phone: None, .. }) => {
-            format!("The manager of {name} has no phone number here.")
-        }
-        Some(Shop { name, .. }) => format!("The manager of {name} is told by SMS."),
-    };
+    let tills = if tills.is_empty() { String::new() } else { format!(", of {}", tills.all()) };
+    let summary = format!("{count} rejected since {first:.0}{tills}, the last at {last:.0} from {source}.");
+    let manager = outgoing.texted.map(|texted| format!("{}\n", manager(shop, texted))).unwrap_or_default();
     let remedy = match news {
         News::Over => "Nothing is to be done at once. What was rejected is kept.".to_owned(),
         News::Opened | News::StillOpen => runbook(reason, shop_id, stage),
@@ -45,13 +41,42 @@ pub fn alert(
         "severity": severity,
         "at": outgoing.at,
         "failures": outgoing.failures,
+        "manager": outgoing.texted,
     });
     About { shop_id, reason: reason.as_str(), severity }.alert(
         &headline,
         &summary,
-        &format!("{headline}\n\n{summary}\n{manager}\n\n{remedy}\n"),
+        &format!("{headline}\n\n{summary}\n{manager}\n{remedy}\n"),
         &program,
     )
+}
+
+/// What became of the text message to the shop's manager.
+fn manager(shop: Option<&Shop>, texted: Texted) -> String {
+    let name = shop.map_or("the shop", |shop| &*shop.name);
+    match texted {
+        Texted::Sent { at } => format!("The manager of {name} was sent a text message at {at:.0}."),
+        Texted::NotRegistered => "The shop is not registered, so there is nobody to tell there.".to_owned(),
+        Texted::NoPhone => {
+            format!("The manager of {name} was not sent a text message: he has no phone number here.")
+        }
+        Texted::OverBudget => {
+            format!(
+                "The manager of {name} was not sent a text message: this month's budget is used up. Call him."
+            )
+        }
+        Texted::OthersOpen => {
+            format!(
+                "The manager of {name} was not sent a text message: other sales of the shop are still rejected."
+            )
+        }
+        Texted::Waits { until } => {
+            format!("The manager of {name} is to be sent a text message at {until:.0}: he gets one a minute.")
+        }
+        Texted::NotYet => {
+            format!("The manager of {name} could not be sent a text message yet. It is tried again.")
+        }
+    }
 }
 
 /// That a shop's manager gets no more text messages this month.
@@ -60,10 +85,10 @@ pub fn budget_used_up(shop: &Shop, month: Date) -> Alert {
     let Shop { shop_id, name, sms_budget, .. } = shop;
     let month = month.strftime("%Y-%m").to_string();
     let headline = format!("{shop_id}: SMS budget used up");
-    let summary = format!("The {sms_budget} text messages of {month} are sent.");
+    let summary = format!("The shop's budget of {sms_budget} text messages for {month} is used up.");
     let email = format!(
-        "{headline}\n\n{summary}\nThe manager of {name} is not told of incidents by SMS before next month; call \
-         him.\nAlerts go on as before.\n\nWhat to do\n  See why there were so many: is an incident of the shop \
+        "{headline}\n\n{summary}\nThe manager of {name} was not sent the one that was due, and gets none before next month; \
+         call him.\nAlerts go on as before.\n\nWhat to do\n  See why there were so many: is an incident of the shop \
          coming and going?\n  To allow more, raise the shop's sms_budget in shops.toml and apply it.\n",
     );
     let program = json!({ "news": BUDGET, "shop_id": shop_id, "month": month, "sms_budget": sms_budget });
@@ -109,7 +134,7 @@ impl About<'_> {
         let texts = Texts {
             default: format!("Kassa: {headline}. {summary}"),
             email: email.to_owned(),
-            sms: SmsText::about("Kassa", &format!("{headline}. {summary}")).into(),
+            sms: SmsText::about("Kassa", &[format!("{headline}. {summary}")]).into(),
             https: program.to_string(),
             gcm: json!({ "fcmV1Message": { "message": { "notification": push, "data": data } } }).to_string(),
             apns: json!({ "aps": { "alert": push }, "kassa": data }).to_string(),
@@ -126,27 +151,29 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::Value;
 
-    use super::super::incident::Addressee;
-    use super::super::testing::shop;
+    use super::super::outgoing::Addressee;
+    use super::super::testing::{failures, shop};
     use super::*;
+    use kassa_bus::text::Language;
 
     fn told(news: News, reason: Reason, shop: Option<&Shop>, stage: Option<&str>) -> Alert {
         let at: Timestamp = "2026-11-22T13:05:00Z".parse().unwrap();
-        let failures = Failures { count: 12, first: at, last: at, source: "192.0.2.7".into() };
-        let outgoing = Outgoing { news, to: Addressee::Ict, at, failures, claimed_until: None };
+        let failures = failures(12, "2026-11-22T13:05:00Z", &["kassa-3"]);
+        let texted = Some(if shop.is_some() { Texted::Sent { at } } else { Texted::NotRegistered });
+        let outgoing = Outgoing { news, to: Addressee::Ict, at, failures, claimed_until: None, texted };
         let id = shop.map_or_else(|| "AMIS1".parse().unwrap(), |shop| shop.shop_id.clone());
         alert(&id, reason, shop, &outgoing, stage)
     }
 
     #[test]
     fn ict_reads_what_it_means_and_which_commands_to_run() {
-        let shop = shop("AMIS Nieuwegein", "nl");
+        let shop = shop("AMIS Nieuwegein", Language::Dutch);
         let alert = told(News::Opened, Reason::WrongKey, Some(&shop), Some("prod"));
         assert_eq!(alert.subject, "Kassa: AMIS1: sales are rejected (wrong-key)");
         assert_eq!((alert.reason.as_str(), alert.severity), ("wrong-key", Severity::Critical));
         for part in [
-            "12 rejected since 2026-11-22T13:05:00Z, the last at 2026-11-22T13:05:00Z from 192.0.2.7.",
-            "The manager of AMIS Nieuwegein is told by SMS.",
+            "12 rejected since 2026-11-22T13:05:00Z, of kassa-3, the last at 2026-11-22T13:05:00Z from 192.0.2.7.",
+            "The manager of AMIS Nieuwegein was sent a text message at 2026-11-22T13:05:00Z.",
             "\n  kassa audit keys --shop AMIS1 --since 24h --stage prod\n",
             "\n  kassa check --stage prod\n",
             "Nothing is lost",
@@ -171,14 +198,14 @@ mod tests {
         let https = parse(&alert.texts.https);
         assert_eq!((&https["news"], &https["severity"]), (&json!("over"), &json!("info")));
         assert_eq!(https["failures"]["count"], 12);
-        let title = "AMIS1: sales are recorded again (wrong-key)";
+        let title = "AMIS1: over, all is booked or given up (wrong-key)";
         assert_eq!(parse(&alert.texts.gcm)["fcmV1Message"]["message"]["notification"]["title"], title);
         assert_eq!(parse(&alert.texts.apns)["aps"]["alert"]["title"], title);
     }
 
     #[test]
     fn everything_fits_whatever_the_shop_is_called() {
-        let mut shop = shop(&"Ωmega \"€\" ".repeat(50), "en");
+        let mut shop = shop(&"Ωmega \"€\" ".repeat(50), Language::English);
         shop.shop_id = "x".repeat(64).parse().unwrap();
         let month = "2026-11-01".parse().unwrap();
         for alert in [
@@ -194,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_used_up_budget_is_told_with_what_to_do() {
-        let alert = budget_used_up(&shop("AMIS Nieuwegein", "nl"), "2026-11-22".parse().unwrap());
+        let alert = budget_used_up(&shop("AMIS Nieuwegein", Language::Dutch), "2026-11-22".parse().unwrap());
         assert_eq!(alert.subject, "Kassa: AMIS1: SMS budget used up");
-        assert!(alert.texts.email.contains("The 30 text messages of 2026-11 are sent."));
+        assert!(alert.texts.email.contains("The shop's budget of 30 text messages for 2026-11 is used up."));
         assert!(alert.texts.email.contains("raise the shop's sms_budget"));
     }
 }

@@ -1,9 +1,15 @@
+//! What is decided of one shop's trouble of one kind, and when. Nothing here reads or writes: [`Incident::hear`] takes
+//! failures in, [`Incident::tick`] does what is due.
+
 use std::mem;
 
 use jiff::{SignedDuration, Timestamp};
 use kassa_bus::ShopId;
 use kassa_bus::message::{Reason, RejectedSale};
 use serde::{Deserialize, Serialize};
+
+use super::outgoing::{Addressee, News, Outgoing, Texted};
+use super::tills::Tills;
 
 /// A shop whose sales are rejected for one reason, from the first failure until it is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,13 +18,13 @@ pub struct Incident {
     pub reason: Reason,
     pub phase: Phase,
     pub failures: Failures,
-    /// When a failure was last heard of. All waiting goes by our own clock; the times that failures carry
-    /// are for people.
+    /// When a failure was last heard of, by our own clock.
     pub heard_at: Timestamp,
-    /// How many sales the shop had recorded by then: once it has more, it has recovered.
-    pub recorded: u64,
     /// What is still to be sent, in order.
     pub outgoing: Vec<Outgoing>,
+    /// For when somebody asked to be woken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wakes_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,30 +32,31 @@ pub struct Incident {
 pub enum Phase {
     /// It may be a hiccup.
     Pending {
+        /// When the first failure was.
         since: Timestamp,
     },
-    /// It recovered within the group wait. One more failure opens it at once.
-    Hiccup,
     /// People were told, last at that time.
-    Open {
-        told_at: Timestamp,
-    },
+    Open { told_at: Timestamp },
+    /// What was booked, or given up, within the group wait was a hiccup, and is over as well.
+    #[serde(alias = "hiccup")]
     Over,
 }
 
 /// How long what lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// From the first failure until people are told: what recovers within it was a hiccup.
+    /// From the first failure until people are told: what is booked within it was a hiccup.
     pub group_wait: SignedDuration,
     /// Between reminders, at least.
     pub repeat_interval: SignedDuration,
-    /// Without a failure, and with a sale recorded since, until it is over.
+    /// Without a failure, and with nothing left to be booked, until it is over.
     pub resolve_after: SignedDuration,
+    /// From one text message to the next of the same shop, at least.
+    pub pace: SignedDuration,
 }
 
-/// How long one function may take to send something before another sends it again.
-const LEASE: SignedDuration = SignedDuration::from_mins(2);
+/// Who asks to be woken does so for what is due before the next minute.
+const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What could not be sent for so long is no news any more.
 const STALE: SignedDuration = SignedDuration::from_hours(24);
@@ -59,17 +66,27 @@ const STALE: SignedDuration = SignedDuration::from_hours(24);
 pub struct Heard {
     pub failures: Failures,
     pub at: Timestamp,
-    /// How many sales the shop has recorded so far.
-    pub recorded: u64,
 }
 
 /// How the shop is doing, as seen at a tick.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Seen {
-    pub recorded: u64,
-    pub registered: bool,
+    /// What needs attention of the incident's sales: those that are neither booked nor given up. None, if nothing does.
+    pub left: Option<Left>,
+    /// When that was asked. What was heard of since may have been missed.
+    pub asked: Timestamp,
     /// Whether these are the shop's quiet hours.
     pub quiet: bool,
+    /// Others of the shop are told now, and what is due within this time is told along.
+    pub early: SignedDuration,
+}
+
+/// Sales that are still to be booked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Left {
+    pub count: u64,
+    pub since: Timestamp,
+    pub tills: Tills,
 }
 
 /// A change of phase that people hear of.
@@ -82,85 +99,132 @@ pub enum Turn {
 impl Incident {
     #[must_use]
     pub fn new(shop_id: ShopId, reason: Reason, heard: Heard) -> Self {
-        let Heard { failures, at, recorded } = heard;
-        let (phase, outgoing) = (Phase::Pending { since: at }, Vec::new());
-        Self { shop_id, reason, phase, failures, heard_at: at, recorded, outgoing }
+        let phase = Phase::Pending { since: heard.since() };
+        let Heard { failures, at } = heard;
+        Self { shop_id, reason, phase, failures, heard_at: at, outgoing: Vec::new(), wakes_at: None }
     }
 
-    /// Takes in further failures.
-    pub fn hear(&mut self, heard: Heard) -> Option<Turn> {
-        if self.phase == Phase::Over {
-            let outgoing = mem::take(&mut self.outgoing);
-            *self = Self { outgoing, ..Self::new(self.shop_id.clone(), self.reason, heard) };
-            return None;
+    /// Takes in further failures. What was over begins anew.
+    pub fn hear(&mut self, heard: Heard) {
+        match &mut self.phase {
+            Phase::Over => {
+                let outgoing = mem::take(&mut self.outgoing);
+                *self = Self { outgoing, ..Self::new(self.shop_id.clone(), self.reason, heard) };
+                return;
+            }
+            Phase::Pending { since } => *since = heard.since().min(*since),
+            Phase::Open { .. } => {}
         }
         self.failures.add(heard.failures);
         self.heard_at = self.heard_at.max(heard.at);
-        self.recorded = self.recorded.max(heard.recorded);
-        (self.phase == Phase::Hiccup).then(|| self.open(heard.at))
     }
 
     /// Does what is due by time.
-    pub fn tick(&mut self, now: Timestamp, seen: Seen, policy: &Policy) -> Option<Turn> {
+    pub fn tick(&mut self, now: Timestamp, seen: &Seen, policy: &Policy) -> Option<Turn> {
         self.outgoing.retain(|outgoing| now.duration_since(outgoing.at) < STALE);
-        let recovered = seen.recorded > self.recorded;
-        let silent = now.duration_since(self.heard_at) >= policy.resolve_after;
-        match self.phase {
-            Phase::Pending { since } if now.duration_since(since) >= policy.group_wait => {
-                if !recovered {
-                    return Some(self.open(now));
-                }
-                self.phase = Phase::Hiccup;
+        let all_seen = self.heard_at < seen.asked;
+        let silent = now.duration_since(self.heard_at) >= policy.resolve_after && all_seen;
+        match (self.phase, self.left(seen, silent)) {
+            (Phase::Pending { .. }, Some(left)) if self.is_due(now + seen.early, policy) => {
+                return Some(self.open(&left, now));
             }
-            Phase::Hiccup if silent => self.phase = Phase::Over,
-            // A shop that is no longer registered records nothing any more.
-            Phase::Open { .. } if silent && (recovered || !seen.registered) => {
+            (Phase::Pending { .. }, None) if self.is_due(now, policy) && all_seen => self.phase = Phase::Over,
+            (Phase::Open { .. }, None) if silent => {
                 self.phase = Phase::Over;
-                self.tell(News::Over, now);
+                self.tell(News::Over, self.failures.clone(), now);
                 return Some(Turn::Closed);
             }
-            Phase::Open { told_at } => {
+            (Phase::Open { told_at }, Some(left)) => {
                 let due = now.duration_since(told_at) >= policy.repeat_interval;
                 // Nobody is reminded of what he was not told yet.
                 if due && !seen.quiet && self.outgoing.is_empty() {
                     self.phase = Phase::Open { told_at: now };
-                    self.tell(News::StillOpen, now);
+                    self.tell(News::StillOpen, self.of(&left), now);
                 }
             }
-            Phase::Pending { .. } | Phase::Hiccup | Phase::Over => {}
+            _ => {}
         }
         None
     }
 
-    fn open(&mut self, now: Timestamp) -> Turn {
+    /// What of it is to be told. Under a conflict's id another sale is booked, so nothing will ever be: what there was is
+    /// told, and is over when no more comes.
+    fn left(&self, seen: &Seen, silent: bool) -> Option<Left> {
+        match self.reason {
+            Reason::Conflict => (!silent || matches!(self.phase, Phase::Pending { .. })).then(|| self.all()),
+            _ => seen.left.clone(),
+        }
+    }
+
+    /// All that was heard of.
+    #[must_use]
+    pub fn all(&self) -> Left {
+        let Failures { count, first, tills, .. } = self.failures.clone();
+        Left { count, since: first, tills }
+    }
+
+    fn of(&self, left: &Left) -> Failures {
+        let Left { count, since, tills } = left.clone();
+        Failures { count, first: since, tills, ..self.failures.clone() }
+    }
+
+    fn open(&mut self, left: &Left, now: Timestamp) -> Turn {
         self.phase = Phase::Open { told_at: now };
-        self.tell(News::Opened, now);
+        self.tell(News::Opened, self.of(left), now);
         Turn::Opened
     }
 
-    fn tell(&mut self, news: News, at: Timestamp) {
-        self.outgoing.extend(Addressee::ALL.map(|to| Outgoing {
-            news,
-            to,
-            at,
-            failures: self.failures.clone(),
-            claimed_until: None,
-        }));
+    fn tell(&mut self, news: News, failures: Failures, at: Timestamp) {
+        let tell =
+            |to| Outgoing { news, to, at, failures: failures.clone(), claimed_until: None, texted: None };
+        self.outgoing.extend(Addressee::ALL.map(tell));
     }
 
-    /// What the caller is to send now: the first that waits for each addressee, unless somebody else is
-    /// sending it.
+    /// Whether the group wait is over.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp, policy: &Policy) -> bool {
+        self.due(policy).is_some_and(|due| now >= due)
+    }
+
+    fn due(&self, policy: &Policy) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Pending { since } => since.checked_add(policy.group_wait).ok(),
+            _ => None,
+        }
+    }
+
+    /// In how long somebody must look at it, where that is before the next minute and nobody was asked to bring it about.
+    /// The caller is to.
+    #[must_use]
+    pub fn wake(&mut self, now: Timestamp, policy: &Policy) -> Option<SignedDuration> {
+        let due = self.due(policy)?;
+        let wait = now.duration_until(due).max(SignedDuration::ZERO);
+        if wait > MINUTE || self.wakes_at.is_some_and(|at| at >= due) {
+            return None;
+        }
+        self.wakes_at = Some(due);
+        Some(wait)
+    }
+
+    /// What the caller is to send now: the first that waits for each addressee, unless somebody else is sending it.
     #[must_use]
     pub fn claim(&mut self, now: Timestamp) -> Vec<Outgoing> {
-        let claim = |to| {
-            let first = self.outgoing.iter_mut().find(|outgoing| outgoing.to == to)?;
-            if first.claimed_until.is_some_and(|until| now < until) {
-                return None;
+        Addressee::ALL.into_iter().filter_map(|to| Outgoing::claim(&mut self.outgoing, to, now)).collect()
+    }
+
+    /// Writes down what became of the message to the manager. ICT's of the same news says so.
+    pub fn texted(&mut self, message: &Outgoing, became: Texted, now: Timestamp) {
+        if let Texted::Waits { until } = became {
+            for waits in self.outgoing.iter_mut().filter(|outgoing| outgoing.id() == message.id()) {
+                waits.claimed_until = Some(until);
             }
-            first.claimed_until = Some(now + LEASE);
-            Some(first.clone())
-        };
-        Addressee::ALL.into_iter().filter_map(claim).collect()
+        }
+        if became.is_final() {
+            self.sent(message, now);
+            for alert in self.outgoing.iter_mut().filter(|other| other.is_same_news(message)) {
+                alert.texted = Some(became);
+            }
+        }
     }
 
     /// Takes off the list what was sent now.
@@ -184,6 +248,13 @@ impl Incident {
     }
 }
 
+impl Heard {
+    /// Ours is the later clock, unless it is wrong.
+    fn since(&self) -> Timestamp {
+        self.failures.first.min(self.at)
+    }
+}
+
 /// Failures summed up: the same sum in whatever order they are added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
@@ -192,6 +263,8 @@ pub struct Failures {
     pub last: Timestamp,
     /// Where the last came from.
     pub source: String,
+    #[serde(default, skip_serializing_if = "Tills::is_empty")]
+    pub tills: Tills,
 }
 
 impl Failures {
@@ -201,59 +274,26 @@ impl Failures {
         if (self.last, &self.source) < (other.last, &other.source) {
             (self.last, self.source) = (other.last, other.source);
         }
+        self.tills.add(other.tills);
     }
 }
 
 impl<'a> FromIterator<&'a RejectedSale> for Failures {
     fn from_iter<I: IntoIterator<Item = &'a RejectedSale>>(sales: I) -> Self {
-        let none = Self { count: 0, first: Timestamp::MAX, last: Timestamp::MIN, source: String::new() };
+        let none = Self {
+            count: 0,
+            first: Timestamp::MAX,
+            last: Timestamp::MIN,
+            source: String::new(),
+            tills: Tills::default(),
+        };
         sales.into_iter().fold(none, |mut sum, sale| {
             let (first, last) = (sale.rejected_at, sale.rejected_at);
-            sum.add(Self { count: 1, first, last, source: sale.origin.source.to_string() });
+            let tills = sale.till.clone().into_iter().collect();
+            sum.add(Self { count: 1, first, last, source: sale.origin.source.to_string(), tills });
             sum
         })
     }
-}
-
-/// Something to tell somebody, with the failures as they were when it was news.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outgoing {
-    pub news: News,
-    pub to: Addressee,
-    pub at: Timestamp,
-    pub failures: Failures,
-    /// Until then it is in the hands of whoever sends it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claimed_until: Option<Timestamp>,
-}
-
-impl Outgoing {
-    /// Its name among all that an incident ever sends.
-    #[must_use]
-    pub fn id(&self) -> String {
-        format!("{} {:?} {:?}", self.at, self.news, self.to)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum News {
-    Opened,
-    StillOpen,
-    Over,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Addressee {
-    /// By text message.
-    Manager,
-    /// By whatever subscribes to the alerts.
-    Ict,
-}
-
-impl Addressee {
-    const ALL: [Self; 2] = [Self::Manager, Self::Ict];
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use futures::future::join_all;
 use jiff::Timestamp;
 use kassa::till::{Format, Till};
+use kassa_bus::attention::{Attention, Unbooked};
 use kassa_bus::jwe::Jwe;
 use kassa_bus::message::{Envelope, Reason, RejectedSale, SealedWith};
-use kassa_bus::{Clock, Message};
+use kassa_bus::{Clock, Message, SaleId};
 use kassa_pipeline::event::envelope_hash;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -110,8 +111,7 @@ async fn ten_sold_in_the_open(cloud: &Cloud) -> Vec<String> {
 
 /// What the alerter writes of an incident that people are to be told of, without each service it uses.
 pub async fn alerter_in_every_failure(cloud: &Cloud) -> Vec<String> {
-    // given an incident of its own, that no deployed function attends to, of a shop that sells nothing meanwhile, as
-    // that would be the end of it
+    // given an incident of its own, that no deployed function attends to, of sales that are not booked
     let table = format!("logs-{}", Uuid::now_v7());
     cloud.boto(&format!("{}\nprint('null')", create_table(&table))).await;
     let proxy = Proxy::start(&cloud.endpoint).await;
@@ -123,6 +123,16 @@ pub async fn alerter_in_every_failure(cloud: &Cloud) -> Vec<String> {
     ];
     let alerter = Function::start(cloud, "decrypt-error-alerter", &settings).await;
     alerter.api.invoke(ten_rejected_of(cloud, "AMIS2", "AMIS1").await).await.unwrap();
+    let client = aws_sdk_dynamodb::Client::new(&cloud.sdk_config().await);
+    let (list, shop) = (Attention::new(client, "kassa-local-shops"), "AMIS2".parse().unwrap());
+    let unbooked = Unbooked {
+        sale_id: SaleId::new(Timestamp::now()),
+        reason: Reason::WrongKey,
+        till: None,
+        sealed_with: None,
+        since: Timestamp::now(),
+    };
+    list.put(&shop, &unbooked).await.unwrap();
     // when it cannot look at it, and then cannot send
     for service in ["dynamodb.*", "sns.*"] {
         proxy.throttle(service, 1.0, 7);
@@ -130,6 +140,7 @@ pub async fn alerter_in_every_failure(cloud: &Cloud) -> Vec<String> {
         proxy.calm();
         assert!(answer.is_err(), "without {service}: {answer:?}");
     }
+    list.remove(&shop, &unbooked.sale_id).await.unwrap();
     alerter.said()
 }
 

@@ -37,7 +37,7 @@ fn a_subscriber_is_told_what_it_needs_and_no_more() {
         told(AUDITOR, &[shops, &keys, "AUDIT_TRIALS=20", "AUDIT_TRIAL_RATE=600"]);
         let when = ["GROUP_WAIT=30s", "REPEAT_INTERVAL=4h", "RESOLVE_AFTER=10m"];
         let sms = ["SMS_SENDER=Kassa", "SMS_MAX_PRICE=0.50"];
-        told(ALERTER, &[&[shops, alerts], &when[..], &sms].concat());
+        told(ALERTER, &[&[shops, alerts, "QUEUE_URL=DecryptErrorAlerterQueue"], &when[..], &sms].concat());
         let anywhere = stage == "local";
         told(
             WEBHOOK,
@@ -86,7 +86,8 @@ fn a_subscribers_role_may_do_what_it_does_and_no_more() {
         let keys = [format!("{key}key/* if {named}"), format!("{key}alias/kassa-{stage}-*")];
         may(AUDITOR, &brought, &[&shops[..], &[&keys[0], &keys[1]]].concat());
         let phones = "sns:Publish not arn:${AWS::Partition}:sns:*:*:*";
-        may(ALERTER, &brought, &[&shops[..], &["sns:Publish AlertsTopic", phones]].concat());
+        let itself = "sqs:SendMessage DecryptErrorAlerterQueue.Arn";
+        may(ALERTER, &brought, &[&shops[..], &[itself, "sns:Publish AlertsTopic", phones]].concat());
         let drains = match stage {
             // The emulator's name for the same rights.
             "local" => ["ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"],
