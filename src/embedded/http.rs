@@ -38,6 +38,15 @@ pub(super) struct Door {
 }
 
 impl Door {
+    pub(super) fn new(
+        accept: Accept,
+        (bus, metrics, tracer): (Arc<LocalBus>, Metrics, Tracer),
+        places: Arc<Places>,
+        access: Access,
+    ) -> Self {
+        Self { accept, bus, metrics, tracer, places, access }
+    }
+
     /// The tills' routes beside the console's, of which API Gateway has none.
     pub(super) fn router(self, console: Router) -> Router {
         Router::new()

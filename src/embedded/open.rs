@@ -190,14 +190,8 @@ impl OpenShop {
         let console = sight.access.address(&occupant.url);
         tokio::spawn(seed(feed.clone(), questions.clone(), up.clock.clone()));
         let places = places(tls.is_some());
-        let door = Door {
-            accept,
-            bus: bus.clone(),
-            metrics: metrics.clone(),
-            tracer: tracer.clone(),
-            places: places.clone(),
-            access: sight.access.clone(),
-        };
+        let parts = (bus.clone(), metrics.clone(), tracer.clone());
+        let door = Door::new(accept, parts, places.clone(), sight.access.clone());
         let door = door.router(console::router(sight));
         // From here on sales come in, and nothing may fail.
         folder.announce(&occupant)?;
