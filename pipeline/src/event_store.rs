@@ -248,7 +248,7 @@ impl EventStore {
         let stream = EventKey::stream(shop, date);
         let mut events = Vec::new();
         let (from, to) = TELLING_TIME;
-        let ahead = SaleId::made_from(latest(now));
+        let ahead = SaleId::made_from(latest(now)).min(to.to_owned());
         for (from, to) in [(from, &*ahead), (&*ahead, to), OTHERS] {
             let query = self
                 .client
