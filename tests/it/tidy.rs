@@ -151,6 +151,7 @@ fn decisions_are_pure() {
         "problem_type",
         "outcome",
         "overdue",
+        "own_rows",
         "standing",
         "sweep",
         "tries",
