@@ -53,7 +53,7 @@ async fn check_names_a_changed_till_counter_time_amount_total_day_and_envelope()
         let was = std::cell::RefCell::new(Value::Null);
         world
             .rewrites(event, |body| {
-                *was.borrow_mut() = std::mem::replace(body.pointer_mut(place).unwrap(), value.clone())
+                *was.borrow_mut() = std::mem::replace(body.pointer_mut(place).unwrap(), value.clone());
             })
             .await;
         let told = world.told().await;

@@ -152,6 +152,7 @@ fn decisions_are_pure() {
         "problem_type",
         "outcome",
         "overdue",
+        "own_rows",
         "standing",
         "sweep",
         "tries",
