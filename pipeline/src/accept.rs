@@ -85,7 +85,8 @@ impl Accept {
     async fn accept(&self, post: Post<'_>) -> Result<Answer, Problem> {
         let now = self.clock.now();
         let trace = trace::current().or(post.trace);
-        let origin = Origin { source: post.client.into(), accepted_at: now, attempt: 1, opened_with: None, trace };
+        let origin =
+            Origin { source: post.client.into(), accepted_at: now, attempt: 1, opened_with: None, trace };
         let posts = request::parse(post.body)?;
         let shop = self.shop(posts.shop_id()).await?;
         if !self.publisher.has_room(Topic::ToDecrypt, &shop.shop_id) {

@@ -139,8 +139,7 @@ impl AttentionList {
         while *pages > 0 {
             *pages -= 1;
             let page = self.store.between(shop, day, ("0", ":"), at.cursor.take()).await?;
-            let mut complete: Vec<_> =
-                page.events.iter().filter_map(|event| at.sales.take(event)).collect();
+            let mut complete: Vec<_> = page.events.iter().filter_map(|event| at.sales.take(event)).collect();
             at.cursor = page.next;
             if at.cursor.is_none() {
                 complete.extend(std::mem::take(&mut at.sales).rest());

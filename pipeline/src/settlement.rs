@@ -181,8 +181,8 @@ impl Sales {
 mod tests {
     use super::*;
     use crate::event::{Accepted, Event, Fact, Recorded, Rejected, envelope_hash};
-    use kassa_bus::{Network, Totals};
     use kassa_bus::message::{Envelope, Reason};
+    use kassa_bus::{Network, Totals};
     use proptest::prelude::*;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,8 +198,11 @@ mod tests {
         let sealed = Envelope::Sealed { sealed: format!("envelope {envelope}") };
         let envelope = envelope_hash(&sealed);
         let fact = match what {
-            What::Accepted => Fact::Accepted(Accepted { envelope: sealed, source: Network::default(), revocations: None }),
+            What::Accepted => {
+                Fact::Accepted(Accepted { envelope: sealed, source: Network::default(), revocations: None })
+            }
             What::Rejected | What::RejectedOfOld => Fact::Rejected(Rejected {
+                till: None,
                 reason: Reason::WrongKey,
                 detail: String::new(),
                 sealed_with: None,
@@ -209,6 +212,8 @@ mod tests {
             What::Recorded => Fact::Recorded(Recorded {
                 decrypted_at: None,
                 dated: None,
+                attempt: None,
+                opened_with: None,
                 lines: Vec::new(),
                 totals: Totals::default(),
                 business_date: "2026-11-22".parse().unwrap(),

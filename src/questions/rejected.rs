@@ -224,7 +224,8 @@ impl Questions {
                 continue;
             }
             let fact = Fact::Dropped(Dropped { letter: None, why: why.as_str().to_owned() });
-            let event = Event { shop_id: shop_id.clone(), sale_id: sale_id.clone(), at: now, trace: None, fact };
+            let event =
+                Event { shop_id: shop_id.clone(), sale_id: sale_id.clone(), at: now, trace: None, fact };
             self.books.events.append(&event).await?;
             self.books.attention.remove(&shop_id, &sale_id).await?;
             given_up.push(sale_id);

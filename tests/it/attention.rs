@@ -384,9 +384,10 @@ async fn a_folder_of_before_there_was_a_list_has_one_once_it_is_opened() {
             envelope: hash,
             attempt: 1,
         };
-        for fact in
-            [Fact::Accepted(Accepted { envelope, source: "192.0.2.7".into() }), Fact::Rejected(rejected)]
-        {
+        for fact in [
+            Fact::Accepted(Accepted { envelope, source: "192.0.2.7".into(), revocations: None }),
+            Fact::Rejected(rejected),
+        ] {
             let event =
                 Event { shop_id: shop("AMIS1"), sale_id: uuid(1).parse().unwrap(), at, trace: None, fact };
             store.events.append(&event).await.unwrap();

@@ -69,6 +69,7 @@ impl World {
             feed,
             access: Access::Loopback,
             clock: self.clock(),
+            reach: String::new(),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}{path}", listener.local_addr().unwrap());
@@ -182,7 +183,7 @@ async fn a_sale_whose_id_is_of_days_to_come_settles_and_is_found_like_any_other(
     let world = World::open().await;
     let id = world.sells_at(world.time() + days(400)).await;
     is(&world.sale(&id).await, Status::Recorded);
-    let outcome = world.accept.outcome("AMIS1", &id, "192.0.2.7").await;
+    let outcome = world.accept.outcome("AMIS1", &id, "192.0.2.7".into()).await;
     assert!(outcome.body.contains("recorded"), "{}", outcome.body);
     assert!(world.page(&format!("/sales/AMIS1/{id}")).await.contains("recorded"));
     // given one that was accepted and whose message was lost
@@ -190,7 +191,7 @@ async fn a_sale_whose_id_is_of_days_to_come_settles_and_is_found_like_any_other(
     let inside = content(&lost, NOON, &[("98", "1", "18.95")]);
     world.posts(world.seal_for("AMIS1", "AMIS1", &lost, &inside).await).await;
     world.post.waiting.lock().unwrap().clear();
-    let outcome = world.accept.outcome("AMIS1", &lost, "192.0.2.7").await;
+    let outcome = world.accept.outcome("AMIS1", &lost, "192.0.2.7".into()).await;
     assert!(outcome.body.contains("pending"), "{}", outcome.body);
     // then it is sent on its way again, and is recorded
     let filter = ReconcileFilter { shop: None, dry_run: false };

@@ -10,7 +10,7 @@ use kassa::questions::Status;
 use kassa::questions::reconcile::ReconcileFilter;
 use kassa_bus::message::{Envelope, Reason};
 use kassa_bus::table::{n, s};
-use kassa_bus::{Clock, Metric, SaleId, Settings, ShopId, Subscriber, Topic};
+use kassa_bus::{Clock, Metric, Network, SaleId, Settings, ShopId, Subscriber, Topic};
 use kassa_pipeline::envelope_limit::UNJUDGED;
 use kassa_pipeline::event::{Accepted, Event, EventKey, Fact, Rejected, StoredEvent, envelope_hash};
 use kassa_pipeline::event_store::{SHOWN_OF_A_KIND, Scan, to_item};
@@ -41,8 +41,8 @@ impl World {
         self.post.waiting.lock().unwrap().len()
     }
 
-    async fn told(&self, id: &str) -> Value {
-        serde_json::from_str(&self.accept.outcome("AMIS1", id, "192.0.2.1").await.body).unwrap()
+    async fn outcome_of(&self, id: &str) -> Value {
+        serde_json::from_str(&self.accept.outcome("AMIS1", id, "192.0.2.1".into()).await.body).unwrap()
     }
 
     /// What is lost on its way.
@@ -120,7 +120,7 @@ async fn eight_envelopes_of_a_sale_are_unjudged_at_once_and_its_till_gets_in_wit
     world.passes(SECOND);
     assert_eq!(world.posts(world.junk(&id).await).await.status, 202);
     world.settle().await;
-    assert_eq!(world.told(&id).await["status"], "recorded");
+    assert_eq!(world.outcome_of(&id).await["status"], "recorded");
     assert_eq!(world.balanced().await.recorded, 2);
 }
 
@@ -234,7 +234,7 @@ async fn a_sale_that_is_stuck_beside_a_strangers_rejected_rubbish_is_pending_to_
     world.posts(world.junk(&id).await).await;
     world.settle().await;
     is(&world.sale(&id).await, Status::Rejected);
-    assert_eq!(world.told(&id).await["status"], "rejected");
+    assert_eq!(world.outcome_of(&id).await["status"], "rejected");
     world.posts(world.sealed(&id, LINES).await).await;
     world.lost();
     // then it is pending, whether rejections say whose they are in their keys or, as before, in their bodies
@@ -243,7 +243,7 @@ async fn a_sale_that_is_stuck_beside_a_strangers_rejected_rubbish_is_pending_to_
             of_old(&world, &id).await;
         }
         is(&world.sale(&id).await, Status::Pending);
-        assert_eq!(world.told(&id).await["status"], "pending");
+        assert_eq!(world.outcome_of(&id).await["status"], "pending");
         let check = world.balanced().await;
         assert_eq!((check.accepted, check.rejected, check.pending), (1, 0, 1));
         assert_eq!(world.after_minutes(2).await, (1.0, 0.0));
@@ -252,7 +252,7 @@ async fn a_sale_that_is_stuck_beside_a_strangers_rejected_rubbish_is_pending_to_
     assert_eq!(world.after_minutes(2).await.0.to_string(), "1");
     world.settle().await;
     is(&world.sale(&id).await, Status::Recorded);
-    assert_eq!(world.told(&id).await["status"], "recorded");
+    assert_eq!(world.outcome_of(&id).await["status"], "recorded");
     assert_eq!(world.after_minutes(1).await, (0.0, 0.0));
     assert_eq!(world.balanced().await.recorded, 1);
 }
@@ -285,12 +285,15 @@ async fn of_a_sale_with_hundreds_of_envelopes_little_is_read_at_once_and_the_tru
         fact,
     };
     let sealed = |n: usize| Envelope::Sealed { sealed: format!("junk {n}") };
-    let accepted = |n| event(Fact::Accepted(Accepted { envelope: sealed(n), source: String::new() }));
+    let accepted = |n| {
+        event(Fact::Accepted(Accepted { envelope: sealed(n), source: Network::default(), revocations: None }))
+    };
     let rejected = |n| {
         event(Fact::Rejected(Rejected {
             reason: Reason::Malformed,
             detail: "junk".into(),
             sealed_with: None,
+            till: None,
             envelope: envelope_hash(&sealed(n)),
             attempt: 1,
         }))
@@ -317,7 +320,7 @@ async fn of_a_sale_with_hundreds_of_envelopes_little_is_read_at_once_and_the_tru
     let sale = world.sale(&id).await;
     is(&sale, Status::Pending);
     assert_eq!((sale.events.len(), sale.more), (2 * SHOWN_OF_A_KIND, true));
-    assert_eq!(world.told(&id).await["status"], "pending");
+    assert_eq!(world.outcome_of(&id).await["status"], "pending");
     world.passes(MINUTE * 5);
     assert_eq!(world.after_minutes(1).await, (1.0, 0.0));
     assert_eq!(world.on_their_way(), 1);
@@ -335,7 +338,7 @@ async fn of_a_sale_with_hundreds_of_envelopes_little_is_read_at_once_and_the_tru
     world.posts(world.sealed(&id, LINES).await).await;
     world.settle().await;
     is(&world.sale(&id).await, Status::Recorded);
-    assert_eq!(world.told(&id).await["status"], "recorded");
+    assert_eq!(world.outcome_of(&id).await["status"], "recorded");
     assert_eq!(world.balanced().await.recorded, 1);
 }
 
@@ -398,7 +401,8 @@ async fn what_cannot_be_read_of_one_shop_keeps_no_sale_of_another_waiting() {
         let (shop_id, sale_id) = ids(id);
         let fact = Fact::Accepted(Accepted {
             envelope: Envelope::Sealed { sealed: format!("x{id}") },
-            source: String::new(),
+            source: Network::default(),
+            revocations: None,
         });
         Event { shop_id, sale_id, at: NOON.parse().unwrap(), trace: None, fact }.to_stored()
     };

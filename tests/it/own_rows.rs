@@ -135,7 +135,7 @@ async fn rows_of_before_there_was_a_limit_are_moved_to_the_one_that_is_shared() 
     let before = turnover(&world.figures().await);
 
     // when something is sold that nobody declared, by a projection that begins
-    let project = Project::new(world.store.read_model.clone(), Metrics::default(), Clock::system());
+    let project = project_of(&world);
     world.posts(world.sealed(&uuid(2), &[("9000001", "1", "1.01")]).await).await;
     world.pass_on().await;
     let last = world.stream(0, 50).await.pop().unwrap();
@@ -148,6 +148,11 @@ async fn rows_of_before_there_was_a_limit_are_moved_to_the_one_that_is_shared() 
     assert_eq!((undeclared(&rows), rows["s-other"].0), (OWN_ROWS, amount("250")));
     assert_eq!(Some(turnover(&rows)), before.checked_add(amount("1.01")));
     world.balanced().await;
+}
+
+fn project_of(world: &World) -> Project {
+    let store = &world.store;
+    Project::new(store.read_model.clone(), store.attention(), Metrics::default(), Clock::system())
 }
 
 /// A sale of these items, as it is recorded.
@@ -167,6 +172,9 @@ fn recorded(n: usize, items: impl Iterator<Item = u64>) -> Event {
         seq: None,
         sold_at: None,
         decrypted_at: None,
+        dated: None,
+        attempt: None,
+        opened_with: None,
         key: None,
         signed_by: None,
         content: String::new(),
@@ -196,7 +204,7 @@ async fn projections_of_several_shards_in_any_order_and_cut_end_with_the_rows_of
         }
 
         // when two projections take them, each what its shard brings, some of it again, and neither knowing of the other
-        let project = || Project::new(world.store.read_model.clone(), Metrics::default(), Clock::system());
+        let project = || project_of(&world);
         let shards = [("even", project()), ("odd", project())];
         let message = |n: usize, shard: &str| sales[n].to_stored().into_message((n + 1).to_string(), shard);
         let order: Vec<usize> = if seed % 2 == 0 { (0..8).rev().collect() } else { (0..8).collect() };
@@ -255,7 +263,10 @@ async fn a_check_ends_while_sales_flow_and_names_what_is_wrong_all_the_same() {
             let Position { sequence, .. } = from.position().unwrap().unwrap();
             let next = Sequence((sequence.0.parse::<u64>().unwrap() + 1).to_string());
             let to = Position { sequence: next, partial: None };
-            read_model.step(SHARD, (&from, &to), &Sums::new(), &HashMap::new(), now()).await.unwrap();
+            read_model
+                .step(SHARD, (&from, &to), &Sums::new(), &HashMap::new(), Timestamp::now())
+                .await
+                .unwrap();
         }
     };
     let check = async {

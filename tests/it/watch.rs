@@ -245,11 +245,8 @@ async fn a_look_that_has_read_enough_goes_on_where_it_stopped() {
     let world = World::open().await;
     let accepts = |n: i64| {
         let envelope = Envelope::Sealed { sealed: String::new() };
-        let fact = Fact::Accepted(Accepted {
-            envelope,
-            source: kassa_bus::Network::default(),
-            revocations: None,
-        });
+        let fact =
+            Fact::Accepted(Accepted { envelope, source: kassa_bus::Network::default(), revocations: None });
         let (shop_id, sale_id) = ("AMIS1".parse().unwrap(), uuid(n * 10).parse().unwrap());
         let event = Event { shop_id, sale_id, at: at("12:00:00"), trace: None, fact };
         let events = world.store.events.clone();

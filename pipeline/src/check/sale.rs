@@ -74,12 +74,7 @@ impl<'a> SaleCheck<'a> {
         }
     }
 
-    async fn compare(
-        &self,
-        event: &StoredEvent,
-        read: &Event,
-        check: &mut Check,
-    ) -> Result<(), TableError> {
+    async fn compare(&self, event: &StoredEvent, read: &Event, check: &mut Check) -> Result<(), TableError> {
         let EventKey { stream, event: name } = &event.key;
         match &read.fact {
             Fact::Accepted(_) if read.key() != event.key => {
@@ -121,7 +116,8 @@ impl<'a> SaleCheck<'a> {
         };
         if let Some(shop) = shop.filter(|_| event.version > 1) {
             let zone = shop.zone();
-            let days = [accepted_at, event.at].map(|at| business_date(*sold_at, &event.sale_id, at, &zone).date);
+            let days =
+                [accepted_at, event.at].map(|at| business_date(*sold_at, &event.sale_id, at, &zone).date);
             if !days.contains(&recorded.business_date) {
                 let (is, zone) = (recorded.business_date, &shop.time_zone);
                 wrong.push(format!("business_date is {is}, in {zone} it must be {}", days[0]));
@@ -130,7 +126,11 @@ impl<'a> SaleCheck<'a> {
         Ok(wrong)
     }
 
-    async fn accepted_at(&self, event: &StoredEvent, envelope: &str) -> Result<Option<Timestamp>, TableError> {
+    async fn accepted_at(
+        &self,
+        event: &StoredEvent,
+        envelope: &str,
+    ) -> Result<Option<Timestamp>, TableError> {
         if let Some(at) = self.accepted.get(envelope) {
             return Ok(Some(*at));
         }
