@@ -50,8 +50,8 @@ impl Made {
     /// And what will be in it, once nobody else can make any of it.
     fn with_shop(mut self, path: &Path, lock: bool) -> Self {
         let (database, keys) = (path.join(DATABASE), path.join(KEYS));
-        // The log of a database that was there has what was written to it.
-        if !database.exists() {
+        // What a database was written is in its log, also where the one of the two is lost.
+        if ![&database, &log_of(&database)].into_iter().any(|file| file.exists()) {
             self.files = vec![log_of(&database), index_of(&database), database];
         }
         if lock {
@@ -217,7 +217,7 @@ impl DataFolder {
         match lock.try_lock() {
             // Whoever had it may have failed to open it, and have removed it meanwhile.
             Ok(()) if !is_at(&lock, &file) => Err(OpenError::Busy { folder: path.to_owned() }),
-            Ok(()) if !can_be_written(path).map_err(io)? => Self::copied(path, Some(lock)),
+            Ok(()) if !can_be_written(path) => Self::copied(path, Some(lock)),
             Ok(()) => {
                 // What stands there is of somebody who is gone.
                 lock.set_len(0).map_err(io)?;
@@ -307,16 +307,11 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether the tables in a folder can be written, and the log beside them.
-fn can_be_written(path: &Path) -> std::io::Result<bool> {
-    let database = || match OpenOptions::new().write(true).open(path.join(DATABASE)) {
-        Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
-        opened => opened.map(drop),
-    };
-    match tempfile::tempfile_in(path).map(drop).and_then(|()| database()) {
-        Err(why) if is_read_only(&why) => Ok(false),
-        tried => tried.map(|()| true),
-    }
+/// Whether the tables in a folder can be written, and the log beside them. What else may be wrong shows when they are opened.
+fn can_be_written(path: &Path) -> bool {
+    let beside = tempfile::tempfile_in(path).map(drop);
+    let tables = OpenOptions::new().write(true).open(path.join(DATABASE)).map(drop);
+    [beside, tables].iter().all(|tried| !matches!(tried, Err(why) if is_read_only(why)))
 }
 
 /// Copies a file into one that is its owner's only, whatever the mode of the first.

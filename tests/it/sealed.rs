@@ -37,7 +37,7 @@ fn sold(id: &str) -> String {
 
 /// Each character as JSON may write it.
 fn escaped(text: &str) -> String {
-    text.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect()
+    text.chars().fold(String::new(), |all, c| format!("{all}\\u{:04x}", u32::from(c)))
 }
 
 #[tokio::test]

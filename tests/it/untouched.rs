@@ -91,6 +91,13 @@ fn a_shop_that_does_not_open_leaves_no_folder_and_no_mode_behind() {
     let before = all_of(&damaged);
     one_error(&opens(&damaged, &["--listen", free]), "damaged");
     assert_eq!(all_of(&damaged), before);
+    // a log whose database is lost least of all: what was sold is in it
+    let lost = folder.path().join("lost");
+    fs::create_dir(&lost).unwrap();
+    fs::write(lost.join("shop.db-wal"), "what was sold".repeat(100)).unwrap();
+    let before = all_of(&lost);
+    one_error(&opens(&lost, &["--listen", free]), "the log beside it is not");
+    assert_eq!(all_of(&lost), before);
     one_error(&opens(Path::new("/proc/nowhere/shop"), &["--listen", free]), "cannot use /proc/nowhere/shop");
     one_error(&opens(&shops, &["--listen", free]), "cannot use");
 }
