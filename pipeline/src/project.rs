@@ -3,6 +3,8 @@
 /// Which of a batch's postings go to which rows.
 mod routing;
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use kassa_bus::attention::Attention;
@@ -10,10 +12,11 @@ use kassa_bus::{
     Clock, Intake, Message, Metric, Metrics, Retry, SaleId, ShopId, Source, Subscriber, Subscription, Verdict,
 };
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 use self::routing::{Placed, Routing, Step, steps};
 use crate::checkpoint::Checkpoint;
-use crate::event::{RECORDED, StoredEvent, Unreadable};
+use crate::event::{RECORDED, REJECTED, StoredEvent, Unreadable};
 use crate::last_at::believe;
 use crate::posting::{Position, RowKey, Sequence, postings};
 use crate::read_model::{ReadModel, STEP_ROWS, StepError, TRIES};
@@ -29,14 +32,27 @@ pub struct Project {
     metrics: Metrics,
     clock: Clock,
     routing: Routing,
+    /// Sales that the stream said are rejected, and not yet that they are recorded. A process that begins knows none: of those
+    /// of before, the next minute finds out.
+    rejected: Mutex<HashSet<(ShopId, SaleId)>>,
 }
+
+/// Rejected sales that are known, at most.
+const REJECTED_KNOWN: usize = 10_000;
 
 impl Project {
     pub const NAME: &str = "project";
 
     #[must_use]
     pub fn new(read_model: ReadModel, attention: Attention, metrics: Metrics, clock: Clock) -> Self {
-        Self { routing: Routing::new(read_model.clone()), read_model, attention, metrics, clock }
+        Self {
+            routing: Routing::new(read_model.clone()),
+            read_model,
+            attention,
+            metrics,
+            clock,
+            rejected: Mutex::default(),
+        }
     }
 
     #[must_use]
@@ -56,7 +72,8 @@ impl Project {
     async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
         let shard = batch.first().and_then(|m| m.attributes.get("shard")).map_or("", String::as_str);
         let now = self.clock.now();
-        let Readable { events, again, unreadable } = readable(batch, now);
+        let mut rejected = self.rejected.lock().await;
+        let Readable { events, again, unreadable } = readable(batch, &mut rejected, now);
         let mut checkpoint = self.read_model.checkpoint(shard).await?;
         let before = checkpoint.position().unwrap_or_else(|error| {
             // Nobody knows what rows contain, and sales that were not projected come here: better than to stop for good.
@@ -70,8 +87,9 @@ impl Project {
                 return Err(TableError::from(error).into());
             }
         }
-        for (shop, sale) in &again {
-            self.attention.remove(shop, sale).await?;
+        for sale in &again {
+            self.attention.remove(&sale.0, &sale.1).await?;
+            rejected.remove(sale);
         }
         // Not before the batch is done with, which comes again as often as it fails.
         self.metrics.count(Metric::UnreadableEvents, unreadable);
@@ -123,13 +141,26 @@ impl Project {
 
 /// A batch's recorded sales, and how many there are that this code cannot read. Such a one must not hold up the shard:
 /// it stays in the event store, `check` tells of it, and a rebuild by code that can read it counts it.
-fn readable(batch: &[Message], now: Timestamp) -> Readable {
+fn readable(batch: &[Message], rejected: &mut HashSet<(ShopId, SaleId)>, now: Timestamp) -> Readable {
     let mut readable = Readable::default();
-    for message in batch.iter().filter(|message| is_recorded(message)) {
+    for message in batch {
+        if is_of(message, REJECTED)
+            && let Ok(event) = StoredEvent::from_message(message)
+        {
+            if rejected.len() >= REJECTED_KNOWN {
+                rejected.clear();
+            }
+            rejected.insert((event.shop_id, event.sale_id));
+        }
+        if !is_of(message, RECORDED) {
+            continue;
+        }
         match read(message, now) {
-            Ok((placed, again)) => {
+            Ok((placed, sale, is_again)) => {
                 readable.events.push(placed);
-                readable.again.extend(again);
+                if is_again || rejected.contains(&sale) {
+                    readable.again.push(sale);
+                }
             }
             Err(error) => {
                 readable.unreadable += 1;
@@ -143,8 +174,8 @@ fn readable(batch: &[Message], now: Timestamp) -> Readable {
 #[derive(Default)]
 struct Readable {
     events: Vec<Placed>,
-    /// Sales that had been rejected and were put through again: they need no attention any more. Of others that had been,
-    /// the next minute finds out.
+    /// Sales that had been rejected, and are recorded: put through again, or from another envelope. They need no attention any
+    /// more.
     again: Vec<(ShopId, SaleId)>,
     unreadable: u64,
 }
@@ -174,17 +205,18 @@ pub fn recorded_at(message: &Message) -> Option<Timestamp> {
     message.attributes.get("at")?.parse().ok()
 }
 
-fn is_recorded(message: &Message) -> bool {
-    message.attributes.get("kind").is_some_and(|kind| kind == RECORDED)
+fn is_of(message: &Message, kind: &str) -> bool {
+    message.attributes.get("kind").is_some_and(|is| is == kind)
 }
 
-fn read(message: &Message, now: Timestamp) -> Result<(Placed, Option<(ShopId, SaleId)>), Unreadable> {
+/// What is projected, of which sale, and whether that was put through again.
+fn read(message: &Message, now: Timestamp) -> Result<(Placed, (ShopId, SaleId), bool), Unreadable> {
     let event = StoredEvent::from_message(message)?;
     let recorded = event.recorded()?;
     let mut postings = postings(&event.shop_id, event.at, &recorded);
     believe(&mut postings, now);
     let placed = (Sequence(message.id.clone()), postings);
-    Ok((placed, recorded.attempt.map(|_| (event.shop_id, event.sale_id))))
+    Ok((placed, (event.shop_id, event.sale_id), recorded.attempt.is_some()))
 }
 
 impl From<StepError> for TableError {

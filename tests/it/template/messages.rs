@@ -102,8 +102,7 @@ fn the_stream_is_tried_again_for_as_long_as_it_lasts_and_what_is_given_up_is_tol
             .retain(|key, _| !["FunctionName", "Enabled"].contains(&key.as_str()));
         let pattern = &mut mapping["FilterCriteria"]["Filters"][0]["Pattern"];
         *pattern = serde_json::from_str(pattern.as_str().unwrap()).unwrap();
-        let recorded =
-            json!({"eventName": ["INSERT"], "dynamodb": {"NewImage": {"kind": {"S": ["recorded"]}}}});
+        let recorded = json!({"eventName": ["INSERT"], "dynamodb": {"NewImage": {"kind": {"S": ["recorded", "rejected"]}}}});
         let wanted = json!({
             "EventSourceArn": {"Fn::GetAtt": ["EventsTable", "StreamArn"]},
             "StartingPosition": "TRIM_HORIZON",
