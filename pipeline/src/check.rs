@@ -49,7 +49,9 @@ pub async fn check(
     let (checkpoints, rows) = rows_at_checkpoints(read_model, registry).await?;
     let mut later = Later::than(&positions(&checkpoints, changes).await?, changes).await?;
     let mut tally = Tally::default();
-    rows.iter().for_each(|(shop, row)| tally.seek(shop, row));
+    for (shop, row) in &rows {
+        tally.seek(shop, row);
+    }
     for unreadable in registry.unreadable().await? {
         tally.mismatch(unreadable);
     }
