@@ -97,13 +97,10 @@ fn missing(alarm: &Alarm) -> Missing {
 pub fn reason(alarm: &Alarm, values: &[Option<f64>]) -> String {
     let Alarm { evaluation_periods: n, datapoints_to_alarm: m, period, .. } = alarm;
     let values = &values[values.len().saturating_sub(count(*n))..];
-    let measured = match values.iter().flatten().count() {
-        0 => "nothing".to_owned(),
-        _ => {
-            let show = |value: &Option<f64>| value.map_or_else(|| "nothing".to_owned(), short);
-            values.iter().map(show).collect::<Vec<_>>().join(", ")
-        }
-    };
+    let show = |value: &Option<f64>| value.map_or_else(|| "nothing".to_owned(), short);
+    let measured: Vec<String> = values.iter().map(show).collect();
+    let measured =
+        if values.iter().all(Option::is_none) { "nothing".to_owned() } else { measured.join(", ") };
     let threshold = short(alarm.threshold);
     let wrong = match alarm.comparison {
         Comparison::AtLeast => format!("{threshold} or more"),
