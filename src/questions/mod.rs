@@ -310,11 +310,14 @@ impl Questions {
         let Some(first) = events.first() else { return Ok(None) };
         let mut fold = SaleFold::new(first);
         events.iter().skip(1).for_each(|event| fold.take(event));
-        let status = if more {
+        let status = if more && fold.recorded == 0 {
             let finder = Finder { store: self.books.events.clone() };
             finder.settlement(&shop_id, sale).await?
         } else {
-            fold.judged().ok().filter(|judged| judged.accepted > 0).map(|judged| judged.settlement())
+            fold.judged()
+                .ok()
+                .filter(|judged| judged.accepted > 0 || judged.recorded)
+                .map(|judged| judged.settlement())
         };
         let status = status.map_or(Status::Pending, Status::from);
         let mut events: Vec<ShownEvent> = events.into_iter().map(ShownEvent::from).collect();

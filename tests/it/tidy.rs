@@ -152,8 +152,9 @@ fn decisions_are_pure() {
         "problem_type",
         "outcome",
         "overdue",
+        "envelope_limit",
         "own_rows",
-        "standing",
+        "settlement",
         "sweep",
         "tries",
     ]
