@@ -117,13 +117,13 @@ async fn opened_with_anothers_key_a_sale_must_still_be_its_shops() {
     let now = *world.now.lock().unwrap();
     let (amis1, till) = (shop("AMIS1"), "till-1".parse().unwrap());
     world.store.registry.tills.enrol(&amis1, &till, signer.key(), now).await.unwrap();
-    let signed = |n: i64, of: &str| {
+    let inside_signed = |n: i64, of: &str| {
         let inside = content(&uuid(n), NOON, LINES).replacen('{', &format!(r#"{{"shop_id":"{of}","#), 1);
         signer.sign(inside.replace("till-7", "till-1").as_bytes())
     };
     // given a sale that a till of the shop signed, and one that it signed for the other shop
     for (n, of) in [(1, "AMIS1"), (2, "AMIS2")] {
-        world.posts(world.seal_for("AMIS1", "AMIS2", &uuid(n), &signed(n, of)).await).await;
+        world.posts(world.seal_for("AMIS1", "AMIS2", &uuid(n), &inside_signed(n, of)).await).await;
     }
     // and one that nobody signed and that names the other shop, and a copy of one that came there
     let inside = content(&uuid(3), NOON, LINES).replacen('{', r#"{"shop_id":"AMIS2","#, 1);
