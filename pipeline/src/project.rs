@@ -3,8 +3,6 @@
 /// Which of a batch's postings go to which rows.
 mod routing;
 
-use std::collections::HashSet;
-
 use async_trait::async_trait;
 use jiff::Timestamp;
 use kassa_bus::attention::Attention;
@@ -12,7 +10,6 @@ use kassa_bus::{
     Clock, Intake, Message, Metric, Metrics, Retry, SaleId, ShopId, Source, Subscriber, Subscription, Verdict,
 };
 use std::sync::Arc;
-use tokio::sync::Mutex;
 
 use self::routing::{Placed, Routing, Step, steps};
 use crate::checkpoint::Checkpoint;
@@ -32,27 +29,14 @@ pub struct Project {
     metrics: Metrics,
     clock: Clock,
     routing: Routing,
-    /// Sales that the stream said are rejected, and not yet that they are recorded. A process that begins knows none: of those
-    /// of before, the next minute finds out.
-    rejected: Mutex<HashSet<(ShopId, SaleId)>>,
 }
-
-/// Rejected sales that are known, at most.
-const REJECTED_KNOWN: usize = 10_000;
 
 impl Project {
     pub const NAME: &str = "project";
 
     #[must_use]
     pub fn new(read_model: ReadModel, attention: Attention, metrics: Metrics, clock: Clock) -> Self {
-        Self {
-            routing: Routing::new(read_model.clone()),
-            read_model,
-            attention,
-            metrics,
-            clock,
-            rejected: Mutex::default(),
-        }
+        Self { routing: Routing::new(read_model.clone()), read_model, attention, metrics, clock }
     }
 
     #[must_use]
@@ -72,8 +56,7 @@ impl Project {
     async fn project(&self, batch: &[Message]) -> Result<(), Retry> {
         let shard = batch.first().and_then(|m| m.attributes.get("shard")).map_or("", String::as_str);
         let now = self.clock.now();
-        let mut rejected = self.rejected.lock().await;
-        let Readable { events, again, unreadable } = readable(batch, &mut rejected, now);
+        let Readable { events, again, unreadable } = readable(batch, &self.attention, now);
         let mut checkpoint = self.read_model.checkpoint(shard).await?;
         let before = checkpoint.position().unwrap_or_else(|error| {
             // Nobody knows what rows contain, and sales that were not projected come here: better than to stop for good.
@@ -87,9 +70,8 @@ impl Project {
                 return Err(TableError::from(error).into());
             }
         }
-        for sale in &again {
-            self.attention.remove(&sale.0, &sale.1).await?;
-            rejected.remove(sale);
+        for (shop, sale) in &again {
+            self.attention.remove(shop, sale).await?;
         }
         // Not before the batch is done with, which comes again as often as it fails.
         self.metrics.count(Metric::UnreadableEvents, unreadable);
@@ -141,16 +123,14 @@ impl Project {
 
 /// A batch's recorded sales, and how many there are that this code cannot read. Such a one must not hold up the shard:
 /// it stays in the event store, `check` tells of it, and a rebuild by code that can read it counts it.
-fn readable(batch: &[Message], rejected: &mut HashSet<(ShopId, SaleId)>, now: Timestamp) -> Readable {
+fn readable(batch: &[Message], attention: &Attention, now: Timestamp) -> Readable {
     let mut readable = Readable::default();
     for message in batch {
+        // On one machine, whose stream has recorded sales only, whoever rejects one has said so.
         if is_of(message, REJECTED)
             && let Ok(event) = StoredEvent::from_message(message)
         {
-            if rejected.len() >= REJECTED_KNOWN {
-                rejected.clear();
-            }
-            rejected.insert((event.shop_id, event.sale_id));
+            attention.hear(&event.shop_id, &event.sale_id);
         }
         if !is_of(message, RECORDED) {
             continue;
@@ -158,7 +138,7 @@ fn readable(batch: &[Message], rejected: &mut HashSet<(ShopId, SaleId)>, now: Ti
         match read(message, now) {
             Ok((placed, sale, is_again)) => {
                 readable.events.push(placed);
-                if is_again || rejected.contains(&sale) {
+                if is_again || attention.has_heard(&sale) {
                     readable.again.push(sale);
                 }
             }

@@ -49,7 +49,7 @@ impl Host for LocalHost {
     }
 
     fn attention(&self) -> Result<Attention, SettingError> {
-        Ok(self.store.attention())
+        Ok(self.store.attention.clone())
     }
 
     fn keys(&self) -> Result<Arc<dyn ShopKeys>, SettingError> {

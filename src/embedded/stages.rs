@@ -83,7 +83,7 @@ impl Stages<'_> {
         };
         let project = Project::new(
             self.store.read_model.clone(),
-            self.store.attention(),
+            self.store.attention.clone(),
             self.metrics.clone(),
             self.clock.clone(),
         );

@@ -31,6 +31,8 @@ pub struct Store {
     pub events: EventStore,
     pub registry: Registry,
     pub read_model: ReadModel,
+    /// Which sales were rejected and are not booked.
+    pub attention: Attention,
     pub stream: LocalStream,
     /// Tables that were lost, and were made anew, empty.
     pub lost: Vec<String>,
@@ -129,6 +131,7 @@ impl Store {
             events: EventStore::new(client.clone(), tables.events.as_str(), Appends::Grouped(GROUP)),
             registry: Registry::new(client.clone(), tables.shops.as_str()),
             read_model,
+            attention: Attention::new(client.clone(), tables.shops.as_str()),
             stream,
             is_astray,
             lost,
@@ -154,16 +157,10 @@ impl Store {
         ShopsTable::new(self.client.clone(), self.tables.shops.as_str())
     }
 
-    /// Which sales were rejected and are not booked.
-    #[must_use]
-    pub fn attention(&self) -> Attention {
-        Attention::in_table(self.shops())
-    }
-
     /// Whoever keeps that list.
     #[must_use]
     pub fn attention_list(&self) -> AttentionList {
-        AttentionList::new(self.events.clone(), self.attention())
+        AttentionList::new(self.events.clone(), self.attention.clone())
     }
 
     /// The documents of a subscriber, or of the outbox.
@@ -204,7 +201,7 @@ impl Store {
             events: self.events.clone(),
             registry: self.registry.clone(),
             read_model: self.read_model.clone(),
-            attention: self.attention(),
+            attention: self.attention.clone(),
             changes: Arc::new(self.stream.clone()),
             // The table has one connection, and would sort itself for each segment.
             segments: 1,

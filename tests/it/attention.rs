@@ -206,7 +206,7 @@ async fn what_nobody_can_book_is_given_up_with_a_reason_and_stays_rejected() {
 #[tokio::test]
 async fn a_list_that_is_wrong_is_set_right_by_the_next_minute_and_by_a_rebuild() {
     let world = World::open().await;
-    let rows = world.store.attention();
+    let rows = world.store.attention.clone();
     // given junk under the id of a sale that came afterwards, and was booked at once
     world.posts(world.seal_for("AMIS1", "AMIS1", &uuid(1), "junk").await).await;
     world.settle().await;
@@ -259,7 +259,7 @@ async fn at_most_a_thousand_sales_have_a_place_and_the_others_come_when_there_is
         since: NOON.parse().unwrap(),
     };
     // given all places taken, twice over, when sales of a till come
-    let (rows, table) = (world.store.attention(), world.store.shops());
+    let (rows, table) = (world.store.attention.clone(), world.store.shops());
     list.rejected(&amis1, &sale(made_up(0))).await.unwrap();
     let first = table.row("AMIS1", "a-0-20261121").await.unwrap().unwrap();
     for n in 1..PLACES - 1 {

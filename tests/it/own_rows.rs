@@ -152,7 +152,7 @@ async fn rows_of_before_there_was_a_limit_are_moved_to_the_one_that_is_shared() 
 
 fn project_of(world: &World) -> Project {
     let store = &world.store;
-    Project::new(store.read_model.clone(), store.attention(), Metrics::default(), Clock::system())
+    Project::new(store.read_model.clone(), store.attention.clone(), Metrics::default(), Clock::system())
 }
 
 /// A sale of these items, as it is recorded.

@@ -1,7 +1,7 @@
 //! The list's rows in the shops table, and how many there are.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -22,11 +22,16 @@ const LISTS: &str = "#attention";
 /// The row there, no shop's, that says that the lists were made: a table of before there were any has none.
 const MADE: &str = "#made";
 
-/// Where the rows are.
+/// Where the rows are. Clones know of the same sales.
 #[derive(Clone)]
 pub struct Attention {
     table: ShopsTable,
+    /// Sales that this process has heard are rejected. Of others the next minute finds out what became of them.
+    heard: Arc<Mutex<HashSet<(ShopId, SaleId)>>>,
 }
+
+/// Sales that a process remembers to be rejected, at most.
+const HEARD: usize = 10_000;
 
 /// A shop's list, without what is on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,13 +57,28 @@ impl List {
 impl Attention {
     #[must_use]
     pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
-        Self { table: ShopsTable::new(client, table) }
+        Self::in_table(ShopsTable::new(client, table))
     }
 
     /// In this table.
     #[must_use]
     pub fn in_table(table: ShopsTable) -> Self {
-        Self { table }
+        Self { table, heard: Arc::default() }
+    }
+
+    /// Remembers that a sale is rejected: if it is recorded from another envelope, whoever hears of that takes it off at once.
+    pub fn hear(&self, shop: &ShopId, sale: &SaleId) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() >= HEARD {
+            heard.clear();
+        }
+        heard.insert((shop.clone(), sale.clone()));
+    }
+
+    /// Whether this process has heard that a sale is rejected.
+    #[must_use]
+    pub fn has_heard(&self, sale: &(ShopId, SaleId)) -> bool {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).contains(sale)
     }
 
     /// What needs attention of a shop.
@@ -130,6 +150,7 @@ impl Attention {
     /// # Errors
     /// [`TableError`].
     pub async fn put(&self, shop: &ShopId, sale: &Unbooked) -> Result<Placed, TableError> {
+        self.hear(shop, &sale.sale_id);
         let row = key(shop.as_str(), &row_of(&sale.sale_id));
         let there = self.table.row(shop.as_str(), &row_of(&sale.sale_id)).await?;
         if let Some(there) = there {
@@ -164,6 +185,7 @@ impl Attention {
         if deleted.attributes.is_some() {
             self.give_back(shop).await?;
         }
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&(shop.clone(), sale.clone()));
         Ok(())
     }
 
