@@ -349,7 +349,7 @@ impl EventStore {
         for chunk in keys.chunks(BATCH_GET) {
             let mut wanted: Vec<Item> = chunk.iter().map(to_key).collect();
             while !wanted.is_empty() {
-                let names = only.map(|only| names(only));
+                let names = only.map(names);
                 let keys = KeysAndAttributes::builder()
                     .set_keys(Some(wanted))
                     .set_projection_expression(only.map(str::to_owned))

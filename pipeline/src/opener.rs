@@ -28,7 +28,7 @@ struct Opened {
     /// The key that opened it, where the envelope names it.
     key: Option<Thumbprint>,
     /// Whose that is, if it is another shop's.
-    opened_with: Option<ShopId>,
+    key_of: Option<ShopId>,
     signed_by: Option<TillId>,
 }
 
@@ -77,24 +77,24 @@ impl Opener {
             Envelope::Classic { content_base64 } => {
                 // There is no room for a signature in it.
                 signature::unsigned(shop.unsigned)?;
-                let (plaintext, opened_with) =
+                let (plaintext, key_of) =
                     self.open_classic(&shop, other, content_base64, accepted_at).await?;
                 let content = read_content(&plaintext, None)?;
-                Ok(Opened { content, key: None, opened_with, signed_by: None })
+                Ok(Opened { content, key: None, key_of, signed_by: None })
             }
             Envelope::Sealed { sealed } => {
                 let (plaintext, kid, owner) = self.open_sealed(&shop, other, sealed, accepted_at).await?;
-                let opened_with = Some(owner).filter(|owner| *owner != shop.shop_id);
+                let key_of = Some(owner).filter(|owner| *owner != shop.shop_id);
                 let verified = signature::verify(&self.registry, &shop, plaintext, accepted_at).await??;
                 let content = read_content(&verified.json, verified.signed_by.as_ref())?;
                 same_sale(&content, &sale.sale_id)?;
                 if let Some(till) = &verified.signed_by {
                     signature::stands_for(&content, till, &sale.shop_id)?;
                 }
-                if opened_with.is_some() {
+                if key_of.is_some() {
                     names_no_other(&content, &sale.shop_id)?;
                 }
-                Ok(Opened { content, key: Some(kid), opened_with, signed_by: verified.signed_by })
+                Ok(Opened { content, key: Some(kid), key_of, signed_by: verified.signed_by })
             }
         }
     }
@@ -235,7 +235,7 @@ fn names_no_other(content: &Content, shop: &ShopId) -> Result<(), Rejection> {
 }
 
 fn decrypted(sale: &AcceptedSale, opened: Opened) -> DecryptedSale {
-    let Opened { content, key, opened_with, signed_by } = opened;
+    let Opened { content, key, key_of, signed_by } = opened;
     let Content { lines, till, seq, sold_at, sale_id: _, shop_id: _ } = content;
     DecryptedSale {
         shop_id: sale.shop_id.clone(),
@@ -248,6 +248,6 @@ fn decrypted(sale: &AcceptedSale, opened: Opened) -> DecryptedSale {
         key,
         signed_by,
         envelope: envelope_hash(&sale.envelope),
-        origin: Origin { opened_with, ..sale.origin.clone() },
+        origin: Origin { opened_with: key_of, ..sale.origin.clone() },
     }
 }

@@ -38,7 +38,9 @@ impl Health {
         let attention = sight.questions.attention().await.map_err(|error| chain(&error));
         let attention = attention.map(|rejected| {
             let mut needs = needs(&rejected, None, sight.clock.now());
-            needs.iter_mut().for_each(|need| need.run.push_str(&sight.reach));
+            for need in &mut needs {
+                need.run.push_str(&sight.reach);
+            }
             needs
         });
         Self { alarms, incidents, attention, unreadable }

@@ -344,10 +344,8 @@ impl Questions {
     pub async fn check(&self, progress: Progress<'_>) -> Result<Check, QuestionError> {
         let Books { events, read_model, registry, changes, .. } = &self.books;
         let of = events.approximate_count().await?;
-        Ok(check(events, (read_model, &self.attention_list()), registry, &**changes, &|read| {
-            progress(read, of)
-        })
-        .await?)
+        let rows = (read_model, &self.attention_list());
+        Ok(check(events, rows, registry, &**changes, &|read| progress(read, of)).await?)
     }
 
     /// Makes the read models anew.

@@ -195,7 +195,9 @@ impl Questions {
                 (None, Envelope::Sealed { .. }) => false,
             };
             found.retain(perhaps_with_its_key);
-            found.iter_mut().for_each(|(_, sale)| sale.origin.opened_with = Some(owner.shop_id.clone()));
+            for (_, sale) in &mut found {
+                sale.origin.opened_with = Some(owner.shop_id.clone());
+            }
         }
         found.sort_by(|(a, _), (b, _)| (a.rejected_at, &a.sale_id).cmp(&(b.rejected_at, &b.sale_id)));
         Ok(found)

@@ -215,7 +215,7 @@ fn a_closed_shop_is_not_well_and_has_its_books() {
 fn an_open_incident_is_told_though_no_alarm_has_gone_off() {
     let mut status = well(2);
     status.incidents = ill().incidents;
-    assert!(status.is_well(), "the manager was told, and no alarm says otherwise");
+    assert!(!status.is_well(), "the exit code is that of the first line's mark");
     let text = render(&status.reached_by(" --stage prod"), PAPER);
     for said in [
         "▲ Sales of AMIS2 are rejected (wrong-key) since 11:33 UTC (2 h)",

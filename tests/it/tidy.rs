@@ -92,6 +92,7 @@ fn the_aws_sdk_is_named_only_in_adapters_and_bootstraps() {
         "bus/src/lambda/aws.rs",
         "bus/src/lambda/collector.rs",
         "bus/src/lambda/drain.rs",
+        "bus/src/attention/table.rs",
         "bus/src/lambda/host.rs",
         "bus/src/lambda/mod.rs",
         "bus/src/notify/sns.rs",
