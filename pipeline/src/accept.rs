@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::claim_check;
 use crate::envelope_limit::{Entry, EnvelopeLimit};
 use crate::event::{Accepted, Event, Fact, RECORDED, envelope_hash};
-use crate::event_store::{Appended, EventStore};
-use crate::outcome::Outcome;
+use crate::event_store::{Appended, Bodies, EventStore};
+use crate::outcome::{FirstEvents, Outcome};
 use crate::pending_rows::PendingRows;
 use crate::problem::{Answer, Problem};
 use crate::rates::Rates;
@@ -115,7 +115,7 @@ impl Accept {
             self.take(&shop, posted, origin.clone()).await.map_err(|problem| (id, problem))
         });
         let taken: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
-        let new = taken.iter().flatten().filter_map(Taken::new);
+        let new = taken.iter().flatten().filter_map(Taken::to_publish);
         let messages = new.map(claim_check::message).collect();
         let mut published = self.publisher.publish(Topic::ToDecrypt, messages).await.into_iter();
         let outcomes = taken.into_iter().map(|taken: Result<Taken, _>| {
@@ -230,7 +230,7 @@ impl Accept {
         let told = async {
             self.shop(&shop_id).await?;
             self.rates.admit(&shop_id, source)?;
-            let outcome = Outcome::read(&self.store, &shop_id, &sale_id).await.map_err(|error| {
+            let outcome = self.outcome_of((&shop_id, &sale_id)).await.map_err(|error| {
                 tracing::error!(%shop_id, %sale_id, %error, "a sale's events cannot be read");
                 Problem::Unavailable { retry_after: 1, detail: "the sale's events cannot be read now" }
             })?;
@@ -240,6 +240,20 @@ impl Accept {
             Ok(outcome) => Answer::json(200, &outcome.document(&sale_id)),
             Err(problem) => problem.answer(),
         }
+    }
+
+    /// Reads what became of a sale. Anybody may ask, so it reads no more than a few pages.
+    async fn outcome_of(&self, sale: (&ShopId, &SaleId)) -> Result<Option<Outcome>, TableError> {
+        let (mut events, mut cursor) = (FirstEvents::default(), None);
+        for _ in 0..PAGES {
+            let page = self.store.of_sale(sale, "", Bodies::Without, cursor).await?;
+            page.events.into_iter().for_each(|event| events.take(event));
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(events.outcome());
+            }
+        }
+        Ok(Some(Outcome::of_many(self.store.has(sale, RECORDED).await?)))
     }
 
     /// Answers a `GET /shop/{shop_id}/key`: the public key as a JWK (RFC 7517).
@@ -255,6 +269,9 @@ impl Accept {
         }
     }
 }
+
+/// Pages of a sale's events, each of 1 MB at most, that are read for one answer.
+const PAGES: usize = 4;
 
 /// Appends of one batch at once.
 const AT_ONCE: usize = 25;
@@ -273,7 +290,7 @@ impl Taken {
         sale
     }
 
-    fn new(&self) -> Option<&AcceptedSale> {
+    fn to_publish(&self) -> Option<&AcceptedSale> {
         if let Self::New(sale) = self { Some(sale) } else { None }
     }
 }

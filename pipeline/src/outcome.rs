@@ -1,12 +1,10 @@
-//! What became of a sale, as its till is told: from the keys of its events, and of those no more than a few pages, as anybody may ask.
+//! What became of a sale, as its till is told: from the keys of its first events.
 
+use kassa_bus::SaleId;
 use kassa_bus::message::Reason;
-use kassa_bus::table::TableError;
-use kassa_bus::{SaleId, ShopId};
 use serde_json::{Value, json};
 
-use crate::event::{RECORDED, REJECTED, StoredEvent};
-use crate::event_store::{Bodies, EventStore};
+use crate::event::{REJECTED, StoredEvent};
 use crate::settlement::{Judged, SaleFold, Settlement};
 
 /// What became of a sale.
@@ -21,36 +19,38 @@ pub enum Outcome {
     Pending,
 }
 
-/// Pages of a sale's events that are read for an answer, each of 1 MB at most. Of a sale that has more (hundreds of envelopes, all
-/// but one a stranger's) nobody is told a final no.
-const PAGES: usize = 4;
+/// What a till may be told from a sale's events, the first first, without their bodies.
+#[derive(Default)]
+pub struct FirstEvents {
+    sale: Option<SaleFold>,
+    last_rejected: Option<StoredEvent>,
+}
+
+impl FirstEvents {
+    pub fn take(&mut self, event: StoredEvent) {
+        match &mut self.sale {
+            Some(sale) => sale.take(&event),
+            None => self.sale = Some(SaleFold::new(&event)),
+        }
+        let later = self.last_rejected.as_ref().is_none_or(|last| last.at <= event.at);
+        if event.kind == REJECTED && later {
+            self.last_rejected = Some(event);
+        }
+    }
+
+    /// The outcome, where these are all. Nothing, if the sale was not accepted.
+    #[must_use]
+    pub fn outcome(self) -> Option<Outcome> {
+        let reason = self.last_rejected.and_then(|event| event.reason);
+        self.sale.filter(|sale| sale.accepted > 0).map(|sale| Outcome::of(sale, reason))
+    }
+}
 
 impl Outcome {
-    /// Reads what became of a sale. Nothing, if it was not accepted.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn read(store: &EventStore, shop: &ShopId, sale: &SaleId) -> Result<Option<Self>, TableError> {
-        let (mut fold, mut last, mut cursor) = (None::<SaleFold>, None::<StoredEvent>, None);
-        for _ in 0..PAGES {
-            let page = store.of_sale((shop, sale), "", Bodies::Without, cursor).await?;
-            for event in page.events {
-                match &mut fold {
-                    Some(fold) => fold.take(&event),
-                    None => fold = Some(SaleFold::new(&event)),
-                }
-                let later = last.as_ref().is_none_or(|last| last.at <= event.at);
-                if event.kind == REJECTED && later {
-                    last = Some(event);
-                }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                let reason = last.and_then(|event| event.reason);
-                return Ok(fold.filter(|fold| fold.accepted > 0).map(|fold| Self::of(fold, reason)));
-            }
-        }
-        Ok(Some(if store.has((shop, sale), RECORDED).await? { Self::Recorded } else { Self::Pending }))
+    /// Of a sale with so many envelopes that nobody reads all for an answer, all but one a stranger's: no final no.
+    #[must_use]
+    pub fn of_many(recorded: bool) -> Self {
+        if recorded { Self::Recorded } else { Self::Pending }
     }
 
     fn of(sale: SaleFold, reason: Option<Reason>) -> Self {

@@ -124,13 +124,18 @@ impl Finder {
     /// The envelopes that rejections of before their keys had a hash say in their bodies.
     async fn judged_of_old(&self, sale: (&ShopId, &SaleId)) -> Result<HashSet<String>, TableError> {
         let mut envelopes = HashSet::new();
+        let of_old = |event: &StoredEvent| event.key.event.matches('#').count() == 2;
+        // The first had the number 1, which sorts before any hash that begins so.
+        let first = Events::new(&self.store, sale, &format!("{REJECTED}#1"), Bodies::Without).next().await?;
+        if !first.is_some_and(|event| of_old(&event)) {
+            return Ok(envelopes);
+        }
         // A number is shorter than a hash, and begins with a digit as some hashes do.
         for digit in '1'..='9' {
             let beginning = format!("{REJECTED}#{digit}");
             let mut rejected = Events::new(&self.store, sale, &beginning, Bodies::With);
             while let Some(event) = rejected.next().await? {
-                let of_old = event.key.event.matches('#').count() == 2;
-                envelopes.extend(event.envelope().filter(|_| of_old));
+                envelopes.extend(event.envelope().filter(|_| of_old(&event)));
             }
         }
         Ok(envelopes)

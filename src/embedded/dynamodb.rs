@@ -87,8 +87,9 @@ impl Tables {
     }
 }
 
-/// Events that one page has, at most.
-const EVENTS_A_PAGE: usize = 64;
+/// Events of a page where whoever asks goes on with the next, which is everybody who asks for more than this.
+const EVENTS_A_PAGE: usize = 32;
+const FEW_EVENTS: usize = 64;
 
 /// `DynamoDB` in this process: answers the AWS SDK's requests with dynoxide, no socket in between.
 ///
@@ -225,7 +226,7 @@ impl Inner {
     /// dynoxide loads a page's rows whole before it looks how much they are, and an event may have 320 KB.
     fn bound(&self, table: &str, limit: &mut Option<usize>) {
         if table == self.tables.events {
-            *limit = limit.map(|limit| limit.min(EVENTS_A_PAGE));
+            *limit = limit.map(|limit| if limit > FEW_EVENTS { EVENTS_A_PAGE } else { limit });
         }
     }
 

@@ -282,7 +282,7 @@ impl Questions {
         let Some(first) = events.first() else { return Ok(None) };
         let mut fold = SaleFold::new(first);
         events.iter().skip(1).for_each(|event| fold.take(event));
-        let status = if more {
+        let status = if more && fold.recorded == 0 {
             let finder = Finder { store: self.books.events.clone() };
             finder.settlement(&shop_id, sale).await?
         } else {

@@ -151,7 +151,8 @@ fn decisions_are_pure() {
         "problem_type",
         "outcome",
         "overdue",
-        "standing",
+        "envelope_limit",
+        "settlement",
         "sweep",
         "tries",
     ]
