@@ -367,7 +367,8 @@ async fn each_rejected_envelope_of_a_sale_has_its_own_number_however_often_it_is
     let mut wanted: Vec<_> =
         of("accepted").iter().map(|event| event.replace("#accepted#", "#rejected#") + "#1").collect();
     let mut rejected = of("rejected");
-    (wanted.sort(), rejected.sort());
+    wanted.sort();
+    rejected.sort();
     assert_eq!((rejected.len(), rejected), (2, wanted));
 }
 
