@@ -107,8 +107,12 @@ async fn outcome(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
-    // What is no UTF-8 is nobody's id.
-    let (shop_id, sale_id) = path.map(|Path(ids)| ids).unwrap_or_default();
+    // What is no UTF-8 is nobody's id, and neither is it as it came.
+    let as_it_came = || {
+        let mut segments = uri.path().split('/').skip(2).step_by(2).map(str::to_owned);
+        (segments.next().unwrap_or_default(), segments.next().unwrap_or_default())
+    };
+    let (shop_id, sale_id) = path.map_or_else(|_| as_it_came(), |Path(ids)| ids);
     let answer = door.accept.outcome(&shop_id, &sale_id, client);
     looked_up(&door, client, ("/shop/{shop_id}/sales/{sale_id}", uri.path()), &headers, answer).await
 }

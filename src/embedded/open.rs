@@ -133,6 +133,11 @@ impl OpenShop {
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
         let tracer = Tracer::new(&up.settings, resource, up.clock.clone(), otlp::connect)?;
         let minute = up.settings.duration("MINUTE", Duration::from_mins(1))?;
+        if minute.is_zero() {
+            return Err(
+                SettingError::Wrong { name: "MINUTE", what: "longer than nothing, such as 1m" }.into()
+            );
+        }
         let (store, keys, plan) = ready(&folder, &up).await?;
 
         let bus =

@@ -63,13 +63,17 @@ fn what(event: &ShownEvent) -> String {
             let dated = body["dated"].as_str().map_or(String::new(), |day| format!(" though dated {day}"));
             let till = body["till"].as_str().map_or(String::new(), |t| format!(" at {t}"));
             let signed = if body["signed_by"].is_string() { "signed" } else { "not signed" };
+            let key = body["opened_with"]
+                .as_str()
+                .map_or(String::new(), |shop| format!(", opened with {shop}'s key"));
             format!(
-                "{}\ntotal {}, booked on {}{dated}{till}, {signed}",
+                "{}\ntotal {}, booked on {}{dated}{till}, {signed}{key}",
                 told.join("\n"),
                 body["totals"]["gross_turnover"].as_str().unwrap_or_default(),
                 text("business_date"),
             )
         }
+        "dropped" if text("queue").is_empty() => format!("given up: {}", text("why")),
         "dropped" => format!("a message of {} was given up: {}", text("queue"), text("why")),
         other => other.to_owned(),
     }

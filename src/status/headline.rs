@@ -118,7 +118,7 @@ fn well(alarms: &[Alarm], not_deployed: usize) -> Headline {
 }
 
 fn more(others: usize, what: &str) -> String {
-    if others == 0 { String::new() } else { format!(", and {} more", count(others, what)) }
+    if others == 0 { String::new() } else { format!(", and {}", count(others, &format!("more {what}"))) }
 }
 
 /// `1 alarm`, `2 alarms`.

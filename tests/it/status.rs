@@ -149,7 +149,7 @@ fn what_is_wrong_comes_first_with_since_when_and_what_mends_it() {
     let text = render(&status, PAPER);
     let told: Vec<&str> = text.lines().collect();
     // The worst is the headline; of those that are as bad, the one that stands first.
-    assert_eq!(told[2], "  ✖ The title of shop-down, and 2 alarms more since 13:50 UTC (13 min)");
+    assert_eq!(told[2], "  ✖ The title of shop-down, and 2 more alarms since 13:50 UTC (13 min)");
     let place = |said: &str| text.find(said).unwrap_or_else(|| panic!("{said} in\n{text}"));
     assert!(place("✖ shop-down") < place("✖ dead-letters") && place("✖ dead-letters") < place("▲ latency"));
     assert!(place("▲ latency") < place("till ─"));
@@ -164,7 +164,7 @@ fn what_is_wrong_comes_first_with_since_when_and_what_mends_it() {
     }
     assert!(!text.contains("✖ errors"), "it has not gone off:\n{text}");
     assert!(
-        line(&status).contains("shop-down, and 2 alarms more since 2026-11-22T13:50:12Z"),
+        line(&status).contains("shop-down, and 2 more alarms since 2026-11-22T13:50:12Z"),
         "{}",
         line(&status)
     );
