@@ -217,10 +217,27 @@ fn what_is_told_is_what_is_left() {
 }
 
 #[test]
-fn a_conflict_is_told_though_nothing_is_left_to_be_booked_and_is_over_when_no_more_come() {
+fn a_conflict_is_told_ict_alone_and_is_over_when_no_more_come() {
     let mut day = Day::at("09:00:00");
-    day.is_told(Reason::Conflict, 2).pass(60);
-    day.was_told(&[(News::Opened, "09:00:30", 2), (News::Over, "09:10:00", 2)]);
+    day.is_told(Reason::Conflict, 2).now += 30.seconds();
+    day.tick(false, false);
+    let to_ict = [(News::Opened, Addressee::Ict, 2)];
+    let outgoing = &day.incident.as_ref().unwrap().outgoing;
+    assert_eq!(outgoing.iter().map(|o| (o.news, o.to, o.failures.count)).collect::<Vec<_>>(), to_ict);
+    day.pass(60).was_told(&[]);
+    assert_eq!(day.turns, [Turn::Opened, Turn::Closed]);
+}
+
+#[test]
+fn what_is_left_is_told_anew_where_none_of_it_was_told() {
+    let mut day = Day::at("09:00:00");
+    day.fails(5).pass(10).fails(2).pass(10).mended();
+    day.now += 3.seconds();
+    day.fails(7).pass(60);
+    day.was_told(&[(News::Opened, "09:00:30", 5), (News::Opened, "09:20:33", 7)]);
+    assert_eq!(day.turns, [Turn::Opened]);
+    day.mended().pass(20);
+    assert_eq!(day.read.last().unwrap().0, News::Over);
 }
 
 #[test]
