@@ -370,10 +370,10 @@ async fn of_what_is_booked_already_ict_hears_and_the_manager_does_not() {
     assert_eq!(
         subjects,
         [
-            "Kassa: AMIS1: no more sales come again (conflict)",
-            "Kassa: AMIS1: no more sales come again (replayed)",
-            "Kassa: AMIS1: sales come again, nothing is to be booked (conflict)",
-            "Kassa: AMIS1: sales come again, nothing is to be booked (replayed)",
+            "Kassa: AMIS1: no more come, nothing is to be booked (conflict)",
+            "Kassa: AMIS1: no more come, nothing is to be booked (replayed)",
+            "Kassa: AMIS1: recorded ids come with another content, nothing is to be booked (conflict)",
+            "Kassa: AMIS1: recorded sales come again, nothing is to be booked (replayed)",
         ]
     );
     for alert in shop.alerts() {
@@ -496,9 +496,9 @@ async fn whatever_is_wrong_with_a_shop_at_once_is_one_text_and_an_alert_each() {
     assert_eq!(
         subjects,
         [
+            "Kassa: AMIS1: recorded ids come with another content, nothing is to be booked (conflict)",
             "Kassa: AMIS1: sales are rejected (unknown-till)",
             "Kassa: AMIS1: sales are rejected (wrong-key)",
-            "Kassa: AMIS1: sales come again, nothing is to be booked (conflict)",
             "Kassa: AMIS2: sales are rejected (wrong-key)",
             "Kassa: NOWHERE: sales are rejected (unknown-shop)",
         ]

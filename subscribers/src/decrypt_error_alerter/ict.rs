@@ -30,9 +30,11 @@ pub fn alert(
         (News::Opened, true) => "sales are rejected",
         (News::StillOpen, true) => "sales are still rejected",
         (News::Over, true) => "over, all is booked or given up",
-        (News::Opened, false) => "sales come again, nothing is to be booked",
-        (News::StillOpen, false) => "sales still come again, nothing is to be booked",
-        (News::Over, false) => "no more sales come again",
+        (News::Over, false) => "no more come, nothing is to be booked",
+        (_, false) if reason == Reason::Conflict => {
+            "recorded ids come with another content, nothing is to be booked"
+        }
+        (_, false) => "recorded sales come again, nothing is to be booked",
     };
     let headline = format!("{shop_id}: {what} ({reason})");
     let zone = shop.map_or(TimeZone::UTC, Shop::zone);
@@ -222,8 +224,11 @@ mod tests {
     #[test]
     fn of_what_is_booked_already_nothing_is_said_to_be_booked() {
         for (news, headline) in [
-            (News::Opened, "Kassa: AMIS1: sales come again, nothing is to be booked (conflict)"),
-            (News::Over, "Kassa: AMIS1: no more sales come again (conflict)"),
+            (
+                News::Opened,
+                "Kassa: AMIS1: recorded ids come with another content, nothing is to be booked (conflict)",
+            ),
+            (News::Over, "Kassa: AMIS1: no more come, nothing is to be booked (conflict)"),
         ] {
             let alert = told(news, Reason::Conflict, None, None);
             assert_eq!(alert.subject, headline);

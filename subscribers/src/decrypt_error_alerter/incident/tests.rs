@@ -18,6 +18,8 @@ struct Day {
     now: Timestamp,
     /// On the list of what needs attention.
     left: u64,
+    /// When the first of these was rejected.
+    since: Timestamp,
     incident: Option<Incident>,
     turns: Vec<Turn>,
     read: Vec<(News, Timestamp, u64)>,
@@ -27,11 +29,15 @@ struct Day {
 impl Day {
     fn at(time: &str) -> Self {
         let now = format!("2026-11-22T{time}Z").parse().unwrap();
-        Self { now, left: 0, incident: None, turns: Vec::new(), read: Vec::new(), woken: Vec::new() }
+        let (turns, read, woken) = (Vec::new(), Vec::new(), Vec::new());
+        Self { now, left: 0, since: now, incident: None, turns, read, woken }
     }
 
     /// So many sales are rejected, and are on the list.
     fn fails(&mut self, count: u64) -> &mut Self {
+        if self.left == 0 {
+            self.since = self.now;
+        }
         self.left += count;
         self.is_told(Reason::WrongKey, count)
     }
@@ -60,8 +66,7 @@ impl Day {
     }
 
     fn seen(&self) -> Seen {
-        let since = self.incident.as_ref().map_or(self.now, |incident| incident.failures.first);
-        let left = Left { count: self.left, since, tills: Tills::default() };
+        let left = Left { count: self.left, since: self.since, tills: Tills::default() };
         let quiet = !(7..22).contains(&self.now.to_zoned(jiff::tz::TimeZone::UTC).hour());
         let left = (self.left > 0).then_some(left);
         Seen { left, asked: self.now, quiet, early: SignedDuration::ZERO }
@@ -399,6 +404,9 @@ proptest! {
             Turn::Closed => News::Over,
         }).collect();
         let told: Vec<News> = day.read.iter().map(|(news, ..)| *news).filter(|n| *n != News::StillOpen).collect();
+        // What begins anew while it is open is told as what begins.
+        let mut told = told;
+        told.dedup();
         prop_assert_eq!(&told, &turns);
         // Opened and over take turns, and the last word is that it is over.
         for (n, news) in told.iter().enumerate() {
