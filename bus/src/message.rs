@@ -332,6 +332,13 @@ impl Reason {
             Self::Dropped => "dropped",
         }
     }
+
+    /// Whether somebody is to do anything about a sale that was rejected for this: else what was sold is booked under its id
+    /// or another, or was given up.
+    #[must_use]
+    pub fn needs_attention(self) -> bool {
+        !matches!(self, Self::Conflict | Self::Replayed | Self::Dropped)
+    }
 }
 
 impl FromStr for Reason {

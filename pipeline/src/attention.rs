@@ -53,7 +53,7 @@ impl AttentionList {
     /// [`TableError`].
     pub async fn rejected(&self, shop: &ShopId, sale: &Unbooked) -> Result<(), TableError> {
         let id = &sale.sale_id;
-        if !needs(sale.reason) || !self.settled(shop, std::slice::from_ref(id)).await?.is_empty() {
+        if !sale.reason.needs_attention() || !self.settled(shop, std::slice::from_ref(id)).await?.is_empty() {
             return Ok(());
         }
         match self.rows.put(shop, sale).await? {
@@ -218,16 +218,10 @@ pub fn note(days: &mut Days, event: &StoredEvent) {
     }
 }
 
-/// Whether somebody is to do anything about a sale that was rejected for this: else what was sold is booked under its id or
-/// another, or was given up.
-fn needs(reason: Reason) -> bool {
-    !matches!(reason, Reason::Conflict | Reason::Replayed | Reason::Dropped)
-}
-
 /// What the list says of a rejection.
 fn unbooked(event: &Event, since: Timestamp) -> Option<Unbooked> {
     let Fact::Rejected(rejected) = &event.fact else { return None };
-    needs(rejected.reason).then(|| Unbooked {
+    rejected.reason.needs_attention().then(|| Unbooked {
         sale_id: event.sale_id.clone(),
         reason: rejected.reason,
         till: rejected.till.clone(),
@@ -267,7 +261,7 @@ impl Rejections {
             std::mem::replace(self, Self { current, ..Self::default() }).rest()
         };
         self.has_ended |= event.kind == RECORDED || is_given_up(event);
-        if event.kind == REJECTED && reason(event).is_none_or(needs) {
+        if event.kind == REJECTED && reason(event).is_none_or(Reason::needs_attention) {
             let last = (event.at, event.key.clone());
             match &mut self.rejected {
                 Some(sale) => {

@@ -131,7 +131,7 @@ impl Alerted {
 
     /// Sales are rejected that nobody sold: they are on the list of what needs attention, and that is delivered.
     async fn hears(&self, rejected: &[RejectedSale]) {
-        for sale in rejected.iter().filter(|sale| sale.reason != Reason::Conflict) {
+        for sale in rejected.iter().filter(|sale| sale.reason.needs_attention()) {
             let RejectedSale { sale_id, reason, till, sealed_with, rejected_at, .. } = sale.clone();
             let since = rejected_at;
             let sale_of = Unbooked { sale_id, reason, till, sealed_with, since };
@@ -249,8 +249,8 @@ fn rejected(shop: &str, reason: Reason, n: i64) -> RejectedSale {
 
 const OPENED: &str = "+31600000001 AMIS Nieuwegein: 1 verkoop sinds 13:00 niet te boeken: een kassa heeft de \
     verkeerde sleutel. Verkoop door, er gaat niets verloren. ICT hoort het.";
-const OVER: &str = "+31600000001 AMIS Nieuwegein: verkopen worden weer geboekt. 1 verkoop sinds 13:00 eerst niet: \
-    nu wel, of door ICT opgegeven.";
+const OVER: &str = "+31600000001 AMIS Nieuwegein: niets vraagt nog aandacht. 1 verkoop sinds 13:00: \
+    inmiddels geboekt, of door ICT opgegeven.";
 
 #[tokio::test]
 async fn the_manager_hears_when_it_begins_and_when_it_is_over() {
@@ -261,7 +261,13 @@ async fn the_manager_hears_when_it_begins_and_when_it_is_over() {
     assert_eq!(shop.texts(), [OPENED]);
     let alert = shop.alerts().remove(0);
     assert_eq!((alert.reason.as_str(), alert.severity), ("wrong-key", Severity::Critical));
-    assert!(alert.texts.email.contains("kassa audit keys --shop AMIS1 --since 24h --stage dev"));
+    for command in [
+        "Begin with\n  kassa retry --shop AMIS1 --reason wrong-key --opened-with AMIS2 --stage dev\n",
+        "\n  kassa drop --shop AMIS1 --reason wrong-key --why '...' --stage dev\n",
+        "\n  kassa audit keys --shop AMIS1 --since 24h --stage dev\n",
+    ] {
+        assert!(alert.texts.email.contains(command), "{command}\n{}", alert.texts.email);
+    }
     // when it is booked
     shop.books(&sale).await;
     shop.pass(8).await;
@@ -303,7 +309,77 @@ async fn sales_that_are_not_booked_are_told_and_not_over_though_their_shop_sells
     shop.gives_up("AMIS1", &wrong[0]).await;
     shop.pass(1).await;
     assert_eq!(shop.texts().len(), 2);
-    assert!(shop.texts()[1].contains("weer geboekt"));
+    assert!(shop.texts()[1].contains("niets vraagt nog aandacht"));
+}
+
+#[tokio::test]
+async fn what_is_rejected_after_all_that_was_told_is_booked_is_told_while_the_incident_is_open() {
+    let shop = Alerted::open().await;
+    let told = [shop.fails().await, shop.fails().await];
+    shop.passes(30);
+    shop.wakes().await;
+    assert_eq!((shop.texts().len(), shop.alerts().len()), (1, 1));
+    // given more while what was told is on the list, which is no news
+    shop.passes(30);
+    let third = shop.fails().await;
+    shop.passes(30);
+    shop.wakes().await;
+    assert_eq!(shop.texts().len(), 1);
+    // when all is booked, and before anybody has looked more are rejected
+    for sale in told.iter().chain([&third]) {
+        shop.books(sale).await;
+    }
+    shop.passes(6);
+    let more = [shop.fails().await, shop.fails().await, shop.fails().await];
+    // then they are told when their group wait is over, and once
+    shop.passes(29);
+    shop.wakes().await;
+    assert_eq!(shop.texts().len(), 1);
+    shop.passes(31);
+    shop.wakes().await;
+    let opened = OPENED.replace("1 verkoop sinds 13:00", "3 verkopen sinds 13:01");
+    assert_eq!(shop.texts()[1..], [opened]);
+    assert_eq!(shop.subjects()[1], "Kassa: AMIS1: sales are rejected (wrong-key)");
+    shop.pass(60).await;
+    assert_eq!((shop.texts().len(), shop.alerts().len()), (2, 2));
+    // and what is booked within its group wait is told nobody
+    for sale in more {
+        shop.books(&sale).await;
+    }
+    let hiccup = shop.fails().await;
+    shop.passes(20);
+    shop.books(&hiccup).await;
+    shop.pass(15).await;
+    assert_eq!(shop.texts().len(), 3);
+    assert!(
+        shop.texts()[2].contains("niets vraagt nog aandacht. 7 verkopen sinds 13:00"),
+        "{:?}",
+        shop.texts()
+    );
+    assert_eq!(shop.world.counted(Metric::IncidentsOpened), 1);
+}
+
+#[tokio::test]
+async fn of_what_is_booked_already_ict_hears_and_the_manager_does_not() {
+    let shop = Alerted::open().await;
+    shop.hears(&[rejected("AMIS1", Reason::Conflict, 1), rejected("AMIS1", Reason::Replayed, 2)]).await;
+    shop.pass(30).await;
+    assert!(shop.texts().is_empty());
+    let mut subjects = shop.subjects();
+    subjects.sort();
+    assert_eq!(
+        subjects,
+        [
+            "Kassa: AMIS1: no more come, nothing is to be booked (conflict)",
+            "Kassa: AMIS1: no more come, nothing is to be booked (replayed)",
+            "Kassa: AMIS1: recorded ids come with another content, nothing is to be booked (conflict)",
+            "Kassa: AMIS1: recorded sales come again, nothing is to be booked (replayed)",
+        ]
+    );
+    for alert in shop.alerts() {
+        assert!(!alert.texts.email.contains("text message"), "{}", alert.texts.email);
+        assert!(!alert.texts.email.contains("given up"), "{}", alert.texts.email);
+    }
 }
 
 #[tokio::test]
@@ -409,8 +485,8 @@ async fn whatever_is_wrong_with_a_shop_at_once_is_one_text_and_an_alert_each() {
     assert_eq!(
         told,
         [
-            "+31600000001 AMIS Nieuwegein: 3 verkopen sinds 13:00 niet te boeken: om 3 redenen. Ze zijn bewaard. ICT \
-             hoort het.",
+            "+31600000001 AMIS Nieuwegein: 2 verkopen sinds 13:00 niet te boeken: om 2 redenen. Verkoop door, er gaat niets \
+             verloren. ICT hoort het.",
             "+31600000002 AMIS Utrecht: 1 sale since 13:00 cannot be booked: a till has the wrong key. Nothing is \
              lost, keep selling. ICT is told too.",
         ]
@@ -420,7 +496,7 @@ async fn whatever_is_wrong_with_a_shop_at_once_is_one_text_and_an_alert_each() {
     assert_eq!(
         subjects,
         [
-            "Kassa: AMIS1: sales are rejected (conflict)",
+            "Kassa: AMIS1: recorded ids come with another content, nothing is to be booked (conflict)",
             "Kassa: AMIS1: sales are rejected (unknown-till)",
             "Kassa: AMIS1: sales are rejected (wrong-key)",
             "Kassa: AMIS2: sales are rejected (wrong-key)",
@@ -435,7 +511,7 @@ async fn whatever_is_wrong_with_a_shop_at_once_is_one_text_and_an_alert_each() {
     assert!(over.texts.email.contains("other sales of the shop are still rejected"), "{}", over.texts.email);
     shop.gives_up("AMIS1", &uuid(4)).await;
     shop.pass(1).await;
-    assert!(shop.texts()[2].contains("weer geboekt"), "{:?}", shop.texts());
+    assert!(shop.texts()[2].contains("niets vraagt nog aandacht"), "{:?}", shop.texts());
 }
 
 #[tokio::test]
@@ -454,7 +530,7 @@ async fn a_manager_gets_one_text_a_minute() {
     shop.wakes().await;
     assert_eq!(shop.texts().len(), 1);
     let waits = shop.alerts().pop().unwrap().texts.email;
-    assert!(waits.contains("is to be sent a text message at 2026-11-22T12:01:30Z"), "{waits}");
+    assert!(waits.contains("is to be sent a text message at 2026-11-22 13:01:30"), "{waits}");
     // then they are one text a minute after that
     shop.passes(39);
     shop.wakes().await;
@@ -479,13 +555,13 @@ async fn ict_reads_what_became_of_the_text_and_after_it_was_sent() {
     // the text goes first
     let heard = shop.people.heard.lock().unwrap().clone();
     assert!(matches!(&heard[..], [Notice::Sms(_), Notice::Alert(_)]));
-    let sent = "The manager of AMIS Nieuwegein was sent a text message at 2026-11-22T12:00:30Z.";
+    let sent = "The manager of AMIS Nieuwegein was sent a text message at 2026-11-22 13:00:30.";
     assert!(shop.alerts()[0].texts.email.contains(sent), "{}", shop.alerts()[0].texts.email);
     let program: serde_json::Value = serde_json::from_str(&shop.alerts()[0].texts.https).unwrap();
     assert_eq!(program["manager"], serde_json::json!({"text": "sent", "at": "2026-11-22T12:00:30Z"}));
     // and where none is sent, for whatever reason, it does not say so
     for (change, says) in [
-        ((|shop: &mut Shop| shop.manager_phone = None) as fn(&mut Shop), "he has no phone number here"),
+        ((|shop: &mut Shop| shop.manager_phone = None) as fn(&mut Shop), "no phone number is registered"),
         (|shop| shop.sms_budget = 0, "this month's budget is used up"),
     ] {
         let shop = Alerted::open().await.with(change).await;
@@ -563,7 +639,7 @@ async fn what_a_retry_moves_to_another_reason_keeps_its_incident_open() {
     assert_eq!((shop.texts().len(), shop.incidents().await.len()), (1, 1));
     shop.gives_up("AMIS1", &uuid(1)).await;
     shop.pass(1).await;
-    assert!(shop.texts()[1].contains("weer geboekt"));
+    assert!(shop.texts()[1].contains("niets vraagt nog aandacht"));
 }
 
 #[tokio::test]
@@ -617,7 +693,7 @@ async fn people_who_cannot_be_reached_hear_it_in_order_once_they_can() {
     shop.pass(5).await;
     let texts = shop.texts();
     assert!(
-        matches!(&texts[..], [first, last] if first.contains("niet te boeken") && last.contains("weer geboekt"))
+        matches!(&texts[..], [first, last] if first.contains("niet te boeken") && last.contains("niets vraagt nog aandacht"))
     );
 }
 
@@ -663,6 +739,6 @@ async fn a_manager_without_a_phone_is_no_obstacle() {
     shop.fails().await;
     shop.pass(1).await;
     assert!(shop.texts().is_empty());
-    assert!(shop.alerts()[0].texts.email.contains("has no phone number"));
+    assert!(shop.alerts()[0].texts.email.contains("no phone number is registered"));
     assert!(shop.incidents().await[0].outgoing.is_empty());
 }

@@ -323,6 +323,21 @@ async fn a_sale_counts_once_even_if_its_key_is_told_otherwise_the_second_time() 
 }
 
 #[tokio::test]
+async fn a_sale_that_is_put_through_again_is_not_counted_again() {
+    let world = World::open().await;
+    post_sealed(&world, "AMIS1", "AMIS2", 0, 2).await;
+    let auditor = auditor(&world);
+    hear(&auditor, &rejections(&world)).await;
+    let again = world.rejections().into_iter().map(|mut sale| {
+        sale.origin.attempt = 2;
+        Message::of(&sale)
+    });
+    hear(&auditor, &again.collect::<Vec<_>>()).await;
+    assert_eq!(only(&world).await.seen.count, 2);
+    assert_eq!(world.counted(Metric::WrongKeys), 2);
+}
+
+#[tokio::test]
 async fn what_is_not_about_a_wrong_key_is_let_pass_and_what_is_not_ours_is_refused() {
     let world = World::open().await;
     // given a sale that is no sale inside

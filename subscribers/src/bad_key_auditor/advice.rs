@@ -11,6 +11,10 @@ use super::verdict::{Case, LooksLike};
 pub fn advice(case: &Case, looks_like: LooksLike) -> String {
     let Case { shop_id, standing, seen } = case;
     let who = who(seen);
+    let several = seen.tills.names() > 1;
+    let one_or = |one, more| if several { more } else { one };
+    let (has, it, belongs) = (one_or("has", "have"), one_or("it", "them"), one_or("belongs", "belong"));
+    let (this, they) = (one_or("this is a till", "these are tills"), one_or("it", "they"));
     let key = format!("GET /shop/{shop_id}/key");
     match (standing, looks_like) {
         (Standing::Own, _) => {
@@ -18,7 +22,7 @@ pub fn advice(case: &Case, looks_like: LooksLike) -> String {
         }
         (Standing::OwnRetired { .. }, _) => format!("restart {who}, so that {shop_id}'s present key is fetched"),
         (Standing::Other { owner } | Standing::OtherRetired { owner, .. }, LooksLike::Misconfiguration) => {
-            format!("{who} of {shop_id} has {owner}'s key: load {shop_id}'s with {key}, or, if this is a till of {owner}, give it {owner}'s shop_id{}", booked(shop_id, standing))
+            format!("{who} of {shop_id} {has} {owner}'s key: load {shop_id}'s with {key}, or, if {this} of {owner}, give {it} {owner}'s shop_id{}", booked(shop_id, standing))
         }
         (Standing::Other { owner } | Standing::OtherRetired { owner, .. }, _) => {
             format!("see whether the tills of {shop_id} were set up anew, with {owner}'s key: theirs is at {key}; if they were not, somebody uses {owner}'s public key, and nothing of it is recorded")
@@ -27,13 +31,13 @@ pub fn advice(case: &Case, looks_like: LooksLike) -> String {
             "somebody who has none of our keys posts sales, and nothing of it is recorded: block the sources at the API".to_owned()
         }
         (Standing::Unknown(_), LooksLike::Misconfiguration) => {
-            format!("{who} has a key of another stage or company: load {shop_id}'s with {key}, or let it post where it belongs")
+            format!("{who} {has} a key of another stage or company: load {shop_id}'s with {key}, or let {it} post where {they} {belongs}")
         }
         (Standing::Unknown(_), _) => {
-            format!("see whether {who} belongs to {shop_id}: if so, load {shop_id}'s key with {key}; if not, block the source at the API")
+            format!("see whether {who} {belongs} to {shop_id}: if so, load {shop_id}'s key with {key}; if not, block the source at the API")
         }
         (Standing::Untold, _) => {
-            format!("see whether {who} belongs to {shop_id}: if so, load {shop_id}'s key with {key}, or, if it has that, have its OAEP use MGF1 with SHA-256 (Java's default is SHA-1); if not, block the source at the API")
+            format!("see whether {who} {belongs} to {shop_id}: if so, load {shop_id}'s key with {key}, or, if {they} {has} that, have OAEP use MGF1 with SHA-256 (Java's default is SHA-1); if not, block the source at the API")
         }
     }
 }
@@ -88,6 +92,19 @@ mod tests {
         assert!(told.starts_with("till-1 at 192.0.0.0/24 of AMIS1 has AMIS2's key"), "{told}");
         assert!(told.contains("GET /shop/AMIS1/key"), "{told}");
         assert!(told.ends_with("kassa retry --shop AMIS1 --reason wrong-key --opened-with AMIS2"), "{told}");
+    }
+
+    #[test]
+    fn of_several_tills_it_speaks_of_several() {
+        let mut case = case(Standing::Other { owner: "AMIS2".parse().unwrap() }, 1);
+        case.seen.merge(Seen::once(case.seen.first, Some("till-2"), Network::V4([192, 0, 0])));
+        let told = advice(&case, LooksLike::Misconfiguration);
+        assert!(told.starts_with("till-1 and till-2 at 192.0.0.0/24 of AMIS1 have AMIS2's key"), "{told}");
+        assert!(told.contains("if these are tills of AMIS2, give them AMIS2's shop_id"), "{told}");
+        case.standing = Standing::Unknown(None);
+        let told = advice(&case, LooksLike::Misconfiguration);
+        assert!(told.starts_with("till-1 and till-2 at 192.0.0.0/24 have a key"), "{told}");
+        assert!(told.ends_with("let them post where they belong"), "{told}");
     }
 
     #[test]

@@ -120,10 +120,11 @@ impl Audited {
 }
 
 impl BadKeyAuditor {
-    /// Finds out about one message; `None` if it is not about a wrong key.
+    /// Finds out about one message; `None` if it is not about a wrong key, or about a retry.
     async fn audit(&self, message: &Message) -> Result<Option<Audited>, Failure> {
         let sale: RejectedSale = message.read().map_err(|e| Failure::Refuse(e.to_string().into()))?;
-        if sale.reason != Reason::WrongKey {
+        // One that is put through again is counted already.
+        if sale.reason != Reason::WrongKey || sale.origin.attempt > 1 {
             return Ok(None);
         }
         let (key, till) = match (&sale.sealed_with, &sale.closed) {

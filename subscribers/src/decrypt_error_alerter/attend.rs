@@ -30,7 +30,7 @@ impl Alerter {
                 let seen = Seen { left: left(&before, &needs, incidents), asked, quiet, early };
                 let turn = incident.tick(now, &seen, &self.policy);
                 let (claimed, wake) = (incident.claim(now), incident.wake(now, &self.policy));
-                let is_open = incident.is_open();
+                let is_open = incident.is_open() && reason.needs_attention();
                 ((incident != before).then_some(incident), Some((turn, claimed, wake, is_open)))
             });
             match due.await {
@@ -47,7 +47,7 @@ impl Alerter {
                 Err(why) => outcome = Err(why.into()),
             }
         }
-        outcome.and(self.deliver(shop_id, shop.as_deref(), claimed, open).await)
+        outcome.and(self.deliver(&needs, shop.as_deref(), claimed, open).await)
     }
 }
 

@@ -2,6 +2,7 @@
 //! became of the text.
 
 use jiff::Timestamp;
+use kassa_bus::attention::NeedsAttention;
 use kassa_bus::message::Reason;
 use kassa_bus::notify::{Alert, Notice, Sms};
 use kassa_bus::registry::Shop;
@@ -20,14 +21,16 @@ const BUDGETS: &str = "budgets";
 pub(super) type Claimed = Vec<(Reason, Outgoing)>;
 
 impl Alerter {
-    /// Sends what was claimed of a shop, and takes it off the incidents' lists. `open` says whether any of them is open.
+    /// Sends what was claimed of a shop, and takes it off the incidents' lists. `needs` is what needs attention of
+    /// it now; `open` says whether any of them is open of which something may.
     pub(super) async fn deliver(
         &self,
-        shop_id: &ShopId,
+        needs: &NeedsAttention,
         shop: Option<&Shop>,
         claimed: Claimed,
         open: bool,
     ) -> Result<(), Retry> {
+        let shop_id = &needs.shop_id;
         let (texts, alerts): (Claimed, Claimed) =
             claimed.into_iter().partition(|(_, outgoing)| outgoing.to == Addressee::Manager);
         let (texted, mut outcome) = self.text(shop, texts, open).await;
@@ -49,7 +52,7 @@ impl Alerter {
             };
             let became = texted.iter().find(same).map(|(.., became)| *became);
             outgoing.texted = became.or(outgoing.texted);
-            let alert = ict::alert(shop_id, reason, shop, &outgoing, self.stage.as_deref());
+            let alert = ict::alert(needs, reason, shop, &outgoing, self.stage.as_deref());
             let sent = match self.alert(alert).await {
                 Ok(()) => {
                     let now = self.clock.now();

@@ -1,5 +1,8 @@
+use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use kassa_bus::ShopId;
+use kassa_bus::attention::NeedsAttention;
 use kassa_bus::message::Reason;
 use kassa_bus::notify::{Alert, Severity, Texts};
 use kassa_bus::registry::Shop;
@@ -11,27 +14,40 @@ use super::outgoing::{News, Outgoing, Texted};
 use super::runbook::runbook;
 
 /// What ICT and its programs read of an incident, by whatever they subscribed with, with what became of the manager's text
-/// message as far as it is known. `shop` is missing if it is not registered, `stage` on one machine.
+/// message as far as it is known. `needs` is what needs attention of the shop now; `shop` is missing if it is not registered,
+/// `stage` on one machine. People read the shop's time, programs UTC.
 #[must_use]
 pub fn alert(
-    shop_id: &ShopId,
+    needs: &NeedsAttention,
     reason: Reason,
     shop: Option<&Shop>,
     outgoing: &Outgoing,
     stage: Option<&str>,
 ) -> Alert {
+    let shop_id = &needs.shop_id;
     let (news, Failures { count, first, last, source, tills }) = (outgoing.news, &outgoing.failures);
-    let headline = match news {
-        News::Opened => format!("{shop_id}: sales are rejected ({reason})"),
-        News::StillOpen => format!("{shop_id}: sales are still rejected ({reason})"),
-        News::Over => format!("{shop_id}: over, all is booked or given up ({reason})"),
+    let what = match (news, reason.needs_attention()) {
+        (News::Opened, true) => "sales are rejected",
+        (News::StillOpen, true) => "sales are still rejected",
+        (News::Over, true) => "over, all is booked or given up",
+        (News::Over, false) => "no more come, nothing is to be booked",
+        (_, false) if reason == Reason::Conflict => {
+            "recorded ids come with another content, nothing is to be booked"
+        }
+        (_, false) => "recorded sales come again, nothing is to be booked",
     };
+    let headline = format!("{shop_id}: {what} ({reason})");
+    let zone = shop.map_or(TimeZone::UTC, Shop::zone);
+    let time = |at: Timestamp| at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let (first, last, zone_name) = (time(*first), time(*last), zone.iana_name().unwrap_or("UTC"));
     let tills = if tills.is_empty() { String::new() } else { format!(", of {}", tills.all()) };
-    let summary = format!("{count} rejected since {first:.0}{tills}, the last at {last:.0} from {source}.");
-    let manager = outgoing.texted.map(|texted| format!("{}\n", manager(shop, texted))).unwrap_or_default();
+    let summary =
+        format!("{count} rejected since {first} ({zone_name}){tills}, the last at {last} from {source}.");
+    let manager =
+        outgoing.texted.map(|texted| format!("{}\n", manager(shop, texted, time))).unwrap_or_default();
     let remedy = match news {
         News::Over => "Nothing is to be done at once. What was rejected is kept.".to_owned(),
-        News::Opened | News::StillOpen => runbook(reason, shop_id, stage),
+        News::Opened | News::StillOpen => runbook(reason, needs, stage),
     };
     let severity = severity(news, reason);
     let program = json!({
@@ -52,13 +68,13 @@ pub fn alert(
 }
 
 /// What became of the text message to the shop's manager.
-fn manager(shop: Option<&Shop>, texted: Texted) -> String {
+fn manager(shop: Option<&Shop>, texted: Texted, time: impl Fn(Timestamp) -> String) -> String {
     let name = shop.map_or("the shop", |shop| &*shop.name);
     match texted {
-        Texted::Sent { at } => format!("The manager of {name} was sent a text message at {at:.0}."),
+        Texted::Sent { at } => format!("The manager of {name} was sent a text message at {}.", time(at)),
         Texted::NotRegistered => "The shop is not registered, so there is nobody to tell there.".to_owned(),
         Texted::NoPhone => {
-            format!("The manager of {name} was not sent a text message: he has no phone number here.")
+            format!("The manager of {name} was not sent a text message: no phone number is registered.")
         }
         Texted::OverBudget => {
             format!(
@@ -71,7 +87,10 @@ fn manager(shop: Option<&Shop>, texted: Texted) -> String {
             )
         }
         Texted::Waits { until } => {
-            format!("The manager of {name} is to be sent a text message at {until:.0}: he gets one a minute.")
+            format!(
+                "The manager of {name} is to be sent a text message at {}: one a minute at most.",
+                time(until)
+            )
         }
         Texted::NotYet => {
             format!("The manager of {name} could not be sent a text message yet. It is tried again.")
@@ -148,12 +167,12 @@ impl About<'_> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use serde_json::Value;
 
     use super::super::outgoing::Addressee;
     use super::super::testing::{failures, shop};
     use super::*;
+    use kassa_bus::attention::UnbookedSales;
     use kassa_bus::text::Language;
 
     fn told(news: News, reason: Reason, shop: Option<&Shop>, stage: Option<&str>) -> Alert {
@@ -162,7 +181,16 @@ mod tests {
         let texted = Some(if shop.is_some() { Texted::Sent { at } } else { Texted::NotRegistered });
         let outgoing = Outgoing { news, to: Addressee::Ict, at, failures, claimed_until: None, texted };
         let id = shop.map_or_else(|| "AMIS1".parse().unwrap(), |shop| shop.shop_id.clone());
-        alert(&id, reason, shop, &outgoing, stage)
+        let wrong_key = UnbookedSales {
+            reason: Reason::WrongKey,
+            till: "kassa-3".parse().ok(),
+            key_of: "AMIS2".parse().ok(),
+            count: 12,
+            since: at,
+            first: "1-20261122".parse().unwrap(),
+        };
+        let needs = NeedsAttention { shop_id: id, sales: vec![wrong_key], more: false };
+        alert(&needs, reason, shop, &outgoing, stage)
     }
 
     #[test]
@@ -172,8 +200,10 @@ mod tests {
         assert_eq!(alert.subject, "Kassa: AMIS1: sales are rejected (wrong-key)");
         assert_eq!((alert.reason.as_str(), alert.severity), ("wrong-key", Severity::Critical));
         for part in [
-            "12 rejected since 2026-11-22T13:05:00Z, of kassa-3, the last at 2026-11-22T13:05:00Z from 192.0.2.7.",
-            "The manager of AMIS Nieuwegein was sent a text message at 2026-11-22T13:05:00Z.",
+            "12 rejected since 2026-11-22 14:05:00 (Europe/Amsterdam), of kassa-3, the last at 2026-11-22 14:05:00 from 192.0.2.7.",
+            "The manager of AMIS Nieuwegein was sent a text message at 2026-11-22 14:05:00.",
+            "Begin with\n  kassa retry --shop AMIS1 --reason wrong-key --opened-with AMIS2 --stage prod\n",
+            "\n  kassa drop --shop AMIS1 --reason wrong-key --why '...' --stage prod\n",
             "\n  kassa audit keys --shop AMIS1 --since 24h --stage prod\n",
             "\n  kassa check --stage prod\n",
             "Nothing is lost",
@@ -192,12 +222,30 @@ mod tests {
     }
 
     #[test]
+    fn of_what_is_booked_already_nothing_is_said_to_be_booked() {
+        for (news, headline) in [
+            (
+                News::Opened,
+                "Kassa: AMIS1: recorded ids come with another content, nothing is to be booked (conflict)",
+            ),
+            (News::Over, "Kassa: AMIS1: no more come, nothing is to be booked (conflict)"),
+        ] {
+            let alert = told(news, Reason::Conflict, None, None);
+            assert_eq!(alert.subject, headline);
+            for not in ["kassa retry", "kassa drop", "given up"] {
+                assert!(!alert.texts.email.contains(not), "{}", alert.texts.email);
+            }
+        }
+    }
+
+    #[test]
     fn programs_read_json() {
         let alert = told(News::Over, Reason::WrongKey, None, None);
         let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         let https = parse(&alert.texts.https);
         assert_eq!((&https["news"], &https["severity"]), (&json!("over"), &json!("info")));
         assert_eq!(https["failures"]["count"], 12);
+        assert_eq!(https["failures"]["first"], "2026-11-22T13:05:00Z");
         let title = "AMIS1: over, all is booked or given up (wrong-key)";
         assert_eq!(parse(&alert.texts.gcm)["fcmV1Message"]["message"]["notification"]["title"], title);
         assert_eq!(parse(&alert.texts.apns)["aps"]["alert"]["title"], title);

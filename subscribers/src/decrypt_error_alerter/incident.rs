@@ -25,6 +25,12 @@ pub struct Incident {
     /// For when somebody asked to be woken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wakes_at: Option<Timestamp>,
+    /// What was rejected until then, people were told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_until: Option<Timestamp>,
+    /// When the first failure was that was heard of since, until its group wait is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +107,8 @@ impl Incident {
     pub fn new(shop_id: ShopId, reason: Reason, heard: Heard) -> Self {
         let phase = Phase::Pending { since: heard.since() };
         let Heard { failures, at } = heard;
-        Self { shop_id, reason, phase, failures, heard_at: at, outgoing: Vec::new(), wakes_at: None }
+        let (outgoing, wakes_at, told_until, fresh_since) = (Vec::new(), None, None, None);
+        Self { shop_id, reason, phase, failures, heard_at: at, outgoing, wakes_at, told_until, fresh_since }
     }
 
     /// Takes in further failures. What was over begins anew.
@@ -113,7 +120,9 @@ impl Incident {
                 return;
             }
             Phase::Pending { since } => *since = heard.since().min(*since),
-            Phase::Open { .. } => {}
+            Phase::Open { .. } => {
+                self.fresh_since = self.fresh_since.into_iter().chain([heard.since()]).min();
+            }
         }
         self.failures.add(heard.failures);
         self.heard_at = self.heard_at.max(heard.at);
@@ -126,7 +135,8 @@ impl Incident {
         let silent = now.duration_since(self.heard_at) >= policy.resolve_after && all_seen;
         match (self.phase, self.left(seen, silent)) {
             (Phase::Pending { .. }, Some(left)) if self.is_due(now + seen.early, policy) => {
-                return Some(self.open(&left, now));
+                self.open(&left, now, seen);
+                return Some(Turn::Opened);
             }
             (Phase::Pending { .. }, None) if self.is_due(now, policy) && all_seen => self.phase = Phase::Over,
             (Phase::Open { .. }, None) if silent => {
@@ -134,26 +144,36 @@ impl Incident {
                 self.tell(News::Over, self.failures.clone(), now);
                 return Some(Turn::Closed);
             }
+            // Nothing that people were told of is left, and this they were not told of.
+            (Phase::Open { told_at }, Some(left))
+                if self.is_news(&left, told_at, now + seen.early, policy) =>
+            {
+                self.open(&left, now, seen);
+            }
             (Phase::Open { told_at }, Some(left)) => {
                 let due = now.duration_since(told_at) >= policy.repeat_interval;
                 // Nobody is reminded of what he was not told yet.
                 if due && !seen.quiet && self.outgoing.is_empty() {
                     self.phase = Phase::Open { told_at: now };
+                    self.told(seen);
                     self.tell(News::StillOpen, self.of(&left), now);
                 }
             }
             _ => {}
         }
+        if self.is_open() && self.is_due(now, policy) {
+            self.fresh_since = None;
+        }
         None
     }
 
-    /// What of it is to be told. Under a conflict's id another sale is booked, so nothing will ever be: what there was is
-    /// told, and is over when no more comes.
+    /// What of it is to be told. Of what is booked already, as a conflict's sale is, nothing ever needs attention: what there
+    /// was is told, and is over when no more comes.
     fn left(&self, seen: &Seen, silent: bool) -> Option<Left> {
-        match self.reason {
-            Reason::Conflict => (!silent || matches!(self.phase, Phase::Pending { .. })).then(|| self.all()),
-            _ => seen.left.clone(),
+        if self.reason.needs_attention() {
+            return seen.left.clone();
         }
+        (!silent || matches!(self.phase, Phase::Pending { .. })).then(|| self.all())
     }
 
     /// All that was heard of.
@@ -168,29 +188,43 @@ impl Incident {
         Failures { count, first: since, tills, ..self.failures.clone() }
     }
 
-    fn open(&mut self, left: &Left, now: Timestamp) -> Turn {
+    fn open(&mut self, left: &Left, now: Timestamp, seen: &Seen) {
         self.phase = Phase::Open { told_at: now };
+        self.told(seen);
         self.tell(News::Opened, self.of(left), now);
-        Turn::Opened
     }
 
+    /// What is left of an open incident is news if it was all rejected after the last that was told of, a group wait ago.
+    fn is_news(&self, left: &Left, told_at: Timestamp, now: Timestamp, policy: &Policy) -> bool {
+        left.since > self.told_until.unwrap_or(told_at) && now.duration_since(left.since) >= policy.group_wait
+    }
+
+    fn told(&mut self, seen: &Seen) {
+        (self.told_until, self.fresh_since) = (Some(seen.asked), None);
+    }
+
+    /// The manager hears of what needs attention only.
     fn tell(&mut self, news: News, failures: Failures, at: Timestamp) {
         let tell =
             |to| Outgoing { news, to, at, failures: failures.clone(), claimed_until: None, texted: None };
-        self.outgoing.extend(Addressee::ALL.map(tell));
+        let texted = self.reason.needs_attention();
+        let to = Addressee::ALL.into_iter().filter(|to| texted || *to == Addressee::Ict);
+        self.outgoing.extend(to.map(tell));
     }
 
-    /// Whether the group wait is over.
+    /// Whether the group wait is over of what people were not told of.
     #[must_use]
     pub fn is_due(&self, now: Timestamp, policy: &Policy) -> bool {
         self.due(policy).is_some_and(|due| now >= due)
     }
 
     fn due(&self, policy: &Policy) -> Option<Timestamp> {
-        match self.phase {
-            Phase::Pending { since } => since.checked_add(policy.group_wait).ok(),
-            _ => None,
-        }
+        let since = match self.phase {
+            Phase::Pending { since } => since,
+            Phase::Open { .. } => self.fresh_since?,
+            Phase::Over => return None,
+        };
+        since.checked_add(policy.group_wait).ok()
     }
 
     /// In how long somebody must look at it, where that is before the next minute and nobody was asked to bring it about.

@@ -112,7 +112,7 @@ const ENGLISH: Words = Words {
                 )
             }
             News::Over => format!(
-                "sales are booked again. {count} {sales} since {since} could not be: booked by now, or given up by ICT."
+                "nothing needs attention any more. {count} {sales} since {since}: booked by now, or given up by ICT."
             ),
         }
     },
@@ -151,7 +151,7 @@ const DUTCH: Words = Words {
                 format!("{count} {sales} sinds {since} nog niet te boeken: {why}. {advice} ICT hoort het.")
             }
             News::Over => format!(
-                "verkopen worden weer geboekt. {count} {sales} sinds {since} eerst niet: nu wel, of door ICT opgegeven."
+                "niets vraagt nog aandacht. {count} {sales} sinds {since}: inmiddels geboekt, of door ICT opgegeven."
             ),
         }
     },
@@ -209,15 +209,15 @@ mod tests {
             Language::English,
             News::Over,
             &wrong_key(12, MAY),
-            "AMIS Nieuwegein: sales are booked again. 12 sales since 22 May 01:30 could not be: \
+            "AMIS Nieuwegein: nothing needs attention any more. 12 sales since 22 May 01:30: \
              booked by now, or given up by ICT.",
         );
         reads(
             Language::Dutch,
             News::Over,
             &wrong_key(10_000, MAY),
-            "AMIS Nieuwegein: verkopen worden weer geboekt. 10000 verkopen sinds 22 mei 01:30 eerst niet: \
-             nu wel, of door ICT opgegeven.",
+            "AMIS Nieuwegein: niets vraagt nog aandacht. 10000 verkopen sinds 22 mei 01:30: \
+             inmiddels geboekt, of door ICT opgegeven.",
         );
     }
 

@@ -14,8 +14,10 @@
 //! - it is over when nothing of it is on the list and nothing failed for `RESOLVE_AFTER`, not when nothing was heard for a
 //!   while (`resolve_timeout`): that a shop's other sales are booked says nothing of these;
 //! - what is booked or given up within the group wait is never told;
-//! - there is no `group_interval`: more failures change the count in the reminder and are no news themselves. But a manager
-//!   gets one text a minute at most, of all that is news about his shop;
+//! - there is no `group_interval`: more failures change the count in the reminder and are no news themselves, unless they
+//!   are all that is left: once what was told is booked or given up, they are told as what begins. A manager gets one text a
+//!   minute at most, of all that is news about his shop;
+//! - of what is booked already (conflicts, replays) ICT hears, and the manager does not: nothing needs attention;
 //! - quiet hours hold back reminders only, and send them when they end; a muted interval there drops all;
 //! - the group wait ends when the subscriber's own queue wakes it, to the second. All else is done once a minute.
 //!

@@ -1,10 +1,14 @@
-use kassa_bus::ShopId;
+use kassa_bus::attention::{NeedsAttention, UnbookedSales};
 use kassa_bus::message::Reason;
 
-/// What ICT is to know and to do about sales rejected for a reason.
+/// Commands of the list, at most: a stranger can have sales rejected that are sealed with many shops' keys.
+const COMMANDS: usize = 3;
+
+/// What ICT is to know and to do about sales rejected for a reason, of what needs attention of the shop now.
 #[must_use]
-pub fn runbook(reason: Reason, shop: &ShopId, stage: Option<&str>) -> String {
+pub fn runbook(reason: Reason, needs: &NeedsAttention, stage: Option<&str>) -> String {
     let (means, remedy) = advice(reason);
+    let shop = &needs.shop_id;
     let at = stage.map(|stage| format!(" --stage {stage}")).unwrap_or_default();
     let mut commands = vec![
         format!("kassa events --shop {shop}{at} | jq 'select(.kind == \"rejected\")'"),
@@ -18,10 +22,38 @@ pub fn runbook(reason: Reason, shop: &ShopId, stage: Option<&str>) -> String {
         Reason::UnknownShop if stage.is_some() => commands.insert(0, format!("kassa apply --dry-run{at}")),
         _ => {}
     }
+    let begin = if reason.needs_attention() { begin(reason, needs, &at) } else { String::new() };
     format!(
-        "What it means\n  {means}\n\nWhat to do\n  {remedy}\n\nWhere to look\n  {}\n\n\
+        "What it means\n  {means}\n\nWhat to do\n  {remedy}\n\n{begin}Where to look\n  {}\n\n\
          Nothing is lost: each sale is kept as it came, and `kassa sale <sale id>{at}` shows it.",
         commands.join("\n  "),
+    )
+}
+
+/// The commands of the list: those of the reason, or, where a retry moved all to other reasons, of those.
+fn begin(reason: Reason, needs: &NeedsAttention, reach: &str) -> String {
+    let shop = &needs.shop_id;
+    let moved = !needs.sales.iter().any(|sales| sales.reason == reason);
+    let (mut commands, mut drops) = (Vec::new(), Vec::new());
+    for sales in needs.sales.iter().filter(|sales| moved || sales.reason == reason) {
+        let UnbookedSales { reason, .. } = sales;
+        commands.push(sales.command(shop, reach));
+        drops.push(format!("kassa drop --shop {shop} --reason {reason} --why '...'{reach}"));
+    }
+    if commands.is_empty() {
+        commands.push(format!("kassa rejected --shop {shop} --reason {reason}{reach}"));
+        drops.push(format!("kassa drop --shop {shop} --reason {reason} --why '...'{reach}"));
+    }
+    let distinct = |mut lines: Vec<String>| {
+        lines.sort();
+        lines.dedup();
+        lines.truncate(COMMANDS);
+        lines.join("\n  ")
+    };
+    format!(
+        "Begin with\n  {}\n\nWhat cannot be booked is given up with\n  {}\n\n",
+        distinct(commands),
+        distinct(drops),
     )
 }
 

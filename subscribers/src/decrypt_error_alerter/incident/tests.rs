@@ -18,6 +18,8 @@ struct Day {
     now: Timestamp,
     /// On the list of what needs attention.
     left: u64,
+    /// When the first of these was rejected.
+    since: Timestamp,
     incident: Option<Incident>,
     turns: Vec<Turn>,
     read: Vec<(News, Timestamp, u64)>,
@@ -27,11 +29,15 @@ struct Day {
 impl Day {
     fn at(time: &str) -> Self {
         let now = format!("2026-11-22T{time}Z").parse().unwrap();
-        Self { now, left: 0, incident: None, turns: Vec::new(), read: Vec::new(), woken: Vec::new() }
+        let (turns, read, woken) = (Vec::new(), Vec::new(), Vec::new());
+        Self { now, left: 0, since: now, incident: None, turns, read, woken }
     }
 
     /// So many sales are rejected, and are on the list.
     fn fails(&mut self, count: u64) -> &mut Self {
+        if self.left == 0 {
+            self.since = self.now;
+        }
         self.left += count;
         self.is_told(Reason::WrongKey, count)
     }
@@ -60,8 +66,7 @@ impl Day {
     }
 
     fn seen(&self) -> Seen {
-        let since = self.incident.as_ref().map_or(self.now, |incident| incident.failures.first);
-        let left = Left { count: self.left, since, tills: Tills::default() };
+        let left = Left { count: self.left, since: self.since, tills: Tills::default() };
         let quiet = !(7..22).contains(&self.now.to_zoned(jiff::tz::TimeZone::UTC).hour());
         let left = (self.left > 0).then_some(left);
         Seen { left, asked: self.now, quiet, early: SignedDuration::ZERO }
@@ -217,10 +222,27 @@ fn what_is_told_is_what_is_left() {
 }
 
 #[test]
-fn a_conflict_is_told_though_nothing_is_left_to_be_booked_and_is_over_when_no_more_come() {
+fn a_conflict_is_told_ict_alone_and_is_over_when_no_more_come() {
     let mut day = Day::at("09:00:00");
-    day.is_told(Reason::Conflict, 2).pass(60);
-    day.was_told(&[(News::Opened, "09:00:30", 2), (News::Over, "09:10:00", 2)]);
+    day.is_told(Reason::Conflict, 2).now += 30.seconds();
+    day.tick(false, false);
+    let to_ict = [(News::Opened, Addressee::Ict, 2)];
+    let outgoing = &day.incident.as_ref().unwrap().outgoing;
+    assert_eq!(outgoing.iter().map(|o| (o.news, o.to, o.failures.count)).collect::<Vec<_>>(), to_ict);
+    day.pass(60).was_told(&[]);
+    assert_eq!(day.turns, [Turn::Opened, Turn::Closed]);
+}
+
+#[test]
+fn what_is_left_is_told_anew_where_none_of_it_was_told() {
+    let mut day = Day::at("09:00:00");
+    day.fails(5).pass(10).fails(2).pass(10).mended();
+    day.now += 3.seconds();
+    day.fails(7).pass(60);
+    day.was_told(&[(News::Opened, "09:00:30", 5), (News::Opened, "09:20:33", 7)]);
+    assert_eq!(day.turns, [Turn::Opened]);
+    day.mended().pass(20);
+    assert_eq!(day.read.last().unwrap().0, News::Over);
 }
 
 #[test]
@@ -382,6 +404,9 @@ proptest! {
             Turn::Closed => News::Over,
         }).collect();
         let told: Vec<News> = day.read.iter().map(|(news, ..)| *news).filter(|n| *n != News::StillOpen).collect();
+        // What begins anew while it is open is told as what begins.
+        let mut told = told;
+        told.dedup();
         prop_assert_eq!(&told, &turns);
         // Opened and over take turns, and the last word is that it is over.
         for (n, news) in told.iter().enumerate() {
