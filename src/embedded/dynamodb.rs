@@ -24,6 +24,7 @@ use kassa_bus::table::TableError;
 use kassa_pipeline::event::RECORDED;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 /// What a sale that was answered "yes" survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,7 +108,13 @@ struct Inner {
     next: Mutex<u64>,
     /// What was committed last, for whoever follows the stream closely.
     recent: Arc<Recent>,
+    /// Requests that are answered now, each on a thread of its own.
+    turns: Arc<Semaphore>,
 }
+
+/// Requests that are answered at once, in the order they come. The database answers one after the other, so more would only
+/// have more threads wait, each with a few megabytes of the allocator's.
+const AT_ONCE: usize = 8;
 
 impl Embedded {
     /// Opens the file, or memory if there is none.
@@ -123,7 +130,8 @@ impl Embedded {
             // dynoxide's name for PRAGMA synchronous = NORMAL; without it, it is FULL.
             db.disable_bulk_loading()?;
         }
-        Ok(Self(Arc::new(Inner { db, tables, next: Mutex::new(1), recent: Arc::default() })))
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Ok(Self(Arc::new(Inner { db, tables, next: Mutex::new(1), recent: Arc::default(), turns })))
     }
 
     /// An SDK client that asks this database.
@@ -313,16 +321,19 @@ fn call<Request: DeserializeOwned, Response: Serialize>(
 impl HttpConnector for Embedded {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let inner = Arc::clone(&self.0);
-        // SQLite blocks its thread while the disk writes.
-        let answered = tokio::task::spawn_blocking(move || {
-            let target = request.headers().get("x-amz-target").unwrap_or_default();
-            let operation = target.rsplit('.').next().unwrap_or_default();
-            match inner.answer(operation, request.body().bytes().unwrap_or_default()) {
-                Ok(body) => (200, body),
-                Err(error) => (error.status_code(), error.to_json()),
-            }
-        });
         HttpConnectorFuture::new(async move {
+            let turn = Arc::clone(&inner.turns).acquire_owned().await;
+            let turn = turn.map_err(|e| ConnectorError::other(Box::new(e), None))?;
+            // SQLite blocks its thread while the disk writes.
+            let answered = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                let target = request.headers().get("x-amz-target").unwrap_or_default();
+                let operation = target.rsplit('.').next().unwrap_or_default();
+                match inner.answer(operation, request.body().bytes().unwrap_or_default()) {
+                    Ok(body) => (200, body),
+                    Err(error) => (error.status_code(), error.to_json()),
+                }
+            });
             let (status, body) = answered.await.map_err(|e| ConnectorError::other(Box::new(e), None))?;
             let status = status.try_into().map_err(|e| ConnectorError::other(Box::new(e), None))?;
             Ok(HttpResponse::new(status, SdkBody::from(body)))
@@ -333,5 +344,39 @@ impl HttpConnector for Embedded {
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Embedded")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use kassa_bus::table::s;
+
+    use super::*;
+
+    #[test]
+    fn however_many_ask_at_once_few_threads_answer() {
+        // given a table, and a runtime that counts its threads
+        let threads = Arc::new(AtomicUsize::new(0));
+        let started = Arc::clone(&threads);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_start(move || drop(started.fetch_add(1, Ordering::Relaxed)))
+            .build()
+            .unwrap();
+        let table = Embedded::open(None, Sync::Normal, Tables::local()).unwrap();
+        let client = table.client();
+        let get = || client.get_item().table_name(Tables::local().shops);
+        let get = || get().key("shop_id", s("AMIS1")).key("record_type", s("settings")).send();
+        let answered = runtime.block_on(async {
+            table.make_tables(&[]).await.unwrap();
+            // when many ask it at once
+            join_all((0..200).map(|_| get())).await
+        });
+        // then all are answered, by no more threads than that
+        assert!(answered.iter().all(Result::is_ok));
+        assert_eq!(threads.load(Ordering::Relaxed), AT_ONCE);
     }
 }
