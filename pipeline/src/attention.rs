@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::event::{DROPPED, Event, EventKey, Fact, RECORDED, REJECTED, StoredEvent};
 use crate::event_store::{Cursor, EventStore};
+use crate::shared_write::SharedWrite;
 
 /// Days, by sales' ids, on which shops have rejected sales.
 pub type Days = BTreeMap<ShopId, BTreeSet<Date>>;
@@ -26,6 +27,8 @@ pub struct AttentionList {
     store: EventStore,
     rows: Attention,
     looking: Arc<Mutex<Option<Looking>>>,
+    /// Days of full lists that are noted. Under a flood of junk, one write notes all that waits.
+    noted: SharedWrite<(ShopId, Date)>,
 }
 
 /// A day that is being looked through.
@@ -44,7 +47,7 @@ const PAGES: usize = 100;
 impl AttentionList {
     #[must_use]
     pub fn new(store: EventStore, rows: Attention) -> Self {
-        Self { store, rows, looking: Arc::default() }
+        Self { store, rows, looking: Arc::default(), noted: SharedWrite::default() }
     }
 
     /// Puts a rejected sale on the list. Safe to repeat, and in any order.
@@ -58,7 +61,10 @@ impl AttentionList {
         }
         match self.rows.put(shop, sale).await? {
             Placed::Yes => Ok(()),
-            Placed::Full => self.rows.look_through(shop, &[id.utc_date()].into()).await,
+            Placed::Full => {
+                let days = [id.utc_date()].into();
+                self.noted.make((shop.clone(), id.utc_date()), self.rows.look_through(shop, &days)).await
+            }
         }
     }
 

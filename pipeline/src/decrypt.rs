@@ -42,18 +42,18 @@ impl Decrypt {
         }
     }
 
-    /// The opened sale as a message, or nothing if it was rejected.
-    async fn decrypt(&self, message: &Message) -> Result<Option<Message>, Retry> {
+    /// What is to be published of a sale, and where: it opened, or was rejected.
+    async fn decrypt(&self, message: &Message) -> Result<(Topic, Message), Retry> {
         let mut sale = claimed(&self.store, message.read()?).await?;
         sale.origin.trace = trace::current().or(sale.origin.trace);
         match self.opened(&sale).await {
-            Ok(decrypted) => Ok(Some(Message::of(&decrypted))),
+            Ok(decrypted) => Ok((Topic::ToProcess, Message::of(&decrypted))),
             Err(Closed::Retry(why)) => Err(why),
             Err(Closed::Rejected(rejection)) => {
                 let AcceptedSale { shop_id, sale_id, envelope: closed, origin } = &sale;
                 let (envelope, closed) = (envelope_hash(closed), Some(closed));
                 let rejectable = Rejectable { shop_id, sale_id, envelope: &envelope, closed, origin };
-                self.reject.reject(rejectable, rejection).await.map(|()| None)
+                Ok((Topic::DecryptErrors, self.reject.note(rejectable, rejection).await?))
             }
         }
     }
@@ -69,24 +69,23 @@ impl Decrypt {
 impl Subscriber for Decrypt {
     async fn handle(&self, batch: &[Message]) -> Vec<Verdict> {
         let results = join_all(batch.iter().map(|m| trace::of_message(m, self.decrypt(m)))).await;
-        let mut opened = Vec::with_capacity(batch.len());
-        let mut verdicts = Vec::with_capacity(batch.len());
+        let mut verdicts: Vec<Verdict> = Vec::with_capacity(batch.len());
+        let (mut opened, mut rejected) = (Vec::new(), Vec::new());
         for (at, result) in results.into_iter().enumerate() {
-            verdicts.push(match result {
-                Ok(message) => {
-                    opened.extend(message.map(|m| (at, m)));
-                    Ok(())
-                }
-                Err(why) => Err(why.into()),
-            });
+            verdicts.push(result.map_err(Failure::from).map(|(topic, message)| match topic {
+                Topic::DecryptErrors => rejected.push((at, message)),
+                _ => opened.push((at, message)),
+            }));
         }
-        let (places, messages): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
-        if messages.is_empty() {
-            return verdicts;
-        }
-        let answers = self.publisher.publish(Topic::ToProcess, messages).await;
-        for (at, answer) in places.into_iter().zip(answers) {
-            verdicts[at] = answer.map_err(Failure::from);
+        for (topic, sales) in [(Topic::ToProcess, opened), (Topic::DecryptErrors, rejected)] {
+            let (places, messages): (Vec<_>, Vec<_>) = sales.into_iter().unzip();
+            if messages.is_empty() {
+                continue;
+            }
+            let answers = self.publisher.publish(topic, messages).await;
+            for (at, answer) in places.into_iter().zip(answers) {
+                verdicts[at] = answer.map_err(Failure::from);
+            }
         }
         verdicts
     }

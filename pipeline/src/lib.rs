@@ -82,6 +82,8 @@ pub mod read_model;
 pub mod row;
 /// How a sale stands: settled or pending.
 pub mod settlement;
+/// One write for all who wait for the same.
+pub mod shared_write;
 /// When which sales are looked at.
 pub mod sweep;
 /// When what came to no end is tried again.

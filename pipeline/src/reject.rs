@@ -65,13 +65,22 @@ impl Reject {
     /// # Errors
     /// [`Retry`] if the event was not appended, not put on the list of what needs attention, or not published.
     pub async fn reject(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
+        let rejected = self.note(sale, rejection).await?;
+        Ok(publish_one(&*self.publisher, Topic::DecryptErrors, rejected).await?)
+    }
+
+    /// Does all of that but publishing: gives the message, which whoever rejects several publishes together.
+    ///
+    /// # Errors
+    /// [`Retry`] if the event was not appended, or not put on the list of what needs attention.
+    pub async fn note(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<Message, Retry> {
         // Somebody will ask what became of it, so its trace is kept as one with an error is.
         let span = trace::child(trace::Kind::Internal, "reject");
         span.fail(rejection.reason.as_str(), rejection.detail.as_str());
         span.within(self.rejected(sale, rejection)).await
     }
 
-    async fn rejected(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
+    async fn rejected(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<Message, Retry> {
         let rejected_at = self.clock.now();
         let attempt = sale.origin.attempt;
         let event = Event {
@@ -130,7 +139,7 @@ impl Reject {
             rejected_at,
             origin: Origin { attempt, ..sale.origin.clone() },
         };
-        Ok(publish_one(&*self.publisher, Topic::DecryptErrors, Message::of(&rejected)).await?)
+        Ok(Message::of(&rejected))
     }
 }
 

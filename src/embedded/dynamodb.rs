@@ -1,8 +1,9 @@
 //! `DynamoDB` in this process: dynoxide behind the AWS SDK.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::stream::{Image, Recent};
 use aws_sdk_dynamodb::config::retry::RetryConfig;
@@ -24,6 +25,7 @@ use kassa_bus::table::TableError;
 use kassa_pipeline::event::RECORDED;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 
 /// What a sale that was answered "yes" survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,6 +109,31 @@ struct Inner {
     next: Mutex<u64>,
     /// What was committed last, for whoever follows the stream closely.
     recent: Arc<Recent>,
+    requests: mpsc::Sender<Asked>,
+}
+
+/// A request, and where its answer is waited for.
+struct Asked {
+    of: Arc<Inner>,
+    request: HttpRequest,
+    answer: oneshot::Sender<(u16, String)>,
+}
+
+/// Threads that answer requests, in the order these come. The database answers one after the other: more threads would only
+/// wait for it, each with a few megabytes of the allocator's.
+const THREADS: usize = 8;
+
+/// Ends when the database is dropped. SQLite blocks the thread while the disk writes.
+fn answer_all(queue: &Mutex<mpsc::Receiver<Asked>>) {
+    loop {
+        let asked = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Asked { of, request, answer }) = asked else { return };
+        // One that panics is the only one without an answer.
+        if let Ok(answered) = catch_unwind(AssertUnwindSafe(|| of.respond(&request))) {
+            // Whoever asked may have gone away.
+            let _ = answer.send(answered);
+        }
+    }
 }
 
 impl Embedded {
@@ -123,7 +150,15 @@ impl Embedded {
             // dynoxide's name for PRAGMA synchronous = NORMAL; without it, it is FULL.
             db.disable_bulk_loading()?;
         }
-        Ok(Self(Arc::new(Inner { db, tables, next: Mutex::new(1), recent: Arc::default() })))
+        let (requests, queue) = mpsc::channel();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..THREADS {
+            let queue = Arc::clone(&queue);
+            let thread = std::thread::Builder::new().name("table".into());
+            let spawned = thread.spawn(move || answer_all(&queue));
+            spawned.map_err(|e| DynoxideError::InternalServerError(e.to_string()))?;
+        }
+        Ok(Self(Arc::new(Inner { db, tables, next: Mutex::new(1), recent: Arc::default(), requests })))
     }
 
     /// An SDK client that asks this database.
@@ -189,6 +224,16 @@ async fn create(client: &Client, table: &str, partition: &str, sort: &str) -> Re
 }
 
 impl Inner {
+    /// The status and the body that answer a request.
+    fn respond(&self, request: &HttpRequest) -> (u16, String) {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default();
+        match self.answer(operation, request.body().bytes().unwrap_or_default()) {
+            Ok(body) => (200, body),
+            Err(error) => (error.status_code(), error.to_json()),
+        }
+    }
+
     /// Answers one request of the `DynamoDB` JSON protocol.
     fn answer(&self, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
         let db = &self.db;
@@ -312,17 +357,10 @@ fn call<Request: DeserializeOwned, Response: Serialize>(
 
 impl HttpConnector for Embedded {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let inner = Arc::clone(&self.0);
-        // SQLite blocks its thread while the disk writes.
-        let answered = tokio::task::spawn_blocking(move || {
-            let target = request.headers().get("x-amz-target").unwrap_or_default();
-            let operation = target.rsplit('.').next().unwrap_or_default();
-            match inner.answer(operation, request.body().bytes().unwrap_or_default()) {
-                Ok(body) => (200, body),
-                Err(error) => (error.status_code(), error.to_json()),
-            }
-        });
+        let (answer, answered) = oneshot::channel();
+        let sent = self.0.requests.send(Asked { of: Arc::clone(&self.0), request, answer });
         HttpConnectorFuture::new(async move {
+            sent.map_err(|_| ConnectorError::other("the table's threads are gone".into(), None))?;
             let (status, body) = answered.await.map_err(|e| ConnectorError::other(Box::new(e), None))?;
             let status = status.try_into().map_err(|e| ConnectorError::other(Box::new(e), None))?;
             Ok(HttpResponse::new(status, SdkBody::from(body)))
@@ -333,5 +371,39 @@ impl HttpConnector for Embedded {
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Embedded")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use kassa_bus::table::s;
+
+    use super::*;
+
+    #[test]
+    fn however_many_ask_at_once_the_same_few_threads_answer() {
+        // given a table, and a runtime that counts its threads
+        let threads = Arc::new(AtomicUsize::new(0));
+        let started = Arc::clone(&threads);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_start(move || drop(started.fetch_add(1, Ordering::Relaxed)))
+            .build()
+            .unwrap();
+        let table = Embedded::open(None, Sync::Normal, Tables::local()).unwrap();
+        let client = table.client();
+        let get = || client.get_item().table_name(Tables::local().shops);
+        let get = || get().key("shop_id", s("AMIS1")).key("record_type", s("settings")).send();
+        let answered = runtime.block_on(async {
+            table.make_tables(&[]).await.unwrap();
+            // when many ask it at once
+            join_all((0..200).map(|_| get())).await
+        });
+        // then all are answered, and nobody started a thread to wait on
+        assert!(answered.iter().all(Result::is_ok));
+        assert_eq!(threads.load(Ordering::Relaxed), 0);
     }
 }
