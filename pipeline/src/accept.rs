@@ -157,10 +157,7 @@ impl Accept {
 
     async fn shop(&self, shop_id: &ShopId) -> Result<Arc<Shop>, Problem> {
         trace::note("kassa.shop_id", shop_id.as_str());
-        let shop = self.registry.shop(shop_id).await.map_err(|error| {
-            tracing::error!(%shop_id, %error, "the registry cannot be read");
-            Problem::Unavailable { retry_after: 1, detail: "the registry cannot be read now; send it again" }
-        })?;
+        let shop = self.registry.shop(shop_id).await.map_err(|error| no_registry(shop_id, &error))?;
         shop.ok_or(Problem::UnknownShop)
     }
 
@@ -286,8 +283,12 @@ impl Accept {
     /// Answers a `GET /shop/{shop_id}/key`: the public key as a JWK (RFC 7517). Whoever makes names up asks no key of KMS.
     pub async fn key(&self, shop_id: &str) -> Answer {
         let Ok(shop_id) = shop_id.parse() else { return Problem::UnknownShop.answer() };
-        if let Err(problem) = self.shop(&shop_id).await {
-            return problem.answer();
+        match self.registry.shop(&shop_id).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Problem::UnknownShop.answer(),
+            // It is there, and has a key.
+            Err(error) if error.is_unreadable() => tracing::error!(%error, %shop_id, "in the registry"),
+            Err(error) => return no_registry(&shop_id, &error).answer(),
         }
         match self.keys.public_key(&shop_id).await {
             Ok(key) => Answer { max_age: Some(KEY_MAX_AGE), ..Answer::json(200, &json!(key)) },
@@ -302,6 +303,11 @@ impl Accept {
 
 /// Pages of a sale's events, each of 1 MB at most, that are read for one answer.
 const PAGES: usize = 4;
+
+fn no_registry(shop_id: &ShopId, error: &TableError) -> Problem {
+    tracing::error!(%shop_id, %error, "the registry cannot be read");
+    Problem::Unavailable { retry_after: 1, detail: "the registry cannot be read now; send it again" }
+}
 
 /// Appends of one batch at once.
 const AT_ONCE: usize = 25;
