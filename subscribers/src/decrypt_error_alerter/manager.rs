@@ -240,14 +240,14 @@ mod tests {
     fn several_reasons_are_one_text() {
         let about = [
             (Reason::WrongKey, failures(3, TODAY, &[])),
-            (Reason::UnknownTill, failures(2, "2026-11-22T12:59:00Z", &["kassa-3"])),
+            (Reason::UnknownTill, failures(2, "2026-11-22T12:59:00Z", &["kas-3"])),
         ];
         reads(
             Language::English,
             News::Opened,
             &about,
             "AMIS Nieuwegein: 5 sales since 13:59 cannot be booked: a till has the wrong key; a till is not enrolled \
-             (kassa-3). Nothing is lost, keep selling. ICT is told too.",
+             (kas-3). Nothing is lost, keep selling. ICT is told too.",
         );
         let many = Reason::ALL.map(|reason| (reason, failures(1, TODAY, &[])));
         let told = text(Language::Dutch, News::Opened, &many);
