@@ -390,7 +390,7 @@ mod tests {
         let started = Arc::clone(&threads);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .on_thread_start(move || drop(started.fetch_add(1, Ordering::Relaxed)))
+            .on_thread_start(move || _ = started.fetch_add(1, Ordering::Relaxed))
             .build()
             .unwrap();
         let table = Embedded::open(None, Sync::Normal, Tables::local()).unwrap();
