@@ -98,6 +98,7 @@ fn the_aws_sdk_is_named_only_in_adapters_and_bootstraps() {
         "bus/src/notify/sns.rs",
         "bus/src/registry.rs",
         "bus/src/tills/table.rs",
+        "bus/src/wake/sqs.rs",
         "bus/src/shops_table.rs",
         "bus/src/sns.rs",
         "bus/src/table.rs",

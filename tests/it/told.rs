@@ -33,6 +33,7 @@ fn questions(data: &str) -> Vec<Vec<&str>> {
         &["events", "--shop", "AMIS1"],
         &["rejected"],
         &["retry", "--shop", "AMIS1"],
+        &["drop", "--shop", "AMIS1", "--reason", "wrong-key", "--why", "x"],
         &["dead-letters"],
         &["dead-letters", "redrive"],
         &["reconcile"],
