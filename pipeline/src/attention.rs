@@ -269,17 +269,15 @@ impl Rejections {
         self.has_ended |= event.kind == RECORDED || is_given_up(event);
         if event.kind == REJECTED && reason(event).is_none_or(Reason::needs_attention) {
             let last = (event.at, event.key.clone());
-            match &mut self.rejected {
-                Some(sale) => {
-                    sale.since = sale.since.min(event.at);
-                    if sale.last < last {
-                        sale.last = last;
-                    }
-                }
-                None => {
-                    let (shop_id, sale_id) = (event.shop_id.clone(), event.sale_id.clone());
-                    self.rejected = Some(RejectedSale { shop_id, sale_id, since: event.at, last });
-                }
+            let sale = self.rejected.get_or_insert_with(|| RejectedSale {
+                shop_id: event.shop_id.clone(),
+                sale_id: event.sale_id.clone(),
+                since: event.at,
+                last: last.clone(),
+            });
+            sale.since = sale.since.min(event.at);
+            if sale.last < last {
+                sale.last = last;
             }
         }
         complete

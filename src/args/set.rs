@@ -1,5 +1,7 @@
 //! What `--set` may name: the settings of subscribers, which their `deploy.yml` has, and those of the shop on one machine.
 
+use std::collections::BTreeSet;
+
 /// Those that no subscriber's block names.
 const OTHERS: [&str; 20] = [
     "MINUTE",
@@ -40,15 +42,11 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
     let upper = name.to_ascii_uppercase().replace('-', "_");
     let near = known().min_by_key(|known| strsim::damerau_levenshtein(&upper, known));
     let near = near.filter(|near| strsim::normalized_damerau_levenshtein(&upper, near) >= 0.6);
-    Err(match near {
-        Some(near) => format!("there is no setting {name}; is {near} meant?"),
-        None => {
-            let mut all: Vec<&str> = known().collect();
-            all.sort_unstable();
-            all.dedup();
-            format!("there is no setting {name}; there are: {}", all.join(", "))
-        }
-    })
+    let all = || known().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
+    Err(near.map_or_else(
+        || format!("there is no setting {name}; there are: {}", all()),
+        |near| format!("there is no setting {name}; is {near} meant?"),
+    ))
 }
 
 #[cfg(test)]

@@ -20,14 +20,14 @@ pub(super) async fn stock(ShopArgs { shop, ask }: ShopArgs) -> Result<ExitCode, 
         page = more.next;
         if ask.json {
             for row in more.rows.rows {
-                print(&format!("{}{}", if first { "[" } else { "," }, json!(row)))?;
+                print(format!("{}{}", if first { "[" } else { "," }, json!(row)))?;
                 first = false;
             }
             continue;
         }
         for row in more.rows.rows {
             if rows.last().is_some_and(|last| last.shop_id() != row.shop_id()) {
-                print(&render::stock(&std::mem::take(&mut rows)))?;
+                print(render::stock(&std::mem::take(&mut rows)))?;
             }
             rows.push(row);
         }

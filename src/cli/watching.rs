@@ -33,7 +33,7 @@ pub(super) async fn status(StatusArgs { watch, ask }: StatusArgs) -> Result<Exit
                 () = reader_gone() => Err(OutputError::Closed),
             }
         };
-        status::watch(&Screen::stdout(ask.json), every, look, enough).await?
+        Box::pin(status::watch(&Screen::stdout(ask.json), every, look, enough)).await?
     } else {
         look().await?
     };

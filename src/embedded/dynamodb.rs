@@ -123,7 +123,7 @@ struct Asked {
 /// wait for it, each with a few megabytes of the allocator's.
 const THREADS: usize = 8;
 
-/// Ends when the database is dropped. SQLite blocks the thread while the disk writes.
+/// Ends when the database is dropped. `SQLite` blocks the thread while the disk writes.
 fn answer_all(queue: &Mutex<mpsc::Receiver<Asked>>) {
     loop {
         let asked = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();

@@ -118,6 +118,17 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// How long closing waits for whoever collects traces.
 const LAST_EXPORT: Duration = Duration::from_secs(5);
 
+fn places_of_operators() -> Arc<Places> {
+    Places::new(Limits { connections: OPERATORS, ..Limits::default() })
+}
+
+/// How long a minute lasts.
+fn minute(settings: &Settings) -> Result<Duration, SettingError> {
+    let minute = settings.duration("MINUTE", Duration::from_mins(1))?;
+    let wrong = SettingError::Wrong { name: "MINUTE", what: "longer than nothing, such as 1m" };
+    if minute.is_zero() { Err(wrong) } else { Ok(minute) }
+}
+
 impl OpenShop {
     /// Opens the shop: database, keys, registry, stages, listeners.
     ///
@@ -132,12 +143,7 @@ impl OpenShop {
         let metrics = Metrics::default();
         let resource = [("service.name", "kassa".to_owned()), ("service.namespace", STACK.to_owned())];
         let tracer = Tracer::new(&up.settings, resource, up.clock.clone(), otlp::connect)?;
-        let minute = up.settings.duration("MINUTE", Duration::from_mins(1))?;
-        if minute.is_zero() {
-            return Err(
-                SettingError::Wrong { name: "MINUTE", what: "longer than nothing, such as 1m" }.into()
-            );
-        }
+        let minute = minute(&up.settings)?;
         let (store, keys, plan) = ready(&folder, &up).await?;
 
         let bus =
@@ -211,8 +217,7 @@ impl OpenShop {
             &occupant.token,
         );
         // Questions may stream for minutes, so these are cut off at the end.
-        let few = Places::new(Limits { connections: OPERATORS, ..Limits::default() });
-        tokio::spawn(serve(operators, None, answers, few, closed));
+        tokio::spawn(serve(operators, None, answers, places_of_operators(), closed));
 
         let exporting = tokio::spawn(tracer.clone().run());
         let resuming = tokio::spawn(recover::resume(questions, store.clone(), bus.clone(), metrics.clone()));

@@ -58,13 +58,13 @@ pub struct ShownRejection {
 }
 
 impl ShownRejection {
-    fn of(rejection: Event, accepted: Event) -> Option<Self> {
+    fn of(rejection: Event, accepted: &Event) -> Option<Self> {
         let Fact::Rejected(Rejected { reason, detail, sealed_with, envelope: hash, attempt, .. }) =
             rejection.fact
         else {
             return None;
         };
-        let Fact::Accepted(Accepted { source, .. }) = accepted.fact else { return None };
+        let Fact::Accepted(Accepted { source, .. }) = &accepted.fact else { return None };
         Some(Self {
             shop_id: rejection.shop_id,
             sale_id: rejection.sale_id,
@@ -73,7 +73,7 @@ impl ShownRejection {
             sealed_with,
             attempt,
             hash,
-            source,
+            source: *source,
             accepted_at: accepted.at,
             rejected_at: rejection.at,
         })
@@ -175,7 +175,7 @@ impl Questions {
         let mut found = Vec::with_capacity(last.len());
         for (envelope, rejection) in last {
             let accepted = accepted(events, (shop, sale), &envelope).await?;
-            found.extend(accepted.and_then(|accepted| ShownRejection::of(rejection, accepted)));
+            found.extend(accepted.and_then(|accepted| ShownRejection::of(rejection, &accepted)));
         }
         Ok(found)
     }

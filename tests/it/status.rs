@@ -499,8 +499,9 @@ fn an_open_shop_is_asked_while_it_sells_and_watched_line_by_line_where_there_is_
     assert!(told["place"].as_str().unwrap().contains(&up.url));
 
     let mut watch = command(&["status", "--data", data, "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
-    let lines: Vec<String> =
-        BufReader::new(watch.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
+    // Who reads stays, or it would end by itself.
+    let mut read = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let lines: Vec<String> = read.by_ref().take(2).collect();
     assert!(lines.iter().all(|line| line.contains(" sales a minute")), "{lines:?}");
     assert!(lines[0] < lines[1], "the second is later: {lines:?}");
     assert!(Command::new("kill").args(["-INT", &watch.id().to_string()]).status().unwrap().success());

@@ -53,7 +53,7 @@ fn a_shop_that_does_not_open_leaves_no_folder_and_no_mode_behind() {
         (&["--listen", free, "--shops", text(&shops)], "shops.toml"),
         (&["--listen", free, "--set", "GROUP_WAIT=soon"], "decrypt-error-alerter does not start"),
         (&["--listen", free, "--set", "MINUTE=soon"], "MINUTE"),
-        (&["--listen", free, "--set", "UNWATCHED_HOURS=soon", "--set", "RATE=-1", "--set", "MINUTE=0"], ""),
+        (&["--listen", free, "--set", "REPEAT_INTERVAL=soon", "--set", "MINUTE=0s"], ""),
         (&["--listen", free, "--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"], "/nowhere"),
     ];
     let opens = |data: &Path, more: &[&str]| {

@@ -63,10 +63,10 @@ impl<'a> SaleCheck<'a> {
         if kind != Some(&event.kind) {
             check.mismatch(format!("event {name} of {stream} says it is {} of {sale_id}", event.kind));
         }
-        if let Some(envelope) = name.rsplit('#').next().filter(|_| event.kind == ACCEPTED) {
-            if self.accepted.len() < ENVELOPES {
-                self.accepted.insert(envelope.to_owned(), event.at);
-            }
+        if let Some(envelope) = name.rsplit('#').next().filter(|_| event.kind == ACCEPTED)
+            && self.accepted.len() < ENVELOPES
+        {
+            self.accepted.insert(envelope.to_owned(), event.at);
         }
         match read {
             Ok(read) => self.compare(event, &read, check).await,

@@ -141,7 +141,7 @@ impl Incident {
             (Phase::Pending { .. }, None) if self.is_due(now, policy) && all_seen => self.phase = Phase::Over,
             (Phase::Open { .. }, None) if silent => {
                 self.phase = Phase::Over;
-                self.tell(News::Over, self.failures.clone(), now);
+                self.tell(News::Over, &self.failures.clone(), now);
                 return Some(Turn::Closed);
             }
             // Nothing that people were told of is left, and this they were not told of.
@@ -156,7 +156,7 @@ impl Incident {
                 if due && !seen.quiet && self.outgoing.is_empty() {
                     self.phase = Phase::Open { told_at: now };
                     self.told(seen);
-                    self.tell(News::StillOpen, self.of(&left), now);
+                    self.tell(News::StillOpen, &self.of(&left), now);
                 }
             }
             _ => {}
@@ -191,7 +191,7 @@ impl Incident {
     fn open(&mut self, left: &Left, now: Timestamp, seen: &Seen) {
         self.phase = Phase::Open { told_at: now };
         self.told(seen);
-        self.tell(News::Opened, self.of(left), now);
+        self.tell(News::Opened, &self.of(left), now);
     }
 
     /// What is left of an open incident is news if it was all rejected after the last that was told of, a group wait ago.
@@ -204,7 +204,7 @@ impl Incident {
     }
 
     /// The manager hears of what needs attention only.
-    fn tell(&mut self, news: News, failures: Failures, at: Timestamp) {
+    fn tell(&mut self, news: News, failures: &Failures, at: Timestamp) {
         let tell =
             |to| Outgoing { news, to, at, failures: failures.clone(), claimed_until: None, texted: None };
         let texted = self.reason.needs_attention();

@@ -128,6 +128,7 @@ impl Subscriber for Alerter {
         for (place, message) in batch.iter().enumerate() {
             verdicts.push(match taken(message) {
                 Ok(Taken::Rejected(sale)) => {
+                    let sale = *sale;
                     if is_news(&sale) {
                         incidents.entry((sale.shop_id.clone(), sale.reason)).or_default().push((place, sale));
                     }
@@ -163,13 +164,13 @@ impl Subscriber for Alerter {
 
 /// What a message of the queue is.
 enum Taken {
-    Rejected(RejectedSale),
+    Rejected(Box<RejectedSale>),
     WokenFor(ShopId),
 }
 
 fn taken(message: &Message) -> Result<Taken, String> {
     match message.woken() {
-        None => message.read().map(Taken::Rejected).map_err(|not_ours| not_ours.to_string()),
+        None => message.read().map(Box::new).map(Taken::Rejected).map_err(|not_ours| not_ours.to_string()),
         Some(shop) => shop.parse().map(Taken::WokenFor).map_err(|_| "a wake-up about no shop".to_owned()),
     }
 }
