@@ -1,7 +1,7 @@
 //! What needs attention of a shop's sales: those that were rejected, are not booked, and were not given up. One list, which
 //! `kassa status`, the console and texts to people share.
 //!
-//! A row `a-<sale>` each, beside their shop's own in the shops table; the pipeline writes them. At most [`PLACES`] of a shop
+//! A row `a-<sale>` each, beside their shop's own in the shops table; the pipeline writes them. At most `PLACES` of a shop
 //! have one, for anybody can have a sale rejected. How many have, and on which days there may be more of them, stands in a row
 //! under `#attention`.
 

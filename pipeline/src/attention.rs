@@ -1,7 +1,7 @@
 //! The list of what needs attention, kept: a sale is on it from its rejection until it is recorded or given up.
 //!
-//! [`AttentionList::rejected`] puts it there before anybody is told, and whoever records a sale that was put through again, or
-//! gives one up, takes it off. Rows are hints: [`AttentionList::tend`] compares them with the events each minute.
+//! `AttentionList::rejected` puts it there before anybody is told, and whoever records a sale that was put through again, or
+//! gives one up, takes it off. Rows are hints: `AttentionList::tend` compares them with the events each minute.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Which of a shop's items have rows of their own: those that somebody declared, and of the others the 1,000 with the
-//! smallest numbers. The rest share one, [`Row::Other`].
+//! smallest numbers. The rest share one, `Row::Other`.
 //!
 //! Which those are follows from what was sold and from nothing else: not from the order it came in, nor from how often it
 //! came, nor from how it was cut. An item that loses its row to smaller numbers does not get it back, since there are only

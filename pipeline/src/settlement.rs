@@ -2,7 +2,7 @@
 //!
 //! A sale is settled once it is recorded, which wins, or rejected: then each of its envelopes that was accepted is judged. One
 //! that is stuck beside others that were rejected keeps its sale pending. All of this stands in the keys of its events, so
-//! that nobody reads a body for it. [`Sales`] folds events as they come from the table, [`SaleFold::judged`] tells how the sale stands.
+//! that nobody reads a body for it. `Sales` folds events as they come from the table, `SaleFold::judged` tells how the sale stands.
 
 use std::collections::BTreeMap;
 

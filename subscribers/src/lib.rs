@@ -1,6 +1,6 @@
 //! Whoever must know of a sale, plugged into the same topics as the core.
 //!
-//! To add one: a file here, a line in [`all`], a block in `deploy.yml`; `README.md` says it in twenty lines.
+//! To add one: a file here, a line in `all`, a block in `deploy.yml`; `README.md` says it in twenty lines.
 //! It may use what `kassa_bus` publishes and nothing of the pipeline.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]

@@ -1,5 +1,5 @@
-//! What is decided of one shop's trouble of one kind, and when. Nothing here reads or writes: [`Incident::hear`] takes
-//! failures in, [`Incident::tick`] does what is due.
+//! What is decided of one shop's trouble of one kind, and when. Nothing here reads or writes: `Incident::hear` takes
+//! failures in, `Incident::tick` does what is due.
 
 use std::mem;
 
