@@ -90,7 +90,7 @@ impl Tables {
 }
 
 /// Events of a page where whoever asks goes on with the next, which is everybody who asks for more than this.
-const EVENTS_A_PAGE: usize = 16;
+const EVENTS_A_PAGE: usize = 32;
 const FEW_EVENTS: usize = 64;
 
 /// `DynamoDB` in this process: answers the AWS SDK's requests with dynoxide, no socket in between.

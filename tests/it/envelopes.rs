@@ -307,13 +307,13 @@ async fn of_a_sale_with_hundreds_of_envelopes_little_is_read_at_once_and_the_tru
     let (mut pages, mut read, mut cursor) = (0, 0, None);
     loop {
         let page = world.store.events.scan(Scan::default(), cursor).await.unwrap();
-        assert!(page.events.len() <= 16);
+        assert!(page.events.len() <= 32);
         (pages, read, cursor) = (pages + 1, read + page.events.len(), page.next);
         if cursor.is_none() {
             break;
         }
     }
-    assert_eq!((pages, read), ((2 * CROWD - 1) / 16 + 1, 2 * CROWD - 1));
+    assert_eq!((pages, read), ((2 * CROWD - 1) / 32 + 1, 2 * CROWD - 1));
     // and it is pending for the one, which alone is sent on its way
     let check = world.balanced().await;
     assert_eq!((check.accepted, check.rejected, check.pending), (1, 0, 1));
