@@ -83,6 +83,8 @@ pub async fn serve(
             drop(place);
         });
     }
+    // Whoever comes now is refused at once, and does not wait for those that are in hand.
+    drop(listener);
     closing.send_replace(true);
     while connections.join_next().await.is_some() {}
 }

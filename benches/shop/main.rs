@@ -16,6 +16,8 @@ mod outage;
 mod process;
 /// Sealed and classic sales from post to read model.
 mod selling;
+/// A till's answers while strangers and neighbours do what they can.
+mod strangers;
 /// What counting, logging and tracing add to a sale.
 mod telemetry;
 /// A till that can do without its shop.
@@ -66,6 +68,9 @@ fn main() -> Outcome<()> {
         }
         if runs("outage") {
             outage::figures().await?;
+        }
+        if runs("strangers") {
+            strangers::figures().await?;
         }
         if runs("million") {
             million::figures().await?;

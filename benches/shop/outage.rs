@@ -91,7 +91,7 @@ async fn answers(down: Down) -> Outcome<f64> {
     if down == Down::Keys {
         lose_keys(&data)?;
     }
-    let p99 = paced(&till, sales).await?;
+    let p99 = paced(&till, sales, RATE).await?;
     let recorded = shop.counted("recorded").await?;
     if (down == Down::Keys) != (recorded == 0) {
         return Err(format!("{recorded} sales were recorded with {down:?} down").into());
@@ -119,8 +119,8 @@ fn lose_keys(data: &Path) -> Outcome<()> {
 }
 
 /// Posts them at their turns, whatever became of those before, and says how long the slowest but one in a hundred took.
-async fn paced(till: &Arc<Till>, sales: Vec<Prepared>) -> Outcome<f64> {
-    let mut turns = interval(Duration::from_secs(1) / u32::try_from(RATE)?);
+pub async fn paced(till: &Arc<Till>, sales: Vec<Prepared>, rate: usize) -> Outcome<f64> {
+    let mut turns = interval(Duration::from_secs(1) / u32::try_from(rate)?);
     let mut posts = JoinSet::new();
     for sale in sales {
         turns.tick().await;

@@ -175,7 +175,7 @@ impl Accept {
         trace::note("kassa.sale_id", sale.sale_id.as_str());
         self.rates.admit(&sale.shop_id, client)?;
         let (id, envelope) = ((&sale.shop_id, &sale.sale_id), envelope_hash(&sale.envelope));
-        if self.enter(&sale, &envelope).await? == Entry::OnItsWay {
+        if self.enter(&sale, &envelope).await? == Entry::Known {
             self.metrics.count(Metric::Duplicates, 1);
             return Ok(Taken::Repeated(sale));
         }
@@ -192,7 +192,7 @@ impl Accept {
             Ok(Appended::Exists(there)) => {
                 self.metrics.count(Metric::Duplicates, 1);
                 if self.is_settled(id, &envelope).await.map_err(failed)? {
-                    self.limit.remove(id, &envelope);
+                    self.limit.settled(id, &envelope, self.clock.now());
                     return Ok(Taken::Repeated(sale));
                 }
                 // When it came first is what counts, for whatever ended in between.
@@ -223,13 +223,13 @@ impl Accept {
             for other in taken {
                 let judged = self.store.is_rejected(id, &other).await;
                 if judged.map_err(|error| try_again(sale, error))? {
-                    self.limit.remove(id, &other);
+                    self.limit.settled(id, &other, now);
                 }
             }
             entry = self.limit.enter(id, envelope, now);
         }
         match entry {
-            Entry::In | Entry::OnItsWay => Ok(entry),
+            Entry::In | Entry::Known => Ok(entry),
             Entry::Full(_) | Entry::ComeAgain => Err(COME_AGAIN),
         }
     }

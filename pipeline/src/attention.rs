@@ -1,6 +1,6 @@
 //! The list of what needs attention, kept: a sale is on it from its rejection until it is recorded or given up.
 //!
-//! `AttentionList::rejected` puts it there before anybody is told, and whoever records a sale that was put through again, or
+//! `AttentionList::rejected` puts it there before it is said anywhere, and whoever records a sale that was put through again, or
 //! gives one up, takes it off. Rows are hints: `AttentionList::tend` compares them with the events each minute.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -50,22 +50,27 @@ impl AttentionList {
         Self { store, rows, looking: Arc::default(), noted: SharedWrite::default() }
     }
 
-    /// Puts a rejected sale on the list. Safe to repeat, and in any order.
+    /// Puts a sale on the list that is about to be rejected: whoever is stopped before the event is appended is asked again.
+    /// Where there is no place, its day is to be [noted](Self::look_through_later) once the event is there. Safe to repeat,
+    /// and in any order.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn rejected(&self, shop: &ShopId, sale: &Unbooked) -> Result<(), TableError> {
+    pub async fn rejected(&self, shop: &ShopId, sale: &Unbooked) -> Result<Placed, TableError> {
         let id = &sale.sale_id;
         if !sale.reason.needs_attention() || !self.settled(shop, std::slice::from_ref(id)).await?.is_empty() {
-            return Ok(());
+            return Ok(Placed::Yes);
         }
-        match self.rows.put(shop, sale).await? {
-            Placed::Yes => Ok(()),
-            Placed::Full => {
-                let days = [id.utc_date()].into();
-                self.noted.make((shop.clone(), id.utc_date()), self.rows.look_through(shop, &days)).await
-            }
-        }
+        self.rows.put(shop, sale).await
+    }
+
+    /// Has a sale's day looked through when there are places again.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn look_through_later(&self, shop: &ShopId, sale: &SaleId) -> Result<(), TableError> {
+        let day = sale.utc_date();
+        self.noted.make((shop.clone(), day), self.rows.look_through(shop, &[day].into())).await
     }
 
     /// Takes a sale off that was recorded or given up.

@@ -3,9 +3,10 @@
 //! A stranger who knows or guesses an id may post any number under it. Judged ones keep no other out, and whoever was told to come
 //! again and does has a turn before those that come for the first time, so that a till gets in within seconds however long the
 //! stranger goes on. What this process let in lately it remembers, within bounds: on AWS each instance of the function
-//! counts for itself, as it does for [`Rates`](crate::rates::Rates).
+//! counts for itself, as it does for [`Rates`](crate::rates::Rates). What is known to be settled is remembered as well, so that
+//! whoever posts the same again and again costs no look at the table each time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +31,10 @@ const ON_ITS_WAY: SignedDuration = SignedDuration::from_secs(10);
 /// A place is given to others after this time, whatever became of its envelope.
 const LONGEST: SignedDuration = SignedDuration::from_mins(1);
 
+/// Envelopes of a sale that are known to be settled, and how long that is believed: a table may be put back to an earlier time.
+const SETTLED: usize = 4;
+const BELIEVED: SignedDuration = SignedDuration::from_mins(1);
+
 /// Sales that are remembered: the last so many, and up to twice as many.
 const SALES: usize = 8_192;
 
@@ -41,9 +46,9 @@ const REFUSED: usize = 32_768;
 pub enum Entry {
     /// It has a place.
     In,
-    /// It was published a moment ago: there is nothing to do.
-    OnItsWay,
-    /// All places are taken by these. Once those that are judged are [removed](EnvelopeLimit::remove), there may be one.
+    /// There is nothing to do: it was published a moment ago, or is settled.
+    Known,
+    /// All places are taken by these. Once those that are judged are [said to be](EnvelopeLimit::settled), there may be one.
     Full(Vec<String>),
     /// It may come again in a second.
     ComeAgain,
@@ -70,6 +75,7 @@ impl Default for State {
 #[derive(Default)]
 struct Sale {
     places: Vec<Place>,
+    settled: VecDeque<Settled>,
     looked_at: Option<Timestamp>,
     one_more_at: Option<Timestamp>,
 }
@@ -78,6 +84,11 @@ struct Place {
     envelope: String,
     taken_at: Timestamp,
     published_at: Option<Timestamp>,
+}
+
+struct Settled {
+    envelope: String,
+    seen_at: Timestamp,
 }
 
 /// Whether so much time has passed. A clock may have been set back since.
@@ -94,9 +105,13 @@ impl EnvelopeLimit {
     pub fn enter(&self, sale: (&ShopId, &SaleId), envelope: &str, now: Timestamp) -> Entry {
         let State { sales, refused, hasher } = &mut *self.state();
         let of = sales.entry((sale.0.clone(), sale.1.clone()));
+        of.settled.retain(|settled| !passed(Some(settled.seen_at), now, BELIEVED));
+        if of.settled.iter().any(|settled| settled.envelope == envelope) {
+            return Entry::Known;
+        }
         if let Some(place) = of.places.iter().find(|place| place.envelope == envelope) {
             let published = place.published_at.is_some() && !passed(place.published_at, now, ON_ITS_WAY);
-            return if published { Entry::OnItsWay } else { Entry::In };
+            return if published { Entry::Known } else { Entry::In };
         }
         let place = || Place { envelope: envelope.to_owned(), taken_at: now, published_at: None };
         if of.places.len() < UNJUDGED {
@@ -127,7 +142,17 @@ impl EnvelopeLimit {
         }
     }
 
-    /// It needs no place: it is judged, or was not accepted.
+    /// Nothing is left to do for it: it needs no place, and no look for a while.
+    pub fn settled(&self, sale: (&ShopId, &SaleId), envelope: &str, now: Timestamp) {
+        let mut state = self.state();
+        let of = state.sales.entry((sale.0.clone(), sale.1.clone()));
+        of.places.retain(|place| place.envelope != envelope);
+        of.settled.retain(|settled| settled.envelope != envelope);
+        of.settled.truncate(SETTLED - 1);
+        of.settled.push_front(Settled { envelope: envelope.to_owned(), seen_at: now });
+    }
+
+    /// It was not accepted, and needs no place.
     pub fn remove(&self, sale: (&ShopId, &SaleId), envelope: &str) {
         let mut state = self.state();
         let of = state.sales.entry((sale.0.clone(), sale.1.clone()));
@@ -193,7 +218,7 @@ mod tests {
             let mut entry = self.limit.enter(sale, envelope, now);
             if let Entry::Full(taken) = entry {
                 let judged = taken.into_iter().filter(|taken| !self.unjudged.contains(taken));
-                judged.for_each(|envelope| self.limit.remove(sale, &envelope));
+                judged.for_each(|envelope| self.limit.settled(sale, &envelope, now));
                 entry = self.limit.enter(sale, envelope, now);
             }
             if entry == Entry::In && !self.unjudged.iter().any(|open| open == envelope) {
@@ -228,8 +253,27 @@ mod tests {
         assert_eq!(limit.enter(sale, "one", noon()), Entry::In);
         assert_eq!(limit.enter(sale, "one", noon()), Entry::In, "nobody has published it yet");
         limit.published(sale, "one", noon());
-        assert_eq!(limit.enter(sale, "one", after(9_999)), Entry::OnItsWay);
+        assert_eq!(limit.enter(sale, "one", after(9_999)), Entry::Known);
         assert_eq!(limit.enter(sale, "one", after(10_000)), Entry::In);
+    }
+
+    #[test]
+    fn what_is_settled_is_known_for_a_minute_whatever_else_is_posted_and_takes_no_place() {
+        let (shop, id) = sale();
+        let (limit, sale) = (EnvelopeLimit::default(), (&shop, &id));
+        assert_eq!(limit.enter(sale, "one", noon()), Entry::In);
+        limit.settled(sale, "one", noon());
+        for n in 0..UNJUDGED {
+            assert_eq!(limit.enter(sale, &n.to_string(), noon()), Entry::In);
+        }
+        assert_eq!(limit.enter(sale, "one", after(59_999)), Entry::Known);
+        // The last few are known, and the first is looked at again.
+        for n in 0..SETTLED {
+            limit.settled(sale, &n.to_string(), after(1));
+        }
+        assert_eq!(limit.enter(sale, "one", after(59_999)), Entry::In);
+        assert_eq!(limit.enter(sale, "0", after(60_000)), Entry::Known);
+        assert_eq!(limit.enter(sale, "0", after(60_001)), Entry::In);
     }
 
     #[test]
@@ -242,7 +286,17 @@ mod tests {
                 limit.enter((&shop, &id), &envelope.to_string(), noon());
             }
         }
+        for n in 0..100 {
+            limit.settled((&shop, &"0-20261122".parse().unwrap()), &n.to_string(), noon());
+        }
         let state = limit.state();
+        assert!(
+            state
+                .sales
+                .young
+                .values()
+                .all(|sale| sale.places.len() <= UNJUDGED && sale.settled.len() <= SETTLED)
+        );
         assert!(state.sales.young.len() + state.sales.old.len() <= 2 * SALES);
         assert!(state.refused.young.len() + state.refused.old.len() <= 2 * REFUSED);
     }

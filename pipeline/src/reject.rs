@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use kassa_bus::attention::Unbooked;
+use kassa_bus::attention::{Placed, Unbooked};
 use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{
@@ -63,7 +63,7 @@ impl Reject {
     /// Safe to repeat: a rejection of the same envelope is found and only published again.
     ///
     /// # Errors
-    /// [`Retry`] if the event was not appended, not put on the list of what needs attention, or not published.
+    /// [`Retry`] if it was not put on the list of what needs attention, not appended, or not published.
     pub async fn reject(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<(), Retry> {
         let rejected = self.note(sale, rejection).await?;
         Ok(publish_one(&*self.publisher, Topic::DecryptErrors, rejected).await?)
@@ -72,7 +72,7 @@ impl Reject {
     /// Does all of that but publishing: gives the message, which whoever rejects several publishes together.
     ///
     /// # Errors
-    /// [`Retry`] if the event was not appended, or not put on the list of what needs attention.
+    /// [`Retry`] if it was not put on the list of what needs attention, or not appended.
     pub async fn note(&self, sale: Rejectable<'_>, rejection: Rejection) -> Result<Message, Retry> {
         // Somebody will ask what became of it, so its trace is kept as one with an error is.
         let span = trace::child(trace::Kind::Internal, "reject");
@@ -97,6 +97,15 @@ impl Reject {
                 attempt,
             }),
         };
+        // First, so that nothing is rejected of which the list says nothing.
+        let unbooked = Unbooked {
+            sale_id: sale.sale_id.clone(),
+            reason: rejection.reason,
+            till: rejection.till.clone(),
+            sealed_with: rejection.sealed_with.clone(),
+            since: rejected_at,
+        };
+        let placed = self.attention.rejected(sale.shop_id, &unbooked).await?;
         match self.store.append(&event).await? {
             Appended::New => {
                 let labels = [
@@ -108,15 +117,9 @@ impl Reject {
             }
             Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
         }
-        // Before anybody hears of it, who may look at the list.
-        let unbooked = Unbooked {
-            sale_id: sale.sale_id.clone(),
-            reason: rejection.reason,
-            till: rejection.till.clone(),
-            sealed_with: rejection.sealed_with.clone(),
-            since: rejected_at,
-        };
-        self.attention.rejected(sale.shop_id, &unbooked).await?;
+        if placed == Placed::Full {
+            self.attention.look_through_later(sale.shop_id, sale.sale_id).await?;
+        }
         let waited = rejected_at.duration_since(sale.origin.accepted_at).as_millis();
         tracing::info!(
             shop_id = %sale.shop_id,

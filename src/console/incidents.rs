@@ -69,7 +69,8 @@ fn incidents(health: &Health, shops: &ById, now: Timestamp) -> Markup {
 fn card(incident: &Incident, shops: &ById, now: Timestamp) -> Markup {
     let Incident { shop_id, reason, failures, phase, .. } = incident;
     let (tone, state) = match phase {
-        Phase::Open { .. } => ("bad", "people were told"),
+        Phase::Open { .. } if incident.outgoing.is_empty() => ("bad", "people were told"),
+        Phase::Open { .. } => ("bad", "people are being told"),
         Phase::Pending { .. } => ("quiet", "may be a hiccup"),
         Phase::Over => ("good", "over"),
     };

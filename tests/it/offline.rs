@@ -73,7 +73,8 @@ impl Place {
 
     fn status(&self) -> Value {
         let output = self.runs(&["till", "status", "--json"]);
-        let tills: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let tills: Vec<Value> =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
         tills.into_iter().next().unwrap_or_default()
     }
 
@@ -226,7 +227,9 @@ fn one_till_has_one_journal_and_a_second_process_says_so() {
     let args = place.args(&["sell", "--url", &up.url, "--count", "1000", "--rate", "50"]);
     let mut first = command(&args.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
     let begun = Instant::now();
-    while place.status()["sent"].as_u64().unwrap_or(0) == 0 {
+    // Until it has a journal, there is nothing to be told of.
+    let journal = || place.runs(&["till", "status"]).status.success();
+    while !(journal() && place.status()["sent"].as_u64() > Some(0)) {
         assert!(begun.elapsed() < Duration::from_mins(1), "it does not sell");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -237,22 +237,6 @@ async fn hostile_bodies_are_refused_and_harm_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_opens_many_connections_is_made_to_wait() {
-    let postgres = Postgres::start();
-    let warehouse = Warehouse::open(&postgres.url()).await;
-    let address = warehouse.url.trim_start_matches("http://").to_owned();
-    let mut idle = Vec::new();
-    for _ in 0..256 {
-        idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
-    }
-    let sales = sales(0..1);
-    let waiting = tokio::time::timeout(Duration::from_millis(500), warehouse.deliver(&sales));
-    assert!(waiting.await.is_err());
-    idle.truncate(250);
-    assert_eq!(warehouse.deliver(&sales).await.status(), 204);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_the_database_refuses_fails_alone() {
     let postgres = Postgres::start();
     let warehouse = Arc::new(Warehouse::open(&postgres.url()).await);
