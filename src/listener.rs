@@ -8,6 +8,8 @@
 mod descriptors;
 /// Which site a request is meant for.
 mod names;
+/// Who is answered late.
+mod pace;
 /// Who may have how much.
 mod places;
 /// Refusals in their form.
@@ -36,8 +38,9 @@ use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 pub use names::Names;
+pub use pace::Pace;
 pub use places::{Limits, Places, Received, Unread};
-pub use refusal::{refused, response};
+pub use refusal::{TookSome, refused, response};
 
 /// Bytes of a request's headers, and how many there may be. More is answered 431. Each connection may hold as much, and as much
 /// again of a body.

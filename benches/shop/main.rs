@@ -1,7 +1,7 @@
 //! Kassa's figures, each against a limit measured in the same run: `cargo bench --bench shop`.
 //!
 //! The machines this runs on are noisy, so it is ratios that hold. Name a section to run only that:
-//! `cargo bench --bench shop -- sealed`.
+//! `cargo bench --bench shop -- sealed`. Of the section `strangers` one can be named as well: `-- strangers Undeclared`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
 /// The console on a million events, and what its feed costs a sale.
@@ -70,7 +70,7 @@ fn main() -> Outcome<()> {
             outage::figures().await?;
         }
         if runs("strangers") {
-            strangers::figures().await?;
+            strangers::figures(&wanted).await?;
         }
         if runs("million") {
             million::figures().await?;

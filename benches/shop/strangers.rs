@@ -2,7 +2,8 @@
 //! against nobody doing anything.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use kassa_bus::{Clock, Line, SaleId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
 use crate::outage::paced;
@@ -50,15 +52,20 @@ enum Stranger {
     Slow,
     /// Sells items nobody has heard of, 1,700 a sale.
     Undeclared,
-    /// Has the whole shop checked, over and over.
+    /// Has a shop that sold 6,000 items checked, every second.
     Check,
 }
+
+const ALL: [Stranger; 10] =
+    [Nobody, Rubbish, Recorded, Rejected, Large, Junk, OneId, Slow, Undeclared, Check];
 
 use Stranger::{Check, Junk, Large, Nobody, OneId, Recorded, Rejected, Rubbish, Slow, Undeclared};
 
 /// All take turns, so that each sees the machine in every mood.
-pub async fn figures() -> Outcome<()> {
-    let strangers = [Nobody, Rubbish, Recorded, Rejected, Large, Junk, OneId, Slow, Undeclared, Check];
+pub async fn figures(named: &[String]) -> Outcome<()> {
+    let is_named = |stranger: &Stranger| named.contains(&format!("{stranger:?}"));
+    let some = ALL.iter().any(is_named);
+    let strangers: Vec<_> = ALL.into_iter().filter(|one| !some || *one == Nobody || is_named(one)).collect();
     let mut seen = vec![Vec::new(); strangers.len()];
     for round in 0..ROUNDS {
         for at in 0..strangers.len() {
@@ -90,7 +97,12 @@ async fn answers(stranger: Stranger) -> Outcome<(f64, u64)> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("shop");
     let shop = Shop::open(&data, "full").await?;
-    let mut tasks = stranger.begins(&shop, &data).await?;
+    // Who posts elsewhere runs in nobody's way here but for the processors.
+    let elsewhere = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let url = shop.url.clone();
+    let begun =
+        elsewhere.spawn(async move { stranger.begins(&url, &data).await.map_err(|error| error.to_string()) });
+    let tasks = begun.await?;
     let till = Arc::new(Till::new(&shop.url, "AMIS2".parse()?, "bench", Format::Sealed, Clock::system())?);
     let line = line("98");
     let mut sales = Vec::new();
@@ -98,8 +110,8 @@ async fn answers(stranger: Stranger) -> Outcome<(f64, u64)> {
         sales.push(till.ring_up(std::slice::from_ref(&line)).await?);
     }
     let p99 = paced(&till, sales, RATE).await?;
-    tasks.abort_all();
-    while tasks.join_next().await.is_some() {}
+    drop(tasks?);
+    elsewhere.shutdown_background();
     let (_, most) = shop.memory_mb()?;
     shop.close()?;
     println!("     {stranger:?}: {p99:.1} ms, {most} MB");
@@ -116,10 +128,10 @@ fn line(item: &str) -> Line {
 }
 
 impl Stranger {
-    /// Begins, and goes on until its tasks are aborted.
-    async fn begins(self, shop: &Shop, data: &std::path::Path) -> Outcome<JoinSet<()>> {
-        let to: SocketAddr = shop.url.trim_start_matches("http://").parse()?;
-        let till = Till::new(&shop.url, "AMIS1".parse()?, "stranger", Format::Sealed, Clock::system())?;
+    /// Begins, and goes on until its tasks are dropped.
+    async fn begins(self, url: &str, data: &Path) -> Outcome<JoinSet<()>> {
+        let to: SocketAddr = url.trim_start_matches("http://").parse()?;
+        let till = Till::new(url, "AMIS1".parse()?, "stranger", Format::Sealed, Clock::system())?;
         let mut tasks = JoinSet::new();
         match self {
             Nobody => {}
@@ -140,8 +152,10 @@ impl Stranger {
                 tasks.spawn(async move {
                     let mut turns = tokio::time::interval(Duration::from_millis(50));
                     let Ok(mut stream) = connect(to).await else { return };
-                    while let Ok(body) = with_another_tag(&sale, &SaleId::new(Clock::system().now())) {
+                    loop {
                         turns.tick().await;
+                        let body = with_another_tag(&sale, &SaleId::new(Clock::system().now()));
+                        let Ok(body) = body.map_err(|_| ()) else { return };
                         let _ = ask(&mut stream, &posting(&body)).await;
                     }
                 });
@@ -151,7 +165,7 @@ impl Stranger {
                 tasks.spawn(async move {
                     let Ok(mut stream) = connect(to).await else { return };
                     for begun in (0..).step_by(100) {
-                        let Ok(body) = batch(&sale, begun..begun + 100) else { return };
+                        let Ok(body) = batch(&sale, begun..begun + 100).map_err(|_| ()) else { return };
                         let _ = ask(&mut stream, &posting(&body)).await;
                         // A thousand in two seconds.
                         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -183,17 +197,36 @@ impl Stranger {
                 });
             }
             Check => {
+                let mut stream = connect(to).await?;
+                for begun in (100_000..106_000).step_by(1_000) {
+                    let lines: Vec<Line> = (begun..begun + 1_000).map(|n| line(&n.to_string())).collect();
+                    ask(&mut stream, &posting(&till.ring_up(lines.as_slice()).await?.body)).await?;
+                }
                 let mut check = Command::new(env!("CARGO_BIN_EXE_kassa"));
                 check.args(["check", "--data"]).arg(data).stdout(Stdio::null()).stderr(Stdio::null());
                 tasks.spawn(async move {
-                    let mut check = tokio::process::Command::from(check);
-                    check.kill_on_drop(true);
-                    while check.status().await.is_ok() {}
+                    while let Ok(running) = check.spawn() {
+                        let mut running = Killed(running);
+                        while matches!(running.0.try_wait(), Ok(None)) {
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
                 });
             }
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         Ok(tasks)
+    }
+}
+
+/// A command that ends with whoever runs it.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

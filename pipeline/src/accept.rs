@@ -108,14 +108,14 @@ impl Accept {
         origin: Origin,
     ) -> Result<Answer, Problem> {
         let taken = self.take(shop, posted, client, origin).await?;
-        let sale = taken.sale();
+        let took_some = taken.to_publish().is_some();
         if let Taken::New(sale) = &taken {
             let message = claim_check::message(sale);
             let published = publish_one(&*self.publisher, Topic::ToDecrypt, message).await;
             published.map_err(|error| try_again(sale, error))?;
             self.published(sale);
         }
-        Ok(yes(sale))
+        Ok(Answer { took_some, ..yes(taken.sale()) })
     }
 
     /// Takes each sale of a batch for itself: what one is refused for is no matter of the others.
@@ -133,7 +133,8 @@ impl Accept {
         });
         let taken: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
         let new = taken.iter().flatten().filter_map(Taken::to_publish);
-        let messages = new.map(claim_check::message).collect();
+        let messages: Vec<_> = new.map(claim_check::message).collect();
+        let took_some = !messages.is_empty();
         let mut published = self.publisher.publish(Topic::ToDecrypt, messages).await.into_iter();
         let outcomes = taken.into_iter().map(|taken: Result<Taken, _>| {
             let sale = match taken? {
@@ -152,7 +153,7 @@ impl Accept {
         let outcomes: Vec<Answered> = outcomes.collect();
         let refused = |outcome: &&Answered| matches!(outcome, Err((_, problem)) if !problem.is_ours());
         self.metrics.count(Metric::Refused, outcomes.iter().filter(refused).count() as u64);
-        batch_answer(&outcomes)
+        Ok(Answer { took_some, ..batch_answer(&outcomes)? })
     }
 
     async fn shop(&self, shop_id: &ShopId) -> Result<Arc<Shop>, Problem> {

@@ -95,7 +95,7 @@ impl EventStore {
         let table = table.into();
         let group = match appends {
             Appends::Single => None,
-            Appends::Grouped(size) => Some(GroupCommit::start(client.clone(), Arc::clone(&table), size)),
+            Appends::Grouped(size) => Some(GroupCommit::start(&client, &table, size)),
         };
         Self { client, table, group }
     }

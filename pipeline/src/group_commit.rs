@@ -1,5 +1,5 @@
-//! Appends that come at the same time go in one transaction. A group is no larger than `DynamoDB` takes, and where one
-//! cannot be written, each of its events goes alone, so that only the one at fault fails.
+//! Appends that come at the same time go in one transaction. Large ones wait for each other, and no small one for them. Where
+//! a group cannot be written, each of its events goes alone, so that only the one at fault fails.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,8 +15,12 @@ use crate::event::StoredEvent;
 use crate::event_store::{ABSENT, Appended, exists, to_item};
 use kassa_bus::table::TableError;
 
-/// Bytes of a group, at most. A transaction takes 4 MB, and the embedded table adds the names of what was recorded.
-const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024 - 128 * 1024;
+/// Bytes of a group, at most, but for one event that is larger. A transaction would take 4 MB, but whoever comes next waits
+/// until it is written.
+const MAX_GROUP_BYTES: usize = 256 * 1024;
+
+/// Bytes of a body from which on an event is large. What most tills sell is a tenth of that.
+const LARGE: usize = 16 * 1024;
 
 /// Bytes of an event beside its body, generously.
 const BESIDE_BODY: usize = 1024;
@@ -24,7 +28,8 @@ const BESIDE_BODY: usize = 1024;
 /// Appends that come at the same time, written in one transaction and so with one fsync.
 #[derive(Clone)]
 pub struct GroupCommit {
-    appends: mpsc::Sender<Append>,
+    small: mpsc::Sender<Append>,
+    large: mpsc::Sender<Append>,
 }
 
 struct Append {
@@ -33,13 +38,16 @@ struct Append {
 }
 
 impl GroupCommit {
-    /// Starts the writer, within a Tokio runtime. It ends when the last clone is dropped.
+    /// Starts the writers, within a Tokio runtime. They end when the last clone is dropped.
     #[must_use]
-    pub fn start(client: Client, table: Arc<str>, size: usize) -> Self {
+    pub fn start(client: &Client, table: &Arc<str>, size: usize) -> Self {
         let size = size.clamp(1, 100);
-        let (sender, appends) = mpsc::channel(4 * size);
-        tokio::spawn(Writer { client, table }.run(appends, size));
-        Self { appends: sender }
+        let start = || {
+            let (sender, appends) = mpsc::channel(4 * size);
+            tokio::spawn(Writer { client: client.clone(), table: Arc::clone(table) }.run(appends, size));
+            sender
+        };
+        Self { small: start(), large: start() }
     }
 
     /// Appends an event unless its key is taken. Durable when it answers.
@@ -49,7 +57,8 @@ impl GroupCommit {
     pub async fn append(&self, event: StoredEvent) -> Result<Appended, TableError> {
         let (done, answer) = oneshot::channel();
         let gone = "append an event: the writer is gone";
-        self.appends.send(Append { event, done }).await.map_err(|_| TableError::unavailable(gone)(Gone))?;
+        let appends = if event.body.len() < LARGE { &self.small } else { &self.large };
+        appends.send(Append { event, done }).await.map_err(|_| TableError::unavailable(gone)(Gone))?;
         answer.await.map_err(TableError::unavailable(gone))?
     }
 }

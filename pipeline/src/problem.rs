@@ -15,6 +15,8 @@ pub struct Answer {
     pub max_age: Option<u32>,
     /// The key to seal with from now on, as the header `Kassa-Key`.
     pub key: Option<Thumbprint>,
+    /// Whether a sale was taken that was not there before.
+    pub took_some: bool,
     pub body: String,
 }
 
@@ -22,7 +24,15 @@ impl Answer {
     #[must_use]
     pub fn json(status: u16, body: &Value) -> Self {
         let body = body.to_string();
-        Self { status, content_type: "application/json", retry_after: None, max_age: None, key: None, body }
+        Self {
+            status,
+            content_type: "application/json",
+            retry_after: None,
+            max_age: None,
+            key: None,
+            took_some: false,
+            body,
+        }
     }
 
     /// The headers, by their names in lower case.

@@ -1,8 +1,11 @@
 //! `DynamoDB` in this process: dynoxide behind the AWS SDK.
 
+use std::cell::Cell;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::stream::{Image, Recent};
@@ -89,9 +92,13 @@ impl Tables {
     }
 }
 
-/// Events of a page where whoever asks goes on with the next, which is everybody who asks for more than this.
-const EVENTS_A_PAGE: usize = 32;
+/// Events of a page where whoever asks goes on with the next, which is everybody who asks for more than a few: fewer, where
+/// pages turn out to be large.
+const EVENTS_A_PAGE: RangeInclusive<usize> = 2..=32;
 const FEW_EVENTS: usize = 64;
+
+/// Bytes of a page, about.
+const PAGE_BYTES: RangeInclusive<usize> = 128 * 1024..=512 * 1024;
 
 /// `DynamoDB` in this process: answers the AWS SDK's requests with dynoxide, no socket in between.
 ///
@@ -109,6 +116,8 @@ struct Inner {
     next: Mutex<u64>,
     /// What was committed last, for whoever follows the stream closely.
     recent: Arc<Recent>,
+    /// Events of a page, at most.
+    page: AtomicUsize,
     requests: mpsc::Sender<Asked>,
 }
 
@@ -158,7 +167,8 @@ impl Embedded {
             let spawned = thread.spawn(move || answer_all(&queue));
             spawned.map_err(|e| DynoxideError::InternalServerError(e.to_string()))?;
         }
-        Ok(Self(Arc::new(Inner { db, tables, next: Mutex::new(1), recent: Arc::default(), requests })))
+        let (next, page) = (Mutex::new(1), AtomicUsize::new(*EVENTS_A_PAGE.end()));
+        Ok(Self(Arc::new(Inner { db, tables, next, recent: Arc::default(), page, requests })))
     }
 
     /// An SDK client that asks this database.
@@ -251,13 +261,17 @@ impl Inner {
             "BatchGetItem" => call(body, |request| db.batch_get_item(request)),
             "UpdateItem" => call(body, |request| db.update_item(request)),
             "DeleteItem" => call(body, |request| db.delete_item(request)),
-            "Query" => call(body, |mut request: dynoxide::actions::query::QueryRequest| {
-                self.bound(&request.table_name, &mut request.limit);
-                db.query(request)
+            "Query" => self.page(|page| {
+                call(body, |mut request: dynoxide::actions::query::QueryRequest| {
+                    request.limit = self.bound(&request.table_name, request.limit, page);
+                    db.query(request)
+                })
             }),
-            "Scan" => call(body, |mut request: dynoxide::actions::scan::ScanRequest| {
-                self.bound(&request.table_name, &mut request.limit);
-                db.scan(request)
+            "Scan" => self.page(|page| {
+                call(body, |mut request: dynoxide::actions::scan::ScanRequest| {
+                    request.limit = self.bound(&request.table_name, request.limit, page);
+                    db.scan(request)
+                })
             }),
             "CreateTable" => call(body, |request| db.create_table(request)),
             "ListTables" => call(body, |request| db.list_tables(request)),
@@ -269,10 +283,30 @@ impl Inner {
     }
 
     /// dynoxide loads a page's rows whole before it looks how much they are, and an event may have 320 KB.
-    fn bound(&self, table: &str, limit: &mut Option<usize>) {
-        if table == self.tables.events {
-            *limit = limit.map(|limit| if limit > FEW_EVENTS { EVENTS_A_PAGE } else { limit });
+    fn bound(&self, table: &str, limit: Option<usize>, page: &Cell<Option<usize>>) -> Option<usize> {
+        if table != self.tables.events || limit.is_none_or(|limit| limit <= FEW_EVENTS) {
+            return limit;
         }
+        page.set(Some(self.page.load(Ordering::Relaxed)));
+        page.get()
+    }
+
+    /// Answers with a page, and has the next be smaller or larger if that was of events.
+    fn page(
+        &self,
+        answer: impl FnOnce(&Cell<Option<usize>>) -> Result<String, DynoxideError>,
+    ) -> Result<String, DynoxideError> {
+        let page = Cell::new(None);
+        let answer = answer(&page)?;
+        if let Some(events) = page.get() {
+            let events = match answer.len() {
+                bytes if bytes > *PAGE_BYTES.end() => events / 2,
+                bytes if bytes < *PAGE_BYTES.start() => events * 2,
+                _ => events,
+            };
+            self.page.store(events.clamp(*EVENTS_A_PAGE.start(), *EVENTS_A_PAGE.end()), Ordering::Relaxed);
+        }
+        Ok(answer)
     }
 
     fn transact(
@@ -376,8 +410,7 @@ impl fmt::Debug for Embedded {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
+    use aws_sdk_dynamodb::types::Put;
     use futures::future::join_all;
     use kassa_bus::table::s;
 
@@ -405,5 +438,39 @@ mod tests {
         // then all are answered, and nobody started a thread to wait on
         assert!(answered.iter().all(Result::is_ok));
         assert_eq!(threads.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_page_is_of_few_large_events_or_many_small_ones() {
+        let (table, names) = (Embedded::open(None, Sync::Normal, Tables::local()).unwrap(), Tables::local());
+        table.make_tables(&[]).await.unwrap();
+        let client = table.client();
+        // given small events, large ones, and small ones, in this order
+        let large = 160..240;
+        for n in 0..480 {
+            let body = "x".repeat(if large.contains(&n) { 300 * 1024 } else { 1024 });
+            let put = Put::builder().table_name(&names.events).item("stream", s("one")).item("body", s(body));
+            let put = put.item("event", s(format!("{n:03}"))).build().unwrap();
+            let put = aws_sdk_dynamodb::types::TransactWriteItem::builder().put(put).build();
+            client.transact_write_items().transact_items(put).send().await.unwrap();
+        }
+        // when they are read page by page
+        let (mut pages, mut cursor) = (Vec::new(), None);
+        loop {
+            let query = client.query().table_name(&names.events).limit(1_000).set_exclusive_start_key(cursor);
+            let query = query.key_condition_expression("#stream = :stream");
+            let query = query.expression_attribute_names("#stream", "stream");
+            let page = query.expression_attribute_values(":stream", s("one")).send().await.unwrap();
+            pages.push(page.items().len());
+            cursor = page.last_evaluated_key;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        // then those of large events are of two before long, and those of small ones of 32 again
+        assert_eq!(pages.iter().sum::<usize>(), 480);
+        assert_eq!(pages[..5], [32; 5]);
+        assert!(pages.iter().filter(|page| **page == 2).count() > 20, "{pages:?}");
+        assert!(pages.iter().rev().skip(1).take(5).all(|page| *page == 32), "{pages:?}");
     }
 }

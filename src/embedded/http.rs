@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::header::CONTENT_ENCODING;
@@ -21,7 +21,7 @@ use kassa_pipeline::request::check_encoding;
 use serde_json::{Map, json};
 
 use crate::console::Access;
-use crate::listener::{Places, response};
+use crate::listener::{Pace, Places, TookSome, response};
 
 /// A sale that takes longer to accept is answered "try again".
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,14 +49,17 @@ impl Door {
 
     /// The tills' routes beside the console's, of which API Gateway has none.
     pub(super) fn router(self, console: Router) -> Router {
+        let measured = from_fn_with_state(self.metrics.clone(), measured);
+        let health = Router::new().route("/health", get(health)).layer(measured.clone());
         Router::new()
             .route("/shop", post(sale))
             .route("/shop/{shop_id}/key", get(key))
             .route("/shop/{shop_id}/sales/{sale_id}", get(outcome))
-            .route("/health", get(health))
             .fallback(|| async { response(Problem::NoSuchPage.answer()) })
             .method_not_allowed_fallback(|| async { response(Problem::NoSuchMethod.answer()) })
-            .layer(from_fn_with_state(self.metrics.clone(), measured))
+            .layer(measured)
+            .layer(from_fn_with_state(Arc::<Pace>::default(), paced))
+            .merge(health)
             .with_state(Arc::new(self))
             .merge(console)
     }
@@ -72,6 +75,23 @@ async fn measured(State(metrics): State<Metrics>, request: Request, next: Next) 
     metrics.count_of(Metric::ClientErrors, api, u64::from(response.status().is_client_error()));
     metrics.count_of(Metric::ServerErrors, api, u64::from(response.status().is_server_error()));
     metrics.observe(Metric::AnswerLatency, api, begun.elapsed().as_secs_f64() * 1_000.0);
+    response
+}
+
+/// Whoever brings nothing new waits for the answer, if that is the thousandth. A body that does not say how long it is counts
+/// as the longest there may be.
+async fn paced(
+    State(pace): State<Arc<Pace>>,
+    ConnectInfo(client): ConnectInfo<ClientAddress>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let hint = request.body().size_hint();
+    let bytes = hint.upper().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(MAX_BATCH_BODY);
+    let response = next.run(request).await;
+    if response.extensions().get::<TookSome>().is_none() {
+        pace.turn(client, bytes).await;
+    }
     response
 }
 

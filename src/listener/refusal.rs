@@ -9,12 +9,19 @@ use serde_json::json;
 /// The media type of a problem.
 const PROBLEM: &str = "application/problem+json";
 
+/// What goes with the answer to whoever brought something new.
+#[derive(Debug, Clone, Copy)]
+pub struct TookSome;
+
 /// An answer as HTTP has it.
 #[must_use]
 pub fn response(answer: Answer) -> Response<Body> {
     let headers: Vec<_> = answer.headers().collect();
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if answer.took_some {
+        response.extensions_mut().insert(TookSome);
+    }
     for (name, value) in headers {
         if let Ok(value) = HeaderValue::try_from(value) {
             response.headers_mut().insert(name, value);

@@ -13,7 +13,7 @@ use axum::extract::ConnectInfo;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use futures::future::join_all;
-use futures::stream;
+use futures::{StreamExt, stream};
 use kassa::listener::{self, Limits, Places};
 use kassa::tls::TlsFiles;
 use kassa_bus::{ClientAddress, Topic};
@@ -397,6 +397,37 @@ async fn whoever_makes_up_shops_asks_for_no_key() {
     assert_eq!(world.keys.named.load(Ordering::SeqCst), 0);
     assert_eq!(world.accept.key("AMIS1").await.status, 200);
     assert_eq!(world.keys.named.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_brings_nothing_new_is_answered_late_and_a_new_sale_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(folder.path());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = |n: usize| {
+        let sale = json!({"shop_id": "AMIS1", "message_id": format!("{n}-20261122"), "content_base64": unopenable()});
+        let request = client.post(format!("{}/shop", up.url)).json(&sale);
+        async move { assert_eq!(request.send().await.unwrap().status(), 200) }
+    };
+    let nothing = || {
+        let request = client.get(format!("{}/nothing", up.url));
+        async move { assert_eq!(request.send().await.unwrap().status(), 404) }
+    };
+    // given whoever asks for nothing as fast as it is answered, which is a thousand at once and two hundred a second
+    let begun = Instant::now();
+    stream::iter((0..2_000).map(|_| nothing())).buffer_unordered(50).collect::<Vec<()>>().await;
+    assert!(begun.elapsed() >= Duration::from_millis(4_900), "{:?}", begun.elapsed());
+    // then a sale that is posted again and again waits with the others, and a new one of the same address does not; or the
+    // machine is busy, which it is not each time
+    post(0).await;
+    let mut late = false;
+    for n in 1..=5 {
+        let again = tokio::spawn(join_all((0..200).map(|_| post(0))));
+        post(n).await;
+        late |= !again.is_finished();
+        again.await.unwrap();
+    }
+    assert!(late);
 }
 
 #[tokio::test]
