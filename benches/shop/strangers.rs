@@ -46,6 +46,8 @@ enum Stranger {
     Large,
     /// Posts twenty sales a second that cannot be opened, each under an id of its own.
     Junk,
+    /// Posts such sales as fast as they are answered.
+    Flood,
     /// Posts a thousand envelopes under one id, and goes on.
     OneId,
     /// Sends bodies by the byte.
@@ -56,10 +58,10 @@ enum Stranger {
     Check,
 }
 
-const ALL: [Stranger; 10] =
-    [Nobody, Rubbish, Recorded, Rejected, Large, Junk, OneId, Slow, Undeclared, Check];
+const ALL: [Stranger; 11] =
+    [Nobody, Rubbish, Recorded, Rejected, Large, Junk, Flood, OneId, Slow, Undeclared, Check];
 
-use Stranger::{Check, Junk, Large, Nobody, OneId, Recorded, Rejected, Rubbish, Slow, Undeclared};
+use Stranger::{Check, Flood, Junk, Large, Nobody, OneId, Recorded, Rejected, Rubbish, Slow, Undeclared};
 
 /// All take turns, so that each sees the machine in every mood.
 pub async fn figures(named: &[String]) -> Outcome<()> {
@@ -159,6 +161,22 @@ impl Stranger {
                         let _ = ask(&mut stream, &posting(&body)).await;
                     }
                 });
+            }
+            Flood => {
+                let sale = till.ring_up(std::slice::from_ref(&line("98"))).await?;
+                for _ in 0..CLIENTS {
+                    let sale = sale.clone();
+                    tasks.spawn(async move {
+                        loop {
+                            let Ok(mut stream) = connect(to).await else { continue };
+                            let made_up = || with_another_tag(&sale, &SaleId::new(Clock::system().now()));
+                            while let Ok(body) = made_up().map_err(|_| ())
+                                && ask(&mut stream, &posting(&body)).await.is_ok()
+                            {
+                            }
+                        }
+                    });
+                }
             }
             OneId => {
                 let sale = till.ring_up(std::slice::from_ref(&line("98"))).await?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kassa_bus::webhook::WarehouseSale;
@@ -69,9 +69,10 @@ async fn killed_at_any_moment_it_has_what_it_said_and_nothing_twice() {
         let process = Process::start(&postgres.url());
         let url = Arc::new(process.url.clone());
         let killed = Arc::new(AtomicBool::new(false));
+        let loaded = Arc::new(AtomicBool::new(false));
         // given eight senders in the middle of delivering
         let sender = |n: i64| {
-            let (url, killed) = (Arc::clone(&url), Arc::clone(&killed));
+            let (url, killed, loaded) = (Arc::clone(&url), Arc::clone(&killed), Arc::clone(&loaded));
             tokio::spawn(async move {
                 let mut said = Vec::new();
                 for delivery in 0.. {
@@ -81,14 +82,20 @@ async fn killed_at_any_moment_it_has_what_it_said_and_nothing_twice() {
                     }
                     if deliver(&url, &sales(from..from + 100)).await == Some(204) {
                         said.push(from);
+                        loaded.store(true, Ordering::SeqCst);
                     }
                 }
                 said
             })
         };
         let senders: Vec<_> = (0..8).map(sender).collect();
-        // when it is killed
-        tokio::time::sleep(Duration::from_millis(300 + 130 * u64::try_from(round).unwrap())).await;
+        // when it is killed, once the first is loaded
+        let begun = Instant::now();
+        while !loaded.load(Ordering::SeqCst) {
+            assert!(begun.elapsed() < Duration::from_mins(1), "nothing is loaded");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(130 * u64::try_from(round).unwrap())).await;
         killed.store(true, Ordering::SeqCst);
         process.kill();
         // then what it said is there, once
