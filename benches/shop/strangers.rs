@@ -190,20 +190,7 @@ impl Stranger {
                     }
                 });
             }
-            Slow => {
-                for _ in 0..SLOW {
-                    tasks.spawn(async move {
-                        loop {
-                            let Ok(mut stream) = connect(to).await else { continue };
-                            let head =
-                                "POST /shop HTTP/1.1\r\nhost: localhost\r\ncontent-length: 500\r\n\r\n{";
-                            let _ = stream.write_all(head.as_bytes()).await;
-                            let _ = stream.read(&mut [0; 200]).await;
-                            tokio::time::sleep(Duration::from_millis(50)).await;
-                        }
-                    });
-                }
-            }
+            Slow => slowly(&mut tasks, to),
             Undeclared => {
                 tasks.spawn(async move {
                     let Ok(mut stream) = connect(to).await else { return };
@@ -290,6 +277,21 @@ fn again_and_again(tasks: &mut JoinSet<()>, to: SocketAddr, body: &str) {
             loop {
                 let Ok(mut stream) = connect(to).await else { continue };
                 while ask(&mut stream, &request).await.is_ok() {}
+            }
+        });
+    }
+}
+
+/// Clients that begin a body, and begin another once they are let go.
+fn slowly(tasks: &mut JoinSet<()>, to: SocketAddr) {
+    for _ in 0..SLOW {
+        tasks.spawn(async move {
+            loop {
+                let Ok(mut stream) = connect(to).await else { continue };
+                let head = "POST /shop HTTP/1.1\r\nhost: localhost\r\ncontent-length: 500\r\n\r\n{";
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.read(&mut [0; 200]).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
     }
