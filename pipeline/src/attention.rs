@@ -51,26 +51,45 @@ impl AttentionList {
     }
 
     /// Puts a sale on the list that is about to be rejected: whoever is stopped before the event is appended is asked again.
-    /// Where there is no place, its day is to be [noted](Self::look_through_later) once the event is there. Safe to repeat,
-    /// and in any order.
+    /// Safe to repeat, and in any order.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn rejected(&self, shop: &ShopId, sale: &Unbooked) -> Result<Placed, TableError> {
-        let id = &sale.sale_id;
-        if !sale.reason.needs_attention() || !self.settled(shop, std::slice::from_ref(id)).await?.is_empty() {
-            return Ok(Placed::Yes);
+    pub async fn expect(&self, shop: &ShopId, sale: &Unbooked) -> Result<Listed, TableError> {
+        if !sale.reason.needs_attention() {
+            return Ok(Listed::AsItShouldBe);
         }
-        self.rows.put(shop, sale).await
+        let [recorded, given_up] = ends(shop, &sale.sale_id);
+        let there = self.store.there(&[recorded.clone(), given_up.clone()]).await?;
+        if there.contains(&recorded) {
+            return Ok(Listed::AsItShouldBe);
+        }
+        if there.contains(&given_up) {
+            // It depends on whether this is news.
+            return Ok(Listed::NotYet);
+        }
+        Ok(match self.rows.put(shop, sale).await? {
+            Placed::Yes => Listed::AsItShouldBe,
+            Placed::Full => Listed::Full,
+        })
     }
 
-    /// Has a sale's day looked through when there are places again.
+    /// Brings the list up to date with a sale's rejection, as it was appended.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn look_through_later(&self, shop: &ShopId, sale: &SaleId) -> Result<(), TableError> {
-        let day = sale.utc_date();
-        self.noted.make((shop.clone(), day), self.rows.look_through(shop, &[day].into())).await
+    pub async fn rejected(&self, shop: &ShopId, sale: &Unbooked, listed: Listed) -> Result<(), TableError> {
+        let is_full = match listed {
+            Listed::AsItShouldBe => false,
+            Listed::Full => true,
+            Listed::NotYet if self.is_settled(shop, &sale.sale_id, sale.since).await? => false,
+            Listed::NotYet => self.rows.put(shop, sale).await? == Placed::Full,
+        };
+        let day = sale.sale_id.utc_date();
+        if is_full {
+            self.noted.make((shop.clone(), day), self.rows.look_through(shop, &[day].into())).await?;
+        }
+        Ok(())
     }
 
     /// Takes a sale off that was recorded or given up.
@@ -114,7 +133,7 @@ impl AttentionList {
         if rows as u64 != list.taken {
             self.rows.counted(shop, list, rows as u64).await?;
         }
-        let sales: Vec<SaleId> = listed.logged().into_iter().map(|sale| sale.sale_id).collect();
+        let sales: Vec<_> = listed.logged().into_iter().map(|sale| (sale.sale_id, sale.since)).collect();
         let settled = self.settled(shop, &sales).await?;
         for sale in &settled {
             self.rows.remove(shop, sale).await?;
@@ -122,13 +141,29 @@ impl AttentionList {
         Ok(rows - settled.len())
     }
 
-    /// Which of these sales are recorded or given up.
-    async fn settled(&self, shop: &ShopId, sales: &[SaleId]) -> Result<HashSet<SaleId>, TableError> {
-        let ends = |sale: &SaleId| [EventKey::recorded(shop, sale), EventKey::given_up(shop, sale)];
-        let keys: Vec<EventKey> = sales.iter().flat_map(ends).collect();
+    /// Which of these sales, rejected then, are recorded, or were given up since.
+    async fn settled(
+        &self,
+        shop: &ShopId,
+        sales: &[(SaleId, Timestamp)],
+    ) -> Result<HashSet<SaleId>, TableError> {
+        let keys: Vec<EventKey> = sales.iter().flat_map(|(sale, _)| ends(shop, sale)).collect();
         let there = self.store.there(&keys).await?;
-        let settled = sales.iter().filter(|sale| ends(sale).iter().any(|end| there.contains(end)));
-        Ok(settled.cloned().collect())
+        let mut settled = HashSet::new();
+        for (sale, since) in sales {
+            let [recorded, given_up] = ends(shop, sale);
+            let is_recorded = there.contains(&recorded);
+            if is_recorded
+                || there.contains(&given_up) && self.store.given_up_at((shop, sale)).await? >= Some(*since)
+            {
+                settled.insert(sale.clone());
+            }
+        }
+        Ok(settled)
+    }
+
+    async fn is_settled(&self, shop: &ShopId, sale: &SaleId, since: Timestamp) -> Result<bool, TableError> {
+        Ok(!self.settled(shop, &[(sale.clone(), since)]).await?.is_empty())
     }
 
     /// Puts a day's sales on the list that belong there, as far as there are places and pages left. Says whether it came to
@@ -222,6 +257,22 @@ impl AttentionList {
     }
 }
 
+/// How a sale stands on the list before its rejection is appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Listed {
+    AsItShouldBe,
+    /// There is no place for it.
+    Full,
+    /// It was given up before.
+    NotYet,
+}
+
+/// What ends a rejected sale: that it is recorded, or given up.
+fn ends(shop: &ShopId, sale: &SaleId) -> [EventKey; 2] {
+    [EventKey::recorded(shop, sale), EventKey::given_up(shop, sale, 1)]
+}
+
 /// Notes the day of a rejected event.
 pub fn note(days: &mut Days, event: &StoredEvent) {
     if event.kind == REJECTED {
@@ -258,6 +309,8 @@ struct Rejections {
     /// The sale whose events come now.
     current: Option<(String, SaleId)>,
     rejected: Option<RejectedSale>,
+    /// When it was given up last. What is rejected after that is not.
+    given_up_at: Option<Timestamp>,
     has_ended: bool,
 }
 
@@ -271,8 +324,15 @@ impl Rejections {
             let current = Some((event.key.stream.clone(), event.sale_id.clone()));
             std::mem::replace(self, Self { current, ..Self::default() }).rest()
         };
-        self.has_ended |= event.kind == RECORDED || is_given_up(event);
-        if event.kind == REJECTED && reason(event).is_none_or(Reason::needs_attention) {
+        self.has_ended |= event.kind == RECORDED;
+        if is_given_up(event) {
+            self.given_up_at = self.given_up_at.max(Some(event.at));
+        }
+        // In the order of their keys, events by which a sale is given up come before those by which it is rejected.
+        if event.kind == REJECTED
+            && self.given_up_at < Some(event.at)
+            && reason(event).is_none_or(Reason::needs_attention)
+        {
             let last = (event.at, event.key.clone());
             let sale = self.rejected.get_or_insert_with(|| RejectedSale {
                 shop_id: event.shop_id.clone(),
@@ -305,7 +365,10 @@ fn reason(event: &StoredEvent) -> Option<Reason> {
 /// Whether the event says that its sale was given up, and not just a dead letter.
 #[must_use]
 pub fn is_given_up(event: &StoredEvent) -> bool {
-    event.kind == DROPPED && event.key == EventKey::given_up(&event.shop_id, &event.sale_id)
+    let first = EventKey::given_up(&event.shop_id, &event.sale_id, 1);
+    let again = |rest: &str| rest.strip_prefix('#').is_some_and(|times| times.parse::<u32>().is_ok());
+    let rest = event.key.event.strip_prefix(&first.event);
+    event.kind == DROPPED && rest.is_some_and(|rest| rest.is_empty() || again(rest))
 }
 
 /// Sales that ought to be on a list, as a check finds them.
@@ -353,7 +416,7 @@ impl AttentionList {
             if !lacks
                 && !listed
                 && expected.last.duration_since(at) > SOON
-                && self.settled(&shop, std::slice::from_ref(&sale)).await?.is_empty()
+                && !self.is_settled(&shop, &sale, at).await?
             {
                 wrong.push(format!(
                     "{shop} {sale} is rejected and not on the list of what needs attention; kassa rebuild makes it anew"

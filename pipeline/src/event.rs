@@ -39,10 +39,11 @@ impl EventKey {
         Self::of(shop, sale, RECORDED)
     }
 
-    /// Of the event that says why a sale was given up.
+    /// Of the event that says why a sale was given up, for the first time or once more.
     #[must_use]
-    pub fn given_up(shop: &ShopId, sale: &SaleId) -> Self {
-        Self::of(shop, sale, GIVEN_UP)
+    pub fn given_up(shop: &ShopId, sale: &SaleId, times: u32) -> Self {
+        let event = if times == 1 { GIVEN_UP.to_owned() } else { format!("{GIVEN_UP}#{times}") };
+        Self::of(shop, sale, &event)
     }
 
     /// Of the event that keeps an envelope, by its hash.
@@ -99,7 +100,8 @@ pub struct Rejected {
     pub attempt: u32,
 }
 
-/// Body of `dropped#sale`, where a rejected sale was given up; or of `dropped#<queue>#<hash of the message's id>`, where a
+/// Body of `dropped#sale`, where a rejected sale was given up, of `dropped#sale#2` and so on, where it was once more, as it was
+/// rejected once more; or of `dropped#<queue>#<hash of the message's id>`, where a
 /// dead letter was, without which its sale is none the worse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
@@ -107,6 +109,9 @@ pub struct Dropped {
     pub letter: Option<DroppedLetter>,
     /// Whoever dropped it wrote this.
     pub why: String,
+    /// How often its sale was given up by then, if that is more than once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
 }
 
 /// Which dead letter.
@@ -217,7 +222,7 @@ pub const REJECTED: &str = "rejected";
 pub const DROPPED: &str = "dropped";
 pub const USED: &str = "used";
 
-/// How the key of a given-up sale's event ends.
+/// How the key ends of the event by which a sale was given up first, and begins of those by which it was again.
 const GIVEN_UP: &str = "dropped#sale";
 
 impl Event {
@@ -227,7 +232,9 @@ impl Event {
             Fact::Accepted(accepted) => format!("{ACCEPTED}#{}", envelope_hash(&accepted.envelope)),
             Fact::Rejected(Rejected { envelope, attempt, .. }) => format!("{REJECTED}#{envelope}#{attempt}"),
             Fact::Recorded(_) => RECORDED.to_owned(),
-            Fact::Dropped(Dropped { letter: None, .. }) => GIVEN_UP.to_owned(),
+            Fact::Dropped(Dropped { letter: None, times, .. }) => {
+                return EventKey::given_up(&self.shop_id, &self.sale_id, times.unwrap_or(1));
+            }
             Fact::Dropped(Dropped { letter: Some(DroppedLetter { queue, message }), .. }) => {
                 format!("{DROPPED}#{queue}#{}", URL64.encode(digest(&SHA256, message.as_bytes())))
             }

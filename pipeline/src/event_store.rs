@@ -85,6 +85,9 @@ const TELLING_TIME: (&str, &str) = ("0", "1");
 /// Most others: a classic id begins with any digit.
 const OTHERS: (&str, &str) = ("1", ":");
 
+/// Events by which a sale was given up that are looked for at once. Hardly any has more than one.
+const TIMES: usize = 3;
+
 /// Keys one `BatchGetItem` takes.
 const BATCH_GET: usize = 100;
 
@@ -179,6 +182,27 @@ impl EventStore {
     /// [`TableError`].
     pub async fn is_rejected(&self, sale: (&ShopId, &SaleId), envelope: &str) -> Result<bool, TableError> {
         self.has(sale, &format!("{REJECTED}#{envelope}#")).await
+    }
+
+    /// When a rejected sale was given up last, if it was. Each time has its number, so that it is found by its key.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn given_up_at(
+        &self,
+        (shop, sale): (&ShopId, &SaleId),
+    ) -> Result<Option<Timestamp>, TableError> {
+        let mut last = None;
+        for first in (1..).step_by(TIMES) {
+            let keys: Vec<_> =
+                (first..).take(TIMES).map(|times| EventKey::given_up(shop, sale, times)).collect();
+            let found: Vec<_> = self.get(&keys).await?.into_iter().flatten().collect();
+            last = last.max(found.iter().map(|event| event.at).max());
+            if found.len() < keys.len() {
+                break;
+            }
+        }
+        Ok(last)
     }
 
     /// What is recorded of a sale, if it is.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use kassa_bus::attention::{Placed, Unbooked};
+use kassa_bus::attention::Unbooked;
 use kassa_bus::message::{Envelope, Origin, Reason, RejectedSale, SealedWith};
 use kassa_bus::publish::publish_one;
 use kassa_bus::{
@@ -105,8 +105,8 @@ impl Reject {
             sealed_with: rejection.sealed_with.clone(),
             since: rejected_at,
         };
-        let placed = self.attention.rejected(sale.shop_id, &unbooked).await?;
-        match self.store.append(&event).await? {
+        let listed = self.attention.expect(sale.shop_id, &unbooked).await?;
+        let since = match self.store.append(&event).await? {
             Appended::New => {
                 let labels = [
                     (Dimension::Shop, sale.shop_id.as_str()),
@@ -114,12 +114,14 @@ impl Reject {
                 ];
                 // Put through again and rejected again, it was counted before.
                 self.metrics.count_of(Metric::Rejected, &labels, u64::from(attempt <= 1));
+                rejected_at
             }
-            Appended::Exists(_) => self.metrics.count(Metric::Duplicates, 1),
-        }
-        if placed == Placed::Full {
-            self.attention.look_through_later(sale.shop_id, sale.sale_id).await?;
-        }
+            Appended::Exists(there) => {
+                self.metrics.count(Metric::Duplicates, 1);
+                there.at
+            }
+        };
+        self.attention.rejected(sale.shop_id, &Unbooked { since, ..unbooked }, listed).await?;
         let waited = rejected_at.duration_since(sale.origin.accepted_at).as_millis();
         tracing::info!(
             shop_id = %sale.shop_id,

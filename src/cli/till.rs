@@ -32,8 +32,7 @@ pub(super) async fn till(command: TillCommand) -> Result<ExitCode, Failure> {
         TillCommand::Status(args) => status(&args),
         TillCommand::Drain(DrainArgs { journal: whose, sending }) => match open(&whose).await? {
             Some((journal, url)) => send(&journal, &url, &whose, &sending).await,
-            // A till that has sold nothing at this address has nothing to send there.
-            None if is_there(&whose)? => sent_text(0, 0, 0),
+            None if is_there(&whose)? => nothing_sent(&whose).await,
             None => Err(no_journal(&whose)),
         },
         TillCommand::Retry(args) => retry(args).await,
@@ -123,6 +122,23 @@ async fn send(
     draining.until_empty(&mut sent, &mut |away| say(away)).await?;
     bar.finish_and_clear();
     sent_text(accepted, refused, journal.waiting())
+}
+
+/// A till that has sold nothing at this address has nothing to send there; what waits for others is named.
+async fn nothing_sent(whose: &JournalArgs) -> Result<ExitCode, Failure> {
+    let all = journals(&whose.folder).map_err(|why| unreadable(&whose.folder, &why))?;
+    let of = |shop: &str, till: &str| shop == whose.shop.as_str() && till == whose.till;
+    let mut elsewhere = 0;
+    for ([_, _, address], path) in all.into_iter().filter(|([shop, till, _], _)| of(shop, till)) {
+        let waiting = Journal::look(&path)?.map_or(0, |state| state.waiting);
+        if waiting > 0 {
+            say(format_args!("{}: {waiting} sales wait for {address}; say so with --url", whose.till));
+            elsewhere += waiting;
+        }
+    }
+    let url = url(&whose.to).await?;
+    print(format_args!("0 accepted, 0 refused, 0 still wait for {url}\n"))?;
+    Ok(if elsewhere == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn sent_text(accepted: usize, refused: usize, wait: u64) -> Result<ExitCode, Failure> {

@@ -58,10 +58,10 @@ impl Door {
             .fallback(|| async { response(Problem::NoSuchPage.answer()) })
             .method_not_allowed_fallback(|| async { response(Problem::NoSuchMethod.answer()) })
             .layer(measured)
-            .layer(from_fn_with_state(Arc::<Pace>::default(), paced))
             .merge(health)
             .with_state(Arc::new(self))
             .merge(console)
+            .layer(from_fn_with_state(Arc::<Pace>::default(), paced))
     }
 }
 

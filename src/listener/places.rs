@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody as _};
 use futures::StreamExt;
 use kassa_bus::ClientAddress;
 use kassa_bus::shares::{Share, Shares};
@@ -123,6 +123,11 @@ impl Places {
     /// # Errors
     /// [`Unread`].
     pub async fn read(&self, client: ClientAddress, body: Body, most: usize) -> Result<Received, Unread> {
+        // What says that it is too large is not waited for.
+        if usize::try_from(body.size_hint().lower()).map_or(true, |bytes| bytes > most) {
+            let _ = tokio::time::timeout(self.limits.body_time, skip(body.into_data_stream(), most)).await;
+            return Err(Unread::TooLarge);
+        }
         let (mut frames, mut received) = (body.into_data_stream(), self.room(client));
         let take = async {
             while let Some(frame) = frames.next().await {

@@ -120,7 +120,7 @@ impl Questions {
         now: Timestamp,
     ) -> Result<(), QuestionError> {
         let letter = DroppedLetter { queue: queue.to_owned(), message: held.letter.id.clone() };
-        let dropped = Dropped { letter: Some(letter), why: why.as_str().to_owned() };
+        let dropped = Dropped { letter: Some(letter), why: why.as_str().to_owned(), times: None };
         let (shop_id, sale_id) = whose(&held.letter)?;
         let trace = held.message.trace();
         let event = Event { shop_id, sale_id, at: now, trace, fact: Fact::Dropped(dropped) };

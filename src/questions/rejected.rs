@@ -13,7 +13,7 @@ use kassa_bus::{Metrics, Network, Publisher, SaleId, ShopId, Topic};
 use kassa_pipeline::event::{
     Accepted, Dropped, Event, EventKey, Fact, RECORDED, REJECTED, Rejected, StoredEvent,
 };
-use kassa_pipeline::event_store::{Bodies, EventStore, Scan};
+use kassa_pipeline::event_store::{Appended, Bodies, EventStore, Scan};
 use kassa_pipeline::opener::Opener;
 use kassa_pipeline::{accept, claim_check};
 use serde::{Deserialize, Serialize};
@@ -131,10 +131,12 @@ impl Questions {
         let mut found = Vec::new();
         for (shop, sale) in self.sales_rejected(filter, shops.as_deref(), progress).await? {
             // What was given up is only found by its name.
-            let given_up = [EventKey::given_up(&shop, &sale)];
-            if filter.sale.is_some() || self.books.events.there(&given_up).await?.is_empty() {
-                found.extend(self.rejected_envelopes(&shop, &sale).await?);
-            }
+            let given_up_at = match filter.sale {
+                Some(_) => None,
+                None => self.books.events.given_up_at((&shop, &sale)).await?,
+            };
+            let envelopes = self.rejected_envelopes(&shop, &sale).await?.into_iter();
+            found.extend(envelopes.filter(|shown| given_up_at < Some(shown.rejected_at)));
         }
         found.retain(|shown| filter.reason.is_none_or(|reason| reason == shown.reason));
         found.retain(|shown| owner.as_ref().is_none_or(|owner| shown.may_open_with(owner)));
@@ -218,19 +220,46 @@ impl Questions {
         if filter.sale.is_none() && filter.reason.is_none() {
             return Err(QuestionError::Refused("say which sale, or rejected for which reason".into()));
         }
+        let mut rejected = BTreeMap::new();
+        for ShownRejection { shop_id, sale_id, rejected_at, .. } in self.rejected(filter, progress).await? {
+            let last = rejected.entry((shop_id, sale_id)).or_insert(rejected_at);
+            *last = rejected_at.max(*last);
+        }
         let mut given_up = Vec::new();
-        for ShownRejection { shop_id, sale_id, .. } in self.rejected(filter, progress).await? {
-            if given_up.contains(&sale_id) {
-                continue;
+        for ((shop, sale), rejected_at) in rejected {
+            if self.give_up_one((&shop, &sale), why.as_str(), now.max(rejected_at), rejected_at).await? {
+                given_up.push(sale);
             }
-            let fact = Fact::Dropped(Dropped { letter: None, why: why.as_str().to_owned() });
-            let event =
-                Event { shop_id: shop_id.clone(), sale_id: sale_id.clone(), at: now, trace: None, fact };
-            self.books.events.append(&event).await?;
-            self.books.attention.remove(&shop_id, &sale_id).await?;
-            given_up.push(sale_id);
         }
         Ok(given_up)
+    }
+
+    /// Gives a sale up for all that it was rejected for by then, unless it is.
+    async fn give_up_one(
+        &self,
+        (shop, sale): (&ShopId, &SaleId),
+        why: &str,
+        at: Timestamp,
+        rejected_at: Timestamp,
+    ) -> Result<bool, QuestionError> {
+        let Books { events, attention, .. } = &self.books;
+        let mut is_new = false;
+        if events.given_up_at((shop, sale)).await? < Some(rejected_at) {
+            for times in 1.. {
+                let times = (times > 1).then_some(times);
+                let fact = Fact::Dropped(Dropped { letter: None, why: why.to_owned(), times });
+                let event = Event { shop_id: shop.clone(), sale_id: sale.clone(), at, trace: None, fact };
+                match events.append(&event).await? {
+                    Appended::New => is_new = true,
+                    // Somebody else gave it up meanwhile.
+                    Appended::Exists(there) if there.at >= rejected_at => {}
+                    Appended::Exists(_) => continue,
+                }
+                break;
+            }
+        }
+        attention.remove(shop, sale).await?;
+        Ok(is_new)
     }
 
     /// What opens envelopes to look at them, and counts nothing.

@@ -79,7 +79,7 @@ fn of_alarm(alarm: &Alarm, others: usize) -> Headline {
 fn of_need(need: &Need, others: usize, status: &Status) -> Headline {
     let count = need.count.map_or(String::new(), |count| format!(" ({})", grouped(&count.to_string())));
     let whose = need.shop_id.as_ref().map_or(String::new(), |shop| format!(" of {shop}"));
-    let text = format!("Sales{whose} need attention: {}{count}{}", need.what(), more(others, "need"));
+    let text = format!("Sales{whose} need attention: {}{count}{}", need.what(), more(others, "matter"));
     let text = if need.shop_id.is_some() { text } else { text.replacen("Sales need", "This needs", 1) };
     let since = need.since.map(|at| match &need.shop_id {
         Some(shop) => status.local(shop, at),

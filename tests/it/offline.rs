@@ -260,7 +260,10 @@ fn what_was_sold_to_one_address_is_never_sent_to_another() {
     let elsewhere = tempfile::tempdir().unwrap();
     let other = Up::start(elsewhere.path());
     let drained = place.runs(&["till", "drain", "--url", &other.url]);
-    assert_eq!(String::from_utf8(drained.stdout).unwrap(), "0 accepted, 0 refused, 0 still wait\n");
+    assert_eq!(drained.status.code(), Some(1));
+    let told = String::from_utf8([drained.stdout, drained.stderr].concat()).unwrap();
+    assert!(told.contains(&format!("0 accepted, 0 refused, 0 still wait for {}", other.url)), "{told}");
+    assert!(told.contains("3 sales wait for 127.0.0.1_"), "{told}");
     assert_eq!(place.status()["waiting"], 3);
     let up = place.opens();
     assert!(place.drains().status.success());

@@ -4,6 +4,8 @@
 mod backlog;
 /// Queues that outlive the process.
 mod durable;
+/// Queues in which shops take turns.
+mod turns;
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +17,9 @@ use backlog::{Backlog, Present, Tally};
 use durable::Durable;
 pub use durable::{QueueWakes, Queued, Queues};
 use jiff::Timestamp;
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use turns::Turns;
 
 use crate::clock::Clock;
 use crate::ids::ShopId;
@@ -131,8 +134,7 @@ struct Outstanding {
 struct Queue {
     subscription: Subscription,
     topic: Topic,
-    sender: mpsc::UnboundedSender<Delivery>,
-    receiver: Mutex<mpsc::UnboundedReceiver<Delivery>>,
+    waiting: Turns<Delivery>,
     room: Arc<Semaphore>,
     /// Whose messages the room is taken by.
     shops: Arc<Shares<String>>,
@@ -249,14 +251,11 @@ impl LocalBus {
 
     async fn work(self: Arc<Self>, queue: Arc<Queue>, kept: Kept) {
         let function = &[(Dimension::Function, queue.subscription.name)];
-        let mut batch = Vec::new();
         loop {
-            if queue.receiver.lock().await.recv_many(&mut batch, queue.subscription.batch).await == 0 {
-                return;
-            }
+            let batch = queue.waiting.take(queue.subscription.batch).await;
             queue.backlog.taken(batch.len());
             let (messages, slots): (Vec<_>, Vec<_>) =
-                batch.drain(..).map(|d| (d.message, (d.receives + 1, d.slot))).unzip();
+                batch.into_iter().map(|d| (d.message, (d.receives + 1, d.slot))).unzip();
             let again = slots.iter().filter(|(receives, _)| *receives > 1).count();
             self.metrics.count_of(Metric::Redelivered, function, again as u64);
             let taken = invoke(&queue.subscription, &self.metrics, &self.tracer, &kept.clock, &messages);
@@ -299,9 +298,7 @@ impl LocalBus {
         let queue = Arc::clone(queue);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            queue.backlog.comes();
-            // The receiver lives as long as the process.
-            let _ = queue.sender.send(delivery);
+            queue.comes(delivery);
         });
     }
 }
@@ -340,11 +337,15 @@ pub fn invoked(metrics: &Metrics, name: &str, took: Duration, answered: bool) {
 impl Queue {
     fn new(subscription: Subscription) -> Option<Self> {
         let Source::Topic(topic) = subscription.source else { return None };
-        let (sender, receiver) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(QUEUE_KIB as usize));
-        let receiver = Mutex::new(receiver);
         let shops = Shares::of_what_is_left(QUEUE_KIB as usize);
-        Some(Self { subscription, topic, sender, receiver, room, shops, backlog: Arc::default() })
+        let (waiting, backlog) = (Turns::default(), Arc::default());
+        Some(Self { subscription, topic, waiting, room, shops, backlog })
+    }
+
+    fn comes(&self, delivery: Delivery) {
+        self.backlog.comes();
+        self.waiting.put(shop_of(&delivery.message), delivery);
     }
 }
 
@@ -415,8 +416,8 @@ impl LocalBus {
             _present: queue.backlog.enter(sent),
             _outstanding: OutstandingGuard::new(&self.outstanding),
         };
-        queue.backlog.comes();
-        queue.sender.send(Delivery { message, receives: 0, slot }).map_err(|_| closed)
+        queue.comes(Delivery { message, receives: 0, slot });
+        Ok(())
     }
 
     /// Hands a message to one queue again, and to no other of its topic.
