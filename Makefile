@@ -22,7 +22,7 @@ help:
 	@echo "make cloud     the shop deployed on an emulated AWS on this machine, once built for Lambda in seconds; make cloud-down ends it"
 	@echo "make kill      300 rounds of kill -9 against the release build, and one among 10,000 failures; some 20 min with the build"
 	@echo "make chaos     1,000 rounds on one machine and 100 on an emulated AWS of everything failing that can; some hours"
-	@echo "make bench     the figures of the README, each against its limit; 15 min after the release build"
+	@echo "make bench     the figures of the README, each against its limit; 25 min after the release build"
 	@echo "make figures   the deployed shop's: zip size, cold starts, what a sale uses, how long a deployment takes; half an hour"
 	@echo "make fuzz      ten million executions of each parser (needs the nightly toolchain and cargo-fuzz); some hours"
 

@@ -1,6 +1,6 @@
 //! The list of what needs attention, kept: a sale is on it from its rejection until it is recorded or given up.
 //!
-//! `AttentionList::rejected` puts it there before it is said anywhere, and whoever records a sale that was put through again, or
+//! `AttentionList::expect` puts it there before it is said anywhere, and whoever records a sale that was put through again, or
 //! gives one up, takes it off. Rows are hints: `AttentionList::tend` compares them with the events each minute.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
